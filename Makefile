@@ -1,0 +1,58 @@
+# `make help` lists what there is to do.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .venv
+READY := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# Nothing here phones home. MLflow wants the literal word `true`.
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help run tables test lint bench clean lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+# The first Python 3.11 or 3.12 among those that the machine offers.
+$(VENV)/bin/python:
+	@for python in python3 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' \
+	    2>/dev/null; then exec $$python -m venv $(VENV); fi; \
+	done; echo "error: Brewline needs Python 3.11 or 3.12" >&2; exit 1
+
+$(READY): requirements.lock requirements-uv.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV): about 6 GB, once"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements-uv.lock
+	@uv pip install --python $(VENV)/bin/python --require-hashes -r requirements.lock \
+	  --build-constraints requirements.lock
+	@uv pip install --python $(VENV)/bin/python --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(READY) ## Train and compare the default models on the miniature corpora
+	@dvc repro
+	@brewline results
+
+test: $(READY) ## Run the tests
+	@python -m pytest
+
+lint: $(READY) ## Check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@codespell
+
+bench: $(READY) ## Compare our speed with what a user would write
+	@for benchmark in benchmarks/*.py; do python $$benchmark --json; done
+
+clean: ## Remove outputs, partial work and DVC's cache; never MLflow's store
+	@rm -rf data models reports work .dvc/cache .dvc/tmp
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+lock: $(READY) ## Resolve the dependencies anew
+	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --all-extras \
+	  --custom-compile-command 'make lock' pyproject.toml -o requirements.lock

@@ -1,0 +1,1 @@
+"""Brewline: train, evaluate and serve models that match speech with images."""

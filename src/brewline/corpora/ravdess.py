@@ -1,0 +1,71 @@
+"""RAVDESS, speech part (Livingstone & Russo, 2018): emotional speech of 24 actors, no images.
+
+    Actor_<actor>/<modality>-<channel>-<emotion>-<intensity>-<statement>-<repetition>-<actor>.wav
+
+Zenodo record 1188976 (CC BY-NC-SA 4.0). The labels are in the file name. BrewCLIP trains on the
+first three quarters of the actors (1-18 of 24) and tests on the rest; a dev split by speaker is
+held out of the training part when `dev_fraction` is set.
+"""
+
+import re
+
+from brewline.archives import MediaStore
+from brewline.corpora.listing import Listing, held_out, stem
+from brewline.errors import BrewlineError
+from brewline.params import SourceParams
+
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgust",
+    "08": "surprised",
+}
+INTENSITIES = {"01": "normal", "02": "strong"}
+STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
+
+_TRAIN_SHARE = 0.75
+_NAME = re.compile(
+    r"03-01-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<statement>0[12])-0[12]-(?P<actor>\d\d)"
+)
+
+
+def read(store: MediaStore, source: SourceParams) -> list[Listing]:
+    """Lists every audio-only speech recording.
+
+    Raises:
+        BrewlineError: there is none.
+    """
+    found = {}
+    for name in store.names():
+        match = _NAME.fullmatch(stem(name))
+        if match:
+            found[name] = match
+    if not found:
+        raise BrewlineError(f"{store.root} has no recordings named like 03-01-06-01-02-01-12.wav")
+    splits = _splits({match["actor"] for match in found.values()}, source.dev_fraction or 0.0)
+    return [
+        Listing(
+            utterance_id=stem(name),
+            split=splits[match["actor"]],
+            audio_path=name,
+            speaker_id=match["actor"],
+            caption=STATEMENTS[match["statement"]],
+            emotion=EMOTIONS[match["emotion"]],
+            intensity=INTENSITIES[match["intensity"]],
+        )
+        for name, match in found.items()
+    ]
+
+
+def _splits(actors: set[str], dev_fraction: float) -> dict[str, str]:
+    ordered = sorted(actors)
+    num_train = round(_TRAIN_SHARE * len(ordered))
+    dev = held_out(ordered[:num_train], dev_fraction)
+    return {
+        actor: "test" if index >= num_train else "dev" if actor in dev else "train"
+        for index, actor in enumerate(ordered)
+    }

@@ -1,0 +1,91 @@
+"""Manifest, transcripts and pictures to WebDataset shards."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from brewline.archives import MediaStore
+from brewline.errors import BrewlineError
+from brewline.files import atomic_path
+from brewline.params import ShardParams
+from brewline.shards import plan_shards, shard_name, write_index, write_shard
+
+_MANIFEST_FACTS = ("image_id", "speaker_id", "caption", "duration_s", "emotion", "intensity")
+_TRANSCRIPT_FACTS = ("avg_logprob", "no_speech_prob", "num_frames", "status")
+
+
+def pack_corpus(
+    manifest: list[dict[str, Any]],
+    transcripts: list[dict[str, Any]],
+    store: MediaStore,
+    settings: ShardParams,
+    folder: Path,
+) -> None:
+    """Writes the shards of a corpus and their index.
+
+    Args:
+        manifest: Its rows, sorted by split and utterance id.
+        transcripts: One row per row of the manifest; joined by utterance id.
+        store: The corpus' files, for the pictures.
+        settings: Size of a shard and of the pictures.
+        folder: Filled with `<split>-000000.tar` and `index.json`; shards that lie there already
+            are whole and are kept.
+
+    Raises:
+        BrewlineError: an utterance of the manifest has no transcript.
+    """
+    by_id = {row["utterance_id"]: row for row in transcripts}
+    counts = {}
+    plan = plan_shards((row["split"] for row in manifest), settings.utterances_per_shard)
+    with tqdm(total=len(manifest), desc="utterances packed", unit=" utt") as progress:
+        for split, number, part in plan:
+            name = shard_name(split, number)
+            if not (folder / name).exists():
+                with atomic_path(folder / name) as partial:
+                    write_shard(partial, _samples(manifest[part], by_id, store, settings))
+            counts[name] = part.stop - part.start
+            progress.update(counts[name])
+    write_index(folder, counts)
+
+
+def _samples(
+    manifest: list[dict[str, Any]],
+    transcripts: dict[str, dict[str, Any]],
+    store: MediaStore,
+    settings: ShardParams,
+) -> Iterator[dict[str, Any]]:
+    for row in manifest:
+        key = row["utterance_id"]
+        transcript = transcripts.get(key)
+        if transcript is None:
+            raise BrewlineError(f"utterance {key!r} has no transcript; run `dvc repro transcribe`")
+        facts = {name: row[name] for name in _MANIFEST_FACTS}
+        facts |= {name: transcript[name] for name in _TRANSCRIPT_FACTS}
+        facts |= {"transcript": transcript["text"]}
+        sample = {"__key__": key, "json": json.dumps(facts, sort_keys=True).encode()}
+        if row["image_path"]:
+            sample["jpg"] = shrink_jpeg(store.read(row["image_path"]), settings)
+        yield sample
+
+
+def shrink_jpeg(content: bytes, settings: ShardParams) -> bytes:
+    """Returns a JPEG whose short side is at most `image_short_side_px`.
+
+    A JPEG that is small enough already is kept to the byte: encoding it again would only lose.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        scale = settings.image_short_side_px / min(image.size)
+        if scale >= 1 and image.format == "JPEG" and image.mode == "RGB":
+            return content
+        rgb = image.convert("RGB")
+    if scale < 1:
+        size = (round(rgb.width * scale), round(rgb.height * scale))
+        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    rgb.save(buffer, "JPEG", quality=settings.jpeg_quality)
+    return buffer.getvalue()

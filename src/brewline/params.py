@@ -1,0 +1,351 @@
+"""The parameters of the pipeline: `params.yaml`, read strictly.
+
+Every value that matters stands in `params.yaml`, so the classes here have no defaults, but for
+keys that only some corpora have. An unknown key, a missing one or a wrong type is an error that
+names the key, the value and the choices.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from brewline.errors import BrewlineError
+
+PARAMS_FILE = Path("params.yaml")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class FileParams(_Section):
+    """Where a file comes from. `sha256` may be null for a source that publishes none."""
+
+    url: str
+    sha256: Sha256 | None
+
+
+class SourceParams(_Section):
+    """A published corpus: which reader understands it, and the files it consists of."""
+
+    reader: Literal["flickr8k", "localized_narratives", "ravdess"]
+    licence: str
+    files: dict[str, FileParams]
+    # Share of the training images (or speakers) held out for dev where no dev split is published.
+    dev_fraction: Fraction | None = None
+
+
+class BackboneParams(_Section):
+    """A frozen backbone.
+
+    `source` of Whisper is a checkpoint (a path or URL) or `openai-whisper:<name>`; of CLIP, a
+    folder in open_clip's format or `open_clip:<architecture>/<pretrained tag>`. Files may be
+    compressed with xz. `sha256` is over the file, or over the names and contents of the folder.
+    """
+
+    name: str
+    source: str
+    sha256: Sha256 | None
+
+
+class BackbonesParams(_Section):
+    """The two frozen backbones."""
+
+    whisper: BackboneParams
+    clip: BackboneParams
+
+
+class ValidateParams(_Section):
+    """Thresholds of the checks on every utterance, and of the expectations on a corpus."""
+
+    workers: PositiveInt
+    min_duration_s: PositiveFloat
+    max_duration_s: PositiveFloat
+    min_sample_rate_hz: PositiveInt
+    silence_dbfs: Annotated[float, Field(lt=0)]
+    max_clipped_fraction: Fraction
+    max_dc_offset: Fraction
+    max_duration_mismatch_s: PositiveFloat
+    require_stream_end: bool
+    min_image_side_px: PositiveInt
+    max_quarantine_rate: Fraction
+
+
+class AsrParams(_Section):
+    """How Whisper is run over a corpus."""
+
+    language: str
+    # full: every window is padded to Whisper's 30 s; utterance: to the longest of its batch.
+    audio_context: Literal["full", "utterance"]
+    batch_size: PositiveInt
+    max_tokens: PositiveInt
+    precision: Precision
+
+
+class ShardParams(_Section):
+    """Layout of the WebDataset shards."""
+
+    utterances_per_shard: PositiveInt
+    image_short_side_px: PositiveInt
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+
+
+class VariantParams(_Section):
+    """One row of the results table: switches of the one model class (BrewCLIP, Table 2)."""
+
+    text: bool
+    acoustic: bool
+    prompts: Annotated[int, Field(ge=0)]
+    transcript: Literal["asr", "caption"]
+    trained: bool
+
+    @property
+    def group(self) -> str:
+        """The list of `models` that this variant belongs to, by the parameters it depends on."""
+        if not self.trained:
+            return "untrained"
+        return {(True, False): "text", (False, True): "acoustic", (True, True): "text_acoustic"}[
+            self.text, self.acoustic
+        ]
+
+
+class ModelParams(_Section):
+    """One model to make: a variant on a corpus."""
+
+    corpus: str
+    variant: str
+
+
+class ModelLists(_Section):
+    """The models that `dvc repro` makes, grouped by the parameters that they depend on."""
+
+    untrained: dict[str, ModelParams]
+    text: dict[str, ModelParams]
+    acoustic: dict[str, ModelParams]
+    text_acoustic: dict[str, ModelParams]
+
+    def all(self) -> dict[str, ModelParams]:
+        """Every model by name, in the order of the lists."""
+        return {**self.untrained, **self.text, **self.acoustic, **self.text_acoustic}
+
+    def variants_of(self, corpus: str) -> list[str]:
+        """The variants to be made of `corpus`, in the order of the lists."""
+        return [model.variant for model in self.all().values() if model.corpus == corpus]
+
+
+class AcousticParams(_Section):
+    """The acoustic branch (BrewCLIP, section 3.2; layout from the authors' code)."""
+
+    layers: PositiveInt
+    heads: PositiveInt
+    feedforward_width: PositiveInt
+    dropout: Fraction
+    # Encoder frames averaged into one before the branch; 1 keeps Whisper's 50 frames a second.
+    pool_frames: PositiveInt
+    # Which frames are attended to: those of the recording, or also those of the padding.
+    padding_mask: Literal["valid", "none"]
+
+
+class TrainParams(_Section):
+    """The training loop (BrewCLIP, section 4; learning-rate schedule from the authors' code)."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    grad_clip: PositiveFloat
+    alpha: Fraction
+    temperature: PositiveFloat
+    learn_temperature: bool
+    mask_same_image: bool
+    precision: Precision
+    evaluate_every: PositiveInt
+    checkpoint_every: PositiveInt
+    cache_mb: Annotated[int, Field(ge=0)]
+
+
+class EvaluateParams(_Section):
+    """What is measured on dev and test."""
+
+    batch_size: PositiveInt
+    recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
+    bootstrap_samples: PositiveInt
+    bootstrap_seed: int
+    confidence: Fraction
+    num_examples: PositiveInt
+
+
+class TrackingParams(_Section):
+    """MLflow."""
+
+    experiment: str
+    system_metrics: bool
+
+
+class Params(_Section):
+    """Everything in `params.yaml`."""
+
+    corpora: list[Name]
+    retrieval_corpora: list[Name]
+    sources: dict[Name, SourceParams]
+    backbones: BackbonesParams
+    # `validate` itself is taken: it is a method of every pydantic model.
+    validation: ValidateParams = Field(alias="validate")
+    asr: AsrParams
+    shard: ShardParams
+    variants: dict[Name, VariantParams]
+    models: ModelLists
+    acoustic: AcousticParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    tracking: TrackingParams
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Reads and checks `params.yaml`.
+
+    Raises:
+        BrewlineError: naming every bad key with its value and the choices.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrewlineError(
+            f"{path} is not here; run this from the project's folder", "settings"
+        ) from None
+    except yaml.YAMLError as error:
+        raise BrewlineError(f"{path} is not valid YAML: {error}", "settings") from None
+    return parse_params(values, str(path))
+
+
+def parse_params(values: Any, where: str = "params.yaml") -> Params:
+    """Checks values as read from YAML; see `load_params`."""
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise BrewlineError(
+            "\n  ".join([f"{where} is not valid:", *_explain(error)]), "settings"
+        ) from None
+    problems = list(_contradictions(params))
+    if problems:
+        raise BrewlineError("\n  ".join([f"{where} is not valid:", *problems]), "settings")
+    return params
+
+
+def choose(kind: str, name: str, known: list[str]) -> str:
+    """Returns `name` if it is one of `known`.
+
+    Raises:
+        BrewlineError: naming the known ones, and the likely one.
+    """
+    if name in known:
+        return name
+    raise BrewlineError(f"unknown {kind} {name!r}{_hint(name, known)}", "settings")
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{guess} known: {', '.join(known) or 'none'}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys that the section at `location` may have; follows the classes' annotations."""
+    section: Any = Params
+    for part in location:
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+        else:
+            section = _keys_of(section).get(part)
+    return list(_keys_of(section))
+
+
+def _keys_of(section: Any) -> dict[str, Any]:
+    known = getattr(section, "model_fields", {})
+    return {field.alias or name: field.annotation for name, field in known.items()}
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        location = problem["loc"]
+        key = ".".join(str(part) for part in location)
+        if problem["type"] == "extra_forbidden":
+            hint = _hint(str(location[-1]), _known_keys(location[:-1]))
+            lines.append(f"{key}: unknown key{hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{key}: is missing")
+        else:
+            message = problem["msg"]
+            lines.append(f"{key}: {problem['input']!r}: {message[0].lower()}{message[1:]}")
+    return lines
+
+
+def _contradictions(params: Params) -> list[str]:
+    """Whatever is well typed but refers to something that is not there."""
+    return [
+        *_unknown_corpora(params),
+        *_bad_models(params),
+        *_bad_variants(params),
+    ]
+
+
+def _unknown_corpora(params: Params) -> list[str]:
+    problems = [
+        f"corpora: unknown corpus {corpus!r}{_hint(corpus, list(params.sources))}"
+        for corpus in params.corpora
+        if corpus not in params.sources
+    ]
+    problems += [
+        f"retrieval_corpora: {corpus!r} is not in corpora{_hint(corpus, params.corpora)}"
+        for corpus in params.retrieval_corpora
+        if corpus not in params.corpora
+    ]
+    return problems
+
+
+def _bad_models(params: Params) -> list[str]:
+    problems = []
+    for group in ("untrained", "text", "acoustic", "text_acoustic"):
+        for name, model in getattr(params.models, group).items():
+            key = f"models.{group}.{name}"
+            if model.corpus not in params.retrieval_corpora:
+                hint = _hint(model.corpus, params.retrieval_corpora)
+                problems.append(f"{key}: unknown retrieval corpus {model.corpus!r}{hint}")
+            elif model.variant not in params.variants:
+                hint = _hint(model.variant, list(params.variants))
+                problems.append(f"{key}: unknown variant {model.variant!r}{hint}")
+            elif name != f"{model.corpus}-{model.variant}":
+                problems.append(f"{key}: must be called {model.corpus}-{model.variant}")
+            elif params.variants[model.variant].group != group:
+                right = params.variants[model.variant].group
+                problems.append(f"{key}: variant {model.variant!r} belongs in models.{right}")
+    return problems
+
+
+def _bad_variants(params: Params) -> list[str]:
+    problems = []
+    for name, variant in params.variants.items():
+        if not variant.text and not variant.acoustic:
+            problems.append(f"variants.{name}: needs a channel: text, acoustic or both")
+        if not variant.trained and (variant.acoustic or variant.prompts):
+            problems.append(
+                f"variants.{name}: an untrained variant has neither acoustic channel nor prompts"
+            )
+        if variant.trained and not variant.acoustic and not variant.prompts:
+            problems.append(f"variants.{name}: has nothing to train; give it prompts")
+    if len(set(params.train.seeds)) != len(params.train.seeds):
+        problems.append(f"train.seeds: {params.train.seeds} names a seed twice")
+    return problems

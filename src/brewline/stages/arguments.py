@@ -1,0 +1,33 @@
+"""What the stages take on their command lines."""
+
+import argparse
+
+from brewline.params import Params, choose, load_params
+
+
+def corpus_argument(description: str | None) -> tuple[Params, str]:
+    """Parses `<corpus>` and reads `params.yaml`.
+
+    Raises:
+        BrewlineError: no such corpus.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("corpus", help="one of `corpora` in params.yaml")
+    arguments = parser.parse_args()
+    params = load_params()
+    return params, choose("corpus", arguments.corpus, list(params.corpora))
+
+
+def model_argument(description: str | None) -> tuple[Params, str, str]:
+    """Parses `<corpus> <variant>` and reads `params.yaml`.
+
+    Raises:
+        BrewlineError: no such corpus or variant.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("corpus", help="one of `retrieval_corpora` in params.yaml")
+    parser.add_argument("variant", help="one of `variants` in params.yaml")
+    arguments = parser.parse_args()
+    params = load_params()
+    corpus = choose("retrieval corpus", arguments.corpus, list(params.retrieval_corpora))
+    return params, corpus, choose("variant", arguments.variant, list(params.variants))

@@ -1,0 +1,72 @@
+"""`params.yaml` is read strictly, and its mistakes are explained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from brewline.errors import BrewlineError
+from brewline.params import load_params, parse_params
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    return loaded
+
+
+def test_the_shipped_file_is_valid() -> None:
+    params = load_params(PROJECT / "params.yaml")
+    assert "full" in params.models.variants_of("mini-lncoco")
+
+
+def test_a_misspelt_key_names_the_likely_one_and_the_known_ones(values: dict[str, Any]) -> None:
+    values["train"]["alhpa"] = values["train"].pop("alpha")
+    with pytest.raises(BrewlineError) as error:
+        parse_params(values)
+    assert "train.alhpa: unknown key; did you mean 'alpha'? known: seeds, steps" in str(error.value)
+    assert "train.alpha: is missing" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "steps", "many", "train.steps: 'many': input should be a valid integer"),
+        ("train", "alpha", 1.5, "train.alpha: 1.5: input should be less than or equal to 1"),
+        ("asr", "audio_context", "half", "asr.audio_context: 'half': input should be 'full' or"),
+        ("train", "seeds", [1, 1], r"train.seeds: \[1, 1\] names a seed twice"),
+    ],
+)
+def test_a_bad_value_names_the_key_and_the_choices(
+    values: dict[str, Any], section: str, key: str, value: object, message: str
+) -> None:
+    values[section][key] = value
+    with pytest.raises(BrewlineError, match=message):
+        parse_params(values)
+
+
+def test_an_unknown_corpus_lists_the_known_ones(values: dict[str, Any]) -> None:
+    values["corpora"].append("mini-lcoco")
+    with pytest.raises(BrewlineError, match="did you mean 'mini-lncoco'"):
+        parse_params(values)
+
+
+def test_an_unknown_reader_lists_the_known_ones(values: dict[str, Any]) -> None:
+    values["sources"]["mini-ravdess"]["reader"] = "ravdes"
+    with pytest.raises(BrewlineError, match="'flickr8k', 'localized_narratives' or 'ravdess'"):
+        parse_params(values)
+
+
+def test_a_model_in_the_wrong_list_is_told_the_right_one(values: dict[str, Any]) -> None:
+    lists = values["models"]
+    lists["text"]["mini-lncoco-full"] = lists["text_acoustic"].pop("mini-lncoco-full")
+    with pytest.raises(BrewlineError, match=r"'full' belongs in models\.text_acoustic"):
+        parse_params(values)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(BrewlineError, match="run this from the project's folder"):
+        load_params(tmp_path / "params.yaml")

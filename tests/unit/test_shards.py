@@ -1,0 +1,126 @@
+"""Shards: equal data gives equal bytes, damage is noticed, and training order can be resumed."""
+
+import itertools
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brewline.errors import BrewlineError
+from brewline.shards import (
+    Position,
+    encode_states,
+    plan_shards,
+    read_split,
+    read_training,
+    shard_name,
+    split_size,
+    write_index,
+    write_shard,
+)
+
+
+def make_shards(folder: Path, sizes: list[int], *, other_keys: bool = False) -> None:
+    """Train shards of these sizes in `folder/shards`, their states in `folder/states`."""
+    number = 0
+    counts = {}
+    for kind in ("shards", "states"):
+        (folder / kind).mkdir(parents=True)
+    for shard, size in enumerate(sizes):
+        keys = [f"u{number + i:03d}" for i in range(size)]
+        number += size
+        facts = {"image_id": "i", "transcript": "t", "caption": None, "num_frames": 2}
+        samples = [
+            {"__key__": key, "jpg": b"jpeg", "json": json.dumps(facts).encode()} for key in keys
+        ]
+        counts[shard_name("train", shard)] = write_shard(
+            folder / "shards" / shard_name("train", shard), samples
+        )
+        states = [
+            {
+                "__key__": f"x{key}" if other_keys else key,
+                "npy": encode_states(np.full((2, 3), int(key[1:]), np.float16)),
+            }
+            for key in keys
+        ]
+        write_shard(folder / "states" / shard_name("train", shard), states)
+    write_index(folder / "shards", counts)
+
+
+def test_plan_cuts_each_split_by_itself() -> None:
+    splits = ["train"] * 5 + ["dev"] + ["test"] * 2
+    assert list(plan_shards(splits, 2)) == [
+        ("train", 0, slice(0, 2)),
+        ("train", 1, slice(2, 4)),
+        ("train", 2, slice(4, 5)),
+        ("dev", 0, slice(5, 6)),
+        ("test", 0, slice(6, 8)),
+    ]
+
+
+def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_shards(tmp_path / name, [3])
+    name = shard_name("train", 0)
+    first, second = ((tmp_path / side / "shards" / name).read_bytes() for side in "ab")
+    assert first == second
+
+
+def test_reads_back_with_states_in_order(tmp_path: Path) -> None:
+    make_shards(tmp_path, [3, 2])
+    utterances = list(read_split(tmp_path / "shards", "train", tmp_path / "states"))
+    assert [u.utterance_id for u in utterances] == ["u000", "u001", "u002", "u003", "u004"]
+    assert utterances[4].states is not None
+    assert utterances[4].states.tolist() == [[4, 4, 4], [4, 4, 4]]
+    assert utterances[0].image == b"jpeg"
+    assert split_size(tmp_path / "shards", "train") == 5
+    assert list(read_split(tmp_path / "shards", "dev")) == []
+
+
+def test_states_are_not_opened_when_not_asked_for(tmp_path: Path) -> None:
+    make_shards(tmp_path, [2])
+    (tmp_path / "states" / shard_name("train", 0)).unlink()
+    assert [u.states for u in read_split(tmp_path / "shards", "train")] == [None, None]
+
+
+def test_states_of_other_utterances_are_refused(tmp_path: Path) -> None:
+    make_shards(tmp_path, [2], other_keys=True)
+    with pytest.raises(BrewlineError, match="does not run parallel"):
+        list(read_split(tmp_path / "shards", "train", tmp_path / "states"))
+
+
+def test_a_tar_cut_between_two_members_is_noticed(tmp_path: Path) -> None:
+    make_shards(tmp_path, [3])
+    path = tmp_path / "shards" / shard_name("train", 0)
+    with tarfile.open(path) as archive:
+        starts = [member.offset for member in archive]
+    content = path.read_bytes()
+    for cut, left in ((starts[2], 1), (starts[3], 1), (starts[4], 2)):
+        path.write_bytes(content[:cut] + bytes(1024))
+        with pytest.raises(BrewlineError, match=f"holds {left} utterances instead of 3"):
+            list(read_split(tmp_path / "shards", "train"))
+
+
+def test_training_order_is_seeded_whole_and_resumable(tmp_path: Path) -> None:
+    make_shards(tmp_path, [4, 3, 2])
+
+    def order(seed: int, start: Position, count: int) -> list[tuple[str, Position]]:
+        stream = read_training(tmp_path / "shards", None, seed, start)
+        return [(u.utterance_id, p) for u, p in itertools.islice(stream, count)]
+
+    three_epochs = order(1, Position(), 27)
+    ids = [name for name, _ in three_epochs]
+    for epoch in range(3):
+        assert sorted(ids[9 * epoch : 9 * epoch + 9]) == [f"u{i:03d}" for i in range(9)]
+    assert ids[:9] != ids[9:18]
+    assert ids != [name for name, _ in order(2, Position(), 27)]
+    for cut in range(27):
+        position = three_epochs[cut - 1][1] if cut else Position()
+        assert order(1, position, 27 - cut) == three_epochs[cut:]
+
+
+def test_a_missing_index_names_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(BrewlineError, match="dvc repro shard"):
+        split_size(tmp_path, "train")
