@@ -14,7 +14,8 @@ from brewline.errors import BrewlineError
 from brewline.files import atomic_path, sha256_file, work_dir
 from brewline.params import FileParams
 
-_CHUNK_BYTES = 1 << 20
+# What a cut connection costs at most.
+_CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 60
 
 

@@ -1,0 +1,177 @@
+"""Who may import what, and whether `dvc.yaml` says what the code does."""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+SOURCE = PROJECT / "src"
+STAGES = sorted((SOURCE / "brewline/stages").glob("*.py"))
+PIPELINE: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+PARAMS: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+
+# Read by the project, but unable to change any result.
+WITHOUT_RESULT = {"tracking"}
+# What drives the graph by templates: adding a corpus adds stages, and makes none stale.
+LISTS = {"corpora", "retrieval_corpora"}
+
+
+def body(stage: str) -> dict[str, Any]:
+    entry: dict[str, Any] = PIPELINE[stage]
+    inner: dict[str, Any] = entry.get("do", entry)
+    return inner
+
+
+def program(stage: str) -> Path:
+    """The stage file that a DVC stage runs."""
+    module = body(stage)["cmd"].split()[2]
+    return SOURCE / f"{module.replace('.', '/')}.py"
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Every module that a file imports, at its head or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def module_file(name: str) -> Path | None:
+    """Our file behind a module's name, or none."""
+    base = SOURCE / name.replace(".", "/")
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.exists():
+            return path
+    return None
+
+
+def reachable(path: Path) -> set[Path]:
+    """Every file of ours that running `path` may import."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current in found:
+            continue
+        found.add(current)
+        waiting += [file for name in imports(current) if (file := module_file(name))]
+    return found
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_depends_on_every_module_that_it_imports(stage: str) -> None:
+    declared = [PROJECT / dep for dep in body(stage)["deps"] if dep.startswith("src/")]
+    assert all(path.exists() for path in declared)
+    inert = {SOURCE / "brewline/__init__.py", SOURCE / "brewline/stages/__init__.py"}
+    # Tracking only watches: it never changes what a stage puts out.
+    needed = {
+        path
+        for path in reachable(program(stage)) - inert
+        if path not in reachable(SOURCE / "brewline/tracking.py")
+        or path in _without_tracking(program(stage))
+    }
+    missing = {p for p in needed if not any(p.is_relative_to(d) for d in declared)}
+    assert not missing
+    unused = {d for d in declared if not any(p.is_relative_to(d) for p in needed)}
+    assert not unused
+
+
+def _without_tracking(path: Path) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current in found or current == SOURCE / "brewline/tracking.py":
+            continue
+        found.add(current)
+        waiting += [file for name in imports(current) if (file := module_file(name))]
+    return found
+
+
+def sections_read(path: Path) -> set[str]:
+    """The sections of `params` that a stage file mentions."""
+    names = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "params"
+    }
+    return {"validate" if name == "validation" else name for name in names}
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_declares_every_section_that_it_reads(stage: str) -> None:
+    declared = {entry.split(".")[0] for entry in body(stage).get("params", [])}
+    assert sections_read(program(stage)) - declared <= WITHOUT_RESULT | LISTS
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_every_declared_parameter_exists(stage: str) -> None:
+    for entry in body(stage).get("params", []):
+        value: Any = PARAMS
+        for part in entry.split("."):
+            if part.startswith("${"):
+                break
+            assert part in value, f"{stage}: {entry}"
+            value = value[part]
+
+
+def test_every_parameter_can_make_some_stage_stale() -> None:
+    declared = {entry for stage in PIPELINE for entry in body(stage).get("params", [])}
+    for section, keys in PARAMS.items():
+        if section in WITHOUT_RESULT or section in declared:
+            continue
+        mentioned = {e.split(".")[1] for e in declared if e.startswith(f"{section}.")}
+        if any(name.startswith("${") for name in mentioned):
+            continue
+        assert section in LISTS or mentioned == set(keys), section
+
+
+def test_stage_files_are_thin() -> None:
+    for path in STAGES:
+        code = [line for line in path.read_text().splitlines() if line.strip()]
+        assert len(code) <= 70, path.name
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("mlflow", {"brewline/tracking.py"}),
+        ("prefect", set()),
+        ("great_expectations", {"brewline/quality.py"}),
+        ("webdataset", {"brewline/shards.py"}),
+    ],
+)
+def test_one_module_talks_to_each_service(library: str, allowed: set[str]) -> None:
+    users = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
+    }
+    assert users == allowed
+
+
+def test_the_library_does_not_import_the_stages() -> None:
+    for path in (SOURCE / "brewline").rglob("*.py"):
+        if "stages" not in path.parts:
+            assert not any(name.startswith("brewline.stages") for name in imports(path)), path
+
+
+def test_retrieval_is_pure_arrays() -> None:
+    ours = {name for name in imports(SOURCE / "brewline/retrieval.py") if "brewline" in name}
+    assert not ours
+    assert "torch" not in imports(SOURCE / "brewline/retrieval.py")
+
+
+def test_mlflow_folder_never_becomes_a_package() -> None:
+    assert not (PROJECT / "mlflow/__init__.py").exists()
