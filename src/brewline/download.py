@@ -106,6 +106,7 @@ def _save(response: requests.Response, part: Path, have: int) -> None:
             total=total or None,
             unit="B",
             unit_scale=True,
+            disable=None,
         ) as progress,
     ):
         for chunk in response.iter_content(_CHUNK_BYTES):

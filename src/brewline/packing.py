@@ -42,7 +42,7 @@ def pack_corpus(
     by_id = {row["utterance_id"]: row for row in transcripts}
     counts = {}
     plan = plan_shards((row["split"] for row in manifest), settings.utterances_per_shard)
-    with tqdm(total=len(manifest), desc="utterances packed", unit=" utt") as progress:
+    with tqdm(total=len(manifest), desc="utterances packed", unit=" utt", disable=None) as progress:
         for split, number, part in plan:
             name = shard_name(split, number)
             if not (folder / name).exists():

@@ -68,7 +68,6 @@ class BackbonesParams(_Section):
 class ValidateParams(_Section):
     """Thresholds of the checks on every utterance, and of the expectations on a corpus."""
 
-    workers: PositiveInt
     min_duration_s: PositiveFloat
     max_duration_s: PositiveFloat
     min_sample_rate_hz: PositiveInt
@@ -138,10 +137,6 @@ class ModelLists(_Section):
         """Every model by name, in the order of the lists."""
         return {**self.untrained, **self.text, **self.acoustic, **self.text_acoustic}
 
-    def variants_of(self, corpus: str) -> list[str]:
-        """The variants to be made of `corpus`, in the order of the lists."""
-        return [model.variant for model in self.all().values() if model.corpus == corpus]
-
 
 class AcousticParams(_Section):
     """The acoustic branch (BrewCLIP, section 3.2; layout from the authors' code)."""
@@ -172,8 +167,6 @@ class TrainParams(_Section):
     mask_same_image: bool
     precision: Precision
     evaluate_every: PositiveInt
-    checkpoint_every: PositiveInt
-    cache_mb: Annotated[int, Field(ge=0)]
 
 
 class EvaluateParams(_Section):
@@ -187,6 +180,16 @@ class EvaluateParams(_Section):
     num_examples: PositiveInt
 
 
+class RuntimeParams(_Section):
+    """How the machine is used. Nothing here can change a result, and no stage depends on it."""
+
+    validate_workers: PositiveInt
+    # Training steps between checkpoints: what a killed run has to do again at most.
+    checkpoint_every: PositiveInt
+    # Memory for decoded images during training and evaluation.
+    image_cache_mb: Annotated[int, Field(ge=0)]
+
+
 class TrackingParams(_Section):
     """MLflow."""
 
@@ -198,7 +201,8 @@ class Params(_Section):
     """Everything in `params.yaml`."""
 
     corpora: list[Name]
-    retrieval_corpora: list[Name]
+    # The corpora with images; for each, the variants that are the rows of its results table.
+    retrieval_corpora: dict[Name, list[Name]]
     sources: dict[Name, SourceParams]
     backbones: BackbonesParams
     # `validate` itself is taken: it is a method of every pydantic model.
@@ -210,6 +214,7 @@ class Params(_Section):
     acoustic: AcousticParams
     train: TrainParams
     evaluate: EvaluateParams
+    runtime: RuntimeParams
     tracking: TrackingParams
 
 
@@ -299,6 +304,7 @@ def _contradictions(params: Params) -> list[str]:
         *_unknown_corpora(params),
         *_bad_models(params),
         *_bad_variants(params),
+        *_bad_rows(params),
     ]
 
 
@@ -322,7 +328,7 @@ def _bad_models(params: Params) -> list[str]:
         for name, model in getattr(params.models, group).items():
             key = f"models.{group}.{name}"
             if model.corpus not in params.retrieval_corpora:
-                hint = _hint(model.corpus, params.retrieval_corpora)
+                hint = _hint(model.corpus, list(params.retrieval_corpora))
                 problems.append(f"{key}: unknown retrieval corpus {model.corpus!r}{hint}")
             elif model.variant not in params.variants:
                 hint = _hint(model.variant, list(params.variants))
@@ -348,4 +354,19 @@ def _bad_variants(params: Params) -> list[str]:
             problems.append(f"variants.{name}: has nothing to train; give it prompts")
     if len(set(params.train.seeds)) != len(params.train.seeds):
         problems.append(f"train.seeds: {params.train.seeds} names a seed twice")
+    return problems
+
+
+def _bad_rows(params: Params) -> list[str]:
+    """Rows of the tables that no model fills; a model without a row is only not shown."""
+    models = {(model.corpus, model.variant) for model in params.models.all().values()}
+    problems = []
+    for corpus, variants in params.retrieval_corpora.items():
+        known = [variant for owner, variant in models if owner == corpus]
+        for variant in variants:
+            if variant not in known:
+                hint = _hint(variant, sorted(known))
+                problems.append(f"retrieval_corpora.{corpus}: no model {variant!r}{hint}")
+        if not variants:
+            problems.append(f"retrieval_corpora.{corpus}: names no variant")
     return problems

@@ -206,20 +206,23 @@ def _check_one_image(task: tuple[str, ValidateParams]) -> tuple[str, str] | None
     return check_image(_store.read(name), limits)
 
 
-def check_corpus(root: Path, listings: list[Listing], limits: ValidateParams) -> list[Verdict]:
+def check_corpus(
+    root: Path, listings: list[Listing], limits: ValidateParams, workers: int
+) -> list[Verdict]:
     """Checks every utterance, and every image once, in worker processes.
 
     Args:
         root: `data/raw/<corpus>`.
         listings: What the corpus lists.
-        limits: Thresholds and the number of workers.
+        limits: Thresholds.
+        workers: The number of processes.
 
     Returns:
         One verdict per listing, sorted by split and utterance id.
     """
     images = sorted({row.image_path for row in listings if row.image_path})
     with ProcessPoolExecutor(
-        limits.workers,
+        workers,
         # A fork would inherit the locks of whatever threads this process runs.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_open_store,
@@ -227,10 +230,10 @@ def check_corpus(root: Path, listings: list[Listing], limits: ValidateParams) ->
     ) as pool:
         tasks = [(row, limits) for row in listings]
         checked = pool.map(_check_one_utterance, tasks, chunksize=_CHUNK)
-        verdicts = list(tqdm(checked, "utterances", len(tasks), unit=" utt"))
+        verdicts = list(tqdm(checked, "utterances", len(tasks), unit=" utt", disable=None))
         faults = pool.map(_check_one_image, [(name, limits) for name in images], chunksize=_CHUNK)
         bad_images = dict(
-            zip(images, tqdm(faults, "images", len(images), unit=" img"), strict=True)
+            zip(images, tqdm(faults, "images", len(images), unit=" img", disable=None), strict=True)
         )
     return sorted(_with_images(verdicts, bad_images), key=_order)
 

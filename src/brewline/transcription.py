@@ -13,8 +13,8 @@ from tqdm import tqdm
 from brewline.archives import MediaStore
 from brewline.asr import FRAMES_PER_SECOND, Recogniser
 from brewline.audio import decode, to_mono_16k
-from brewline.manifest import TRANSCRIPTS, read_table, write_table
 from brewline.files import atomic_path
+from brewline.manifest import TRANSCRIPTS, read_table, write_table
 from brewline.shards import encode_states, plan_shards, shard_name, write_shard
 
 STATES = "states"
@@ -52,7 +52,7 @@ def transcribe_corpus(
     (work / STATES).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     total_s = sum(row["duration_s"] for row in manifest)
-    progress = tqdm(total=round(total_s / 3600, 3), unit="h", desc="audio recognised")
+    progress = tqdm(total=round(total_s / 3600, 3), unit="h", desc="audio recognised", disable=None)
     plan = plan_shards((row["split"] for row in manifest), utterances_per_shard)
     for split, number, part in plan:
         name = shard_name(split, number)

@@ -13,13 +13,14 @@ from pathlib import Path
 from brewline.download import fetch
 from brewline.errors import BrewlineError
 from brewline.files import remove, sha256_file, sha256_tree, write_json
+from brewline.models.card import (
+    CLIP_CONFIG,
+    CLIP_FOLDER,
+    CLIP_WEIGHTS,
+    NAMES_FILE,
+    WHISPER_FILE,
+)
 from brewline.params import BackboneParams, BackbonesParams, FileParams
-
-WHISPER_FILE = "whisper.pt"
-CLIP_FOLDER = "clip"
-CLIP_CONFIG = "open_clip_config.json"
-CLIP_WEIGHTS = "open_clip_model.safetensors"
-NAMES_FILE = "backbones.json"
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"

@@ -20,7 +20,7 @@ def values() -> dict[str, Any]:
 
 def test_the_shipped_file_is_valid() -> None:
     params = load_params(PROJECT / "params.yaml")
-    assert "full" in params.models.variants_of("mini-lncoco")
+    assert "full" in params.retrieval_corpora["mini-lncoco"]
 
 
 def test_a_misspelt_key_names_the_likely_one_and_the_known_ones(values: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ PROJECT = Path(__file__).parents[2]
 @pytest.fixture
 def limits() -> ValidateParams:
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"]
-    return ValidateParams(**(values | {"workers": 2}))
+    return ValidateParams(**values)
 
 
 @pytest.mark.parametrize("reason", corrupted_recordings())
@@ -96,7 +96,7 @@ def test_corpus_counts_add_up_and_only_the_corrupted_are_dropped(
         Listing("extra", "test", "coco_val/coco_val_1_41.ogg", "1", "9", "val2017/9.jpg", "x")
     )
     listings.append(listings[-2])
-    verdicts = check_corpus(tmp_path / "ln", listings, limits)
+    verdicts = check_corpus(tmp_path / "ln", listings, limits, workers=2)
     dropped = {v.listing.utterance_id: v.reason for v in verdicts if v.reason}
     duplicate = listings[-1].utterance_id
     assert dropped == planted | {"extra": "missing_image", duplicate: "duplicate_id"}
@@ -119,7 +119,7 @@ def test_expectations_notice_a_leak_between_splits_and_a_lost_row(
     make_ravdess(tmp_path / "r")
     source = SourceParams(reader="ravdess", licence="", files={}, dev_fraction=0.34)
     listings = READERS["ravdess"](MediaStore(tmp_path / "r"), source)
-    verdicts = check_corpus(tmp_path / "r", listings, limits)
+    verdicts = check_corpus(tmp_path / "r", listings, limits, workers=1)
     manifest = [v.manifest_row("r") for v in verdicts]
     assert all(outcome.success for outcome in expect(manifest, [], len(listings), limits))
     manifest[0]["split"] = "test"

@@ -18,6 +18,19 @@ def corpus_argument(description: str | None) -> tuple[Params, str]:
     return params, choose("corpus", arguments.corpus, list(params.corpora))
 
 
+def retrieval_corpus_argument(description: str | None) -> tuple[Params, str]:
+    """Parses `<corpus>`, one that has images, and reads `params.yaml`.
+
+    Raises:
+        BrewlineError: no such corpus.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("corpus", help="one of `retrieval_corpora` in params.yaml")
+    arguments = parser.parse_args()
+    params = load_params()
+    return params, choose("retrieval corpus", arguments.corpus, list(params.retrieval_corpora))
+
+
 def model_argument(description: str | None) -> tuple[Params, str, str]:
     """Parses `<corpus> <variant>` and reads `params.yaml`.
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from brewline.archives import MediaStore
-from brewline.manifest import read_table
 from brewline.errors import exits_cleanly
 from brewline.files import fingerprint, remove, work_dir
+from brewline.manifest import read_table
 from brewline.packing import pack_corpus
 from brewline.stages.arguments import corpus_argument
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from brewline.archives import MediaStore
-from brewline.manifest import TRANSCRIPTS, read_table, write_table
 from brewline.errors import exits_cleanly
 from brewline.files import fingerprint, read_json, remove, work_dir
+from brewline.manifest import TRANSCRIPTS, read_table, write_table
 from brewline.stages.arguments import corpus_argument
 
 

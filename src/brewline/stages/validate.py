@@ -5,9 +5,9 @@ from pathlib import Path
 
 from brewline.archives import MediaStore
 from brewline.corpora import READERS
-from brewline.manifest import MANIFEST, QUARANTINE, write_table
 from brewline.errors import BrewlineError, exits_cleanly
 from brewline.files import write_json
+from brewline.manifest import MANIFEST, QUARANTINE, write_table
 from brewline.quality import check_corpus, count_reasons, expect
 from brewline.stages.arguments import corpus_argument
 
@@ -19,7 +19,7 @@ def main() -> None:
     root, limits = Path("data/raw") / corpus, params.validation
     source = params.sources[corpus]
     listings = READERS[source.reader](MediaStore(root), source)
-    verdicts = check_corpus(root, listings, limits)
+    verdicts = check_corpus(root, listings, limits, params.runtime.validate_workers)
     manifest = [v.manifest_row(corpus) for v in verdicts if v.reason is None]
     quarantine = [v.quarantine_row() for v in verdicts if v.reason is not None]
     reasons = count_reasons(quarantine)

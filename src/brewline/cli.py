@@ -1,0 +1,128 @@
+"""The program `brewline`: look at results, search with a trained model, bring runs into MLflow."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Anything heavy is imported by the command that needs it: `--help` has to be quick.
+if TYPE_CHECKING:
+    from brewline.search import Answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command in the project's folder.
+
+    Args:
+        arguments: As on the command line; by default those of this process.
+
+    Returns:
+        0; 1 after a mistake that the user can mend, which is then named in one sentence.
+    """
+    options = _parser().parse_args(arguments)
+    from brewline.errors import BrewlineError
+
+    try:
+        return int(options.command(options))
+    except BrewlineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="brewline", description="Match speech with images: results, search, tracking."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    found = commands.add_parser(
+        "search",
+        help="find pictures by a recording, or recordings by a photo",
+        description="Ranks the pictures of a corpus for a recording, or its recordings for a "
+        "photo. What the file is, is decided by its content.",
+    )
+    found.add_argument("query", type=Path, help="a recording or a picture")
+    found.add_argument(
+        "--model",
+        type=Path,
+        help="a model's folder, as in models/mini-lncoco/full/seed-0 (default: the best on dev)",
+    )
+    found.add_argument(
+        "--split", choices=("train", "dev", "test"), default="test", help="default: %(default)s"
+    )
+    found.add_argument("--top", type=_positive, default=5, help="default: %(default)s")
+    found.add_argument("--html", type=Path, help="also write a page with pictures and players")
+    found.set_defaults(command=_search)
+
+    shown = commands.add_parser("results", help="print the results on test")
+    shown.set_defaults(command=_results)
+
+    recorded = commands.add_parser(
+        "record",
+        help="bring every model into MLflow",
+        description="Finds or makes the MLflow run of every model in the lists of params.yaml and "
+        "completes it from the files. Doing it again changes nothing.",
+    )
+    recorded.set_defaults(command=_record)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def _search(options: argparse.Namespace) -> int:
+    from brewline.files import write_text
+    from brewline.params import load_params
+    from brewline.search import search, search_page
+
+    answer = search(options.query, load_params(), options.model, options.split, options.top)
+    print("\n".join(_answer_lines(answer)))
+    if options.html:
+        write_text(options.html, search_page(options.query, answer))
+        print(f"\nwritten: {options.html}")
+    return 0
+
+
+def _answer_lines(answer: "Answer") -> Iterator[str]:
+    found = "pictures" if answer.kind == "recording" else "recordings"
+    where = f"{answer.corpus}, {answer.split}, variant {answer.variant}"
+    if answer.transcript is not None:
+        yield f"heard: {answer.transcript or '(nothing)'}"
+    yield f"best of {answer.gallery_size} {found} ({where}):"
+    width = max((len(hit.utterance_id or hit.image_id) for hit in answer.hits), default=0)
+    for hit in answer.hits:
+        name = (hit.utterance_id or hit.image_id).ljust(width)
+        yield f"{hit.rank:>3}  {hit.score:.3f}  {name}  {hit.caption or ''}".rstrip()
+
+
+def _results(options: argparse.Namespace) -> int:
+    from brewline.params import load_params
+    from brewline.results import results_table
+
+    print(results_table(load_params(), Path("metrics")), end="")
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from brewline.params import load_params
+    from brewline.tracking import record_corpus
+
+    params = load_params()
+    complete = True
+    for corpus in params.retrieval_corpora:
+        for folder, run_id in record_corpus(params, corpus).items():
+            complete = complete and run_id is not None
+            print(f"{folder}: {run_id or 'not recorded'}")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The acoustic branch: from Whisper's encoder states to one feature (BrewCLIP, section 3.2).
+
+Shapes: B utterances, T (pooled) frames, S width of Whisper's states, W width of the branch (that
+of CLIP's text tower), M prompts, E embedding size.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from brewline.params import AcousticParams
+
+# Whisper's encoder gives 50 states a second and sees windows of 30 s.
+FRAMES_PER_WINDOW = 1500
+
+
+def pool_frames(states_TS: NDArray[np.floating], params: AcousticParams) -> NDArray[np.float32]:
+    """Averages every `pool_frames` neighbouring states; the last group may be smaller.
+
+    Averaging before the linear layer gives what averaging behind it would, at less cost.
+
+    With `padding_mask: none` the recording is first padded to whole windows, as the paper's model
+    attends to the padding. The padding is zeros here, because states of padding are not stored.
+
+    Args:
+        states_TS: The states of the recording's own frames.
+        params: How many states make a group, and whether padding counts.
+
+    Returns:
+        (ceil(T / pool_frames), S).
+    """
+    num_frames, state_width = states_TS.shape
+    if params.padding_mask == "none":
+        num_frames = -(-num_frames // FRAMES_PER_WINDOW) * FRAMES_PER_WINDOW
+    size = params.pool_frames
+    num_groups = -(-num_frames // size)
+    sums = np.zeros((num_groups, state_width), np.float32)
+    for offset in range(size):
+        members = states_TS[offset::size]
+        sums[: len(members)] += members
+    sums /= np.minimum(size, num_frames - size * np.arange(num_groups))[:, None]
+    return sums
+
+
+class AcousticBranch(nn.Module):
+    """Class token, shared prompts and projected states through a small transformer.
+
+    There are no positions: Whisper's states carry them already. The layout is that of the authors'
+    code, where prompts are joined after the projection, not before it.
+
+    Args:
+        state_width: S.
+        width: W.
+        embedding_size: E.
+        params: Layers, heads, feed-forward width and dropout.
+    """
+
+    def __init__(
+        self, state_width: int, width: int, embedding_size: int, params: AcousticParams
+    ) -> None:
+        super().__init__()
+        self.project_in = nn.Linear(state_width, width)
+        self.class_token = nn.Parameter(torch.randn(width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width,
+                params.heads,
+                params.feedforward_width,
+                params.dropout,
+                activation="gelu",
+                batch_first=True,
+            )
+            for _ in range(params.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.project_out = nn.Linear(width, embedding_size)
+
+    def forward(
+        self, states_BTS: Tensor, frame_mask_BT: Tensor, prompts_MW: Tensor | None
+    ) -> Tensor:
+        """Computes acoustic features.
+
+        Args:
+            states_BTS: Pooled states, padded to the longest of the batch.
+            frame_mask_BT: True for frames to attend to.
+            prompts_MW: The shared prompts, or None.
+
+        Returns:
+            Acoustic features (B, E), not normalised.
+        """
+        batch_size = len(states_BTS)
+        lead_PW = self.class_token[None]
+        if prompts_MW is not None:
+            lead_PW = torch.cat([lead_PW, prompts_MW])
+        frames_BTW = self.project_in(states_BTS)
+        lead_BPW = lead_PW.to(frames_BTW.dtype).expand(batch_size, -1, -1)
+        x_BLW = torch.cat([lead_BPW, frames_BTW], dim=1)
+        # Class token and prompts are always attended to.
+        ignored_BL = torch.cat(
+            [frame_mask_BT.new_zeros(batch_size, len(lead_PW)), ~frame_mask_BT], dim=1
+        )
+        *layers, last = self.layers
+        for layer in layers:
+            x_BLW = layer(x_BLW, src_key_padding_mask=ignored_BL)
+        x_BW = _class_row(last, x_BLW, ignored_BL)
+        features: Tensor = self.project_out(self.norm(x_BW))
+        return features
+
+
+def _class_row(layer: nn.Module, x_BLW: Tensor, ignored_BL: Tensor) -> Tensor:
+    """The first row of what a post-norm `nn.TransformerEncoderLayer` gives, and no other row."""
+    assert isinstance(layer, nn.TransformerEncoderLayer)
+    class_B1W = x_BLW[:, :1]
+    mixed_B1W, _ = layer.self_attn(
+        class_B1W, x_BLW, x_BLW, key_padding_mask=ignored_BL, need_weights=False
+    )
+    class_B1W = layer.norm1(class_B1W + layer.dropout1(mixed_B1W))
+    hidden = layer.dropout(layer.activation(layer.linear1(class_B1W)))
+    class_BW: Tensor = layer.norm2(class_B1W + layer.dropout2(layer.linear2(hidden)))[:, 0]
+    return class_BW

@@ -1,0 +1,51 @@
+"""Stage `evaluate`: every model of a corpus on dev and test, in one process.
+
+Writes `metrics/<corpus>.json` and `reports/evaluation/<corpus>/`, and completes the MLflow runs.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from brewline.batches import Collator
+from brewline.devices import choose_device
+from brewline.errors import exits_cleanly
+from brewline.evaluation import Candidate, asr_metrics, evaluate, write_evaluation
+from brewline.models.backbones import load_clip
+from brewline.models.card import load_backbone_hashes
+from brewline.models.checkpoint import load_model
+from brewline.params import Params
+from brewline.shards import Utterance, read_split
+from brewline.stages.arguments import retrieval_corpus_argument
+from brewline.tracking import record_corpus
+
+
+@exits_cleanly
+def main() -> None:
+    """Runs the stage."""
+    params, corpus = retrieval_corpus_argument(__doc__)
+    shards, states = Path("data/shards") / corpus, Path("data/states") / corpus
+
+    def read(split: str) -> Iterator[Utterance]:
+        return read_split(shards, split, states)
+
+    evaluation = evaluate(_candidates(params, corpus), read, params.evaluate)
+    asr = {k: v for split in ("dev", "test") for k, v in asr_metrics(split, read(split)).items()}
+    write_evaluation(
+        evaluation, asr, Path(f"metrics/{corpus}.json"), Path("reports/evaluation") / corpus
+    )
+    record_corpus(params, corpus)
+
+
+def _candidates(params: Params, corpus: str) -> Iterator[Candidate]:
+    backbone, hashes = load_clip(), load_backbone_hashes()
+    for variant in params.retrieval_corpora[corpus]:
+        for folder in sorted((Path("models") / corpus / variant).iterdir()):
+            model, card = load_model(folder, backbone, hashes)
+            collator = Collator(
+                backbone, card.switches, card.acoustic, params.runtime.image_cache_mb
+            )
+            yield Candidate(variant, card.seed, model.to(choose_device()), collator)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Stage `report`: the tables, and one page that shows everything, in `reports/`."""
+
+import argparse
+from pathlib import Path
+
+from brewline.errors import exits_cleanly
+from brewline.params import load_params
+from brewline.reporting import project_inputs, write_report
+
+
+@exits_cleanly
+def main() -> None:
+    """Runs the stage."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    write_report(load_params(), project_inputs(), Path("reports"))
+
+
+if __name__ == "__main__":
+    main()

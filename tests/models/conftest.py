@@ -1,0 +1,59 @@
+"""Fixtures of the model tests: a tiny frozen CLIP, and parameters to go with it."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors.torch import save_file
+from tiny_models import EMBEDDING_SIZE, IMAGE_SIZE, TEXT, VISION, make_clip
+
+from brewline.models.backbones import ClipBackbone, make_backbone
+from brewline.params import AcousticParams, TrainParams
+
+
+@pytest.fixture(scope="session")
+def backbone() -> ClipBackbone:
+    preprocess = image_transform_v2(PreprocessCfg(size=IMAGE_SIZE), is_train=False)
+    return make_backbone(make_clip(), open_clip.SimpleTokenizer(context_length=16), preprocess)
+
+
+@pytest.fixture(scope="session")
+def acoustic() -> AcousticParams:
+    return AcousticParams(
+        layers=1, heads=4, feedforward_width=32, dropout=0.1, pool_frames=2, padding_mask="valid"
+    )
+
+
+@pytest.fixture
+def settings() -> TrainParams:
+    return TrainParams(
+        seeds=[0],
+        steps=12,
+        batch_size=8,
+        learning_rate=0.01,
+        weight_decay=1e-6,
+        warmup_steps=2,
+        grad_clip=4.0,
+        alpha=0.1,
+        temperature=0.07,
+        learn_temperature=True,
+        mask_same_image=True,
+        precision="fp32",
+        evaluate_every=4,
+    )
+
+
+@pytest.fixture
+def clip_folder(tmp_path: Path, backbone: ClipBackbone) -> Path:
+    """The tiny CLIP as a folder in open_clip's format."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    config = {
+        "model_cfg": {"embed_dim": EMBEDDING_SIZE, "vision_cfg": VISION, "text_cfg": TEXT},
+        "preprocess_cfg": {"size": IMAGE_SIZE},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(backbone.clip.state_dict(), folder / "open_clip_model.safetensors")
+    return folder

@@ -1,0 +1,203 @@
+import io
+from dataclasses import replace
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
+
+from brewline.batches import Batch, Collator
+from brewline.models.acoustic import AcousticBranch, pool_frames
+from brewline.models.backbones import ClipBackbone, make_backbone
+from brewline.models.brewclip import BrewClip
+from brewline.params import AcousticParams, VariantParams
+
+
+def make_model(
+    backbone: ClipBackbone, switches: VariantParams, acoustic: AcousticParams
+) -> BrewClip:
+    torch.manual_seed(1)
+    return BrewClip(backbone, switches, acoustic, STATE_WIDTH)
+
+
+def collate(backbone, switches, acoustic, utterances) -> Batch:
+    return Collator(backbone, switches, acoustic, cache_mb=1).collate(utterances)
+
+
+@pytest.fixture(scope="module")
+def paper_backbone() -> ClipBackbone:
+    with torch.device("meta"):
+        clip = open_clip.CLIP(**open_clip.get_model_config("ViT-L-14"))
+    preprocess = image_transform_v2(PreprocessCfg(size=224), is_train=False)
+    return make_backbone(clip, open_clip.SimpleTokenizer(), preprocess)
+
+
+@pytest.mark.parametrize(
+    ("switches", "expected"),
+    [
+        (variant(prompts=4), 10_439_168),
+        (variant(prompts=4, text=False), 10_439_168),
+        (variant(prompts=4, acoustic=False), 790_528),
+        (variant(prompts=0, acoustic=False, trained=False), 0),
+    ],
+)
+def test_parameter_counts_at_the_papers_sizes(paper_backbone, switches, expected):
+    acoustic = AcousticParams(
+        layers=1,
+        heads=8,
+        feedforward_width=4096,
+        dropout=0.1,
+        pool_frames=1,
+        padding_mask="none",
+    )
+    with torch.device("meta"):
+        model = BrewClip(paper_backbone, switches, acoustic, 512, learn_temperature=True)
+    assert model.num_trained_parameters == expected
+    assert not any(name.startswith("clip.") for name in model.trained_parameters())
+
+
+def test_zero_shot_equals_stock_open_clip(backbone, acoustic):
+    utterances = make_world(3, takes=1)
+    batch = collate(backbone, ZERO_SHOT, acoustic, utterances)
+    model = make_model(backbone, ZERO_SHOT, acoustic)
+    texts = backbone.clip.encode_text(
+        backbone.tokenizer([u.transcript for u in utterances]), normalize=True
+    )
+    ours = model.encode_utterances(batch.utterances).embeddings
+    torch.testing.assert_close(ours, texts, rtol=1e-5, atol=1e-6)
+
+
+def test_the_channels_are_summed_as_they_are(backbone, acoustic):
+    batch = collate(backbone, FULL, acoustic, make_world(2))
+    features = make_model(backbone, FULL, acoustic).encode_utterances(batch.utterances)
+    assert features.text is not None
+    assert features.acoustic is not None
+    expected = F.normalize(features.text + features.acoustic, dim=-1)
+    torch.testing.assert_close(features.embeddings, expected)
+
+
+@pytest.mark.parametrize(("switches", "on"), [(PROMPTED, "text"), (E2E, "acoustic")])
+def test_a_single_channel_is_alone(backbone, acoustic, switches, on):
+    batch = collate(backbone, switches, acoustic, make_world(2))
+    features = make_model(backbone, switches, acoustic).encode_utterances(batch.utterances)
+    torch.testing.assert_close(features.embeddings, F.normalize(getattr(features, on), dim=-1))
+    assert getattr(features, {"text": "acoustic", "acoustic": "text"}[on]) is None
+
+
+@pytest.mark.parametrize("switches", [PROMPTED, E2E, FULL, variant(prompts=0)])
+def test_company_in_the_batch_does_not_change_an_embedding(backbone, acoustic, switches):
+    """Longer neighbours bring padding; another order, another place."""
+    utterances = make_world(4)
+    model = make_model(backbone, switches, acoustic)
+
+    def embed(some):
+        inputs = collate(backbone, switches, acoustic, some).utterances
+        return model.encode_utterances(inputs).embeddings
+
+    together = embed(utterances)
+    torch.testing.assert_close(embed(utterances[::-1]), together.flip(0), rtol=1e-4, atol=1e-5)
+    for index, utterance in enumerate(utterances[:3]):
+        torch.testing.assert_close(embed([utterance])[0], together[index], rtol=1e-4, atol=1e-5)
+
+
+def test_what_stands_in_padding_frames_does_not_matter(backbone, acoustic):
+    inputs = collate(backbone, E2E, acoustic, make_world(4)).utterances
+    model = make_model(backbone, E2E, acoustic)
+    assert inputs.states is not None
+    assert inputs.frame_mask is not None
+    assert not inputs.frame_mask.all()
+    noisy = inputs.states + 9.0 * ~inputs.frame_mask[:, :, None]
+    expected = model.encode_utterances(inputs).embeddings
+    ours = model.encode_utterances(replace(inputs, states=noisy)).embeddings
+    torch.testing.assert_close(ours, expected)
+
+
+def test_the_acoustic_branch_equals_the_plain_recipe(acoustic):
+    """The specification step by step, with every row of every layer computed."""
+    params = acoustic.model_copy(update={"layers": 2})
+    branch = AcousticBranch(STATE_WIDTH, 24, 20, params).eval()
+    states, prompts = torch.randn(3, 7, STATE_WIDTH), torch.randn(2, 24)
+    mask = torch.arange(7) < torch.tensor([7, 4, 0])[:, None]
+    x = torch.cat(
+        [branch.class_token.expand(3, 1, -1), prompts.expand(3, -1, -1), branch.project_in(states)],
+        dim=1,
+    )
+    ignored = torch.cat([torch.zeros(3, 3, dtype=torch.bool), ~mask], dim=1)
+    for layer in branch.layers:
+        x = layer(x, src_key_padding_mask=ignored)
+    expected = branch.project_out(branch.norm(x[:, 0]))
+    torch.testing.assert_close(branch(states, mask, prompts), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pooling_averages_groups_of_the_recordings_own_frames(acoustic):
+    states = torch.arange(10.0).reshape(5, 2).half().numpy()
+    assert pool_frames(states, acoustic).tolist() == [[1, 2], [5, 6], [8, 9]]
+    one = acoustic.model_copy(update={"pool_frames": 1})
+    assert pool_frames(states, one).tolist() == states.tolist()
+    assert pool_frames(states[:0], acoustic).shape == (0, 2)
+
+
+def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone, acoustic):
+    params = acoustic.model_copy(update={"padding_mask": "none"})
+    inputs = collate(backbone, E2E, params, make_world(2)).utterances
+    assert inputs.states is not None
+    assert inputs.frame_mask is not None
+    assert inputs.states.shape[1] == 750
+    assert inputs.frame_mask.all()
+
+
+def test_an_image_is_encoded_once_in_a_batch(backbone, acoustic):
+    utterances = make_world(3, takes=2)
+    batch = collate(backbone, FULL, acoustic, [utterances[i] for i in (4, 0, 5, 1)])
+    assert batch.pixels is not None
+    assert len(batch.pixels) == 2
+    assert batch.image_index.tolist() == [0, 1, 0, 1]
+
+
+def test_pixels_equal_open_clips_own_preprocessing(backbone, acoustic):
+    utterances = make_world(2, takes=1)
+    batch = collate(backbone, ZERO_SHOT, acoustic, utterances)
+    model = make_model(backbone, ZERO_SHOT, acoustic)
+    pixels = torch.stack(
+        [backbone.preprocess(Image.open(io.BytesIO(u.image or b""))) for u in utterances]
+    )
+    expected = backbone.clip.encode_image(pixels, normalize=True)
+    assert batch.pixels is not None
+    torch.testing.assert_close(model.encode_images(batch.pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_all_that_trains_and_nothing_else(backbone, acoustic):
+    batch = collate(backbone, FULL, acoustic, make_world(2))
+    torch.manual_seed(1)
+    model = BrewClip(backbone, FULL, acoustic, STATE_WIDTH, learn_temperature=True).train()
+    similarity = model.encode_utterances(batch.utterances).embeddings @ (
+        model.encode_images(batch.pixels).T
+    )
+    (model.logit_scale * similarity).std().backward()
+    assert all(p.grad is not None for p in model.trained_parameters().values())
+    assert all(p.grad is None for p in backbone.clip.parameters())
+    assert not backbone.clip.training
+    assert model.acoustic is not None
+    assert model.acoustic.training
+
+
+def test_half_precision_gives_about_the_same(backbone, acoustic):
+    batch = collate(backbone, FULL, acoustic, make_world(3))
+    model = make_model(backbone, FULL, acoustic)
+    expected = model.encode_utterances(batch.utterances).embeddings
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = model.encode_utterances(batch.utterances).embeddings
+        images = model.encode_images(batch.pixels)
+    assert ours.dtype == images.dtype == torch.float32
+    assert F.cosine_similarity(ours, expected).min() > 0.99
+
+
+def test_the_scale_is_held_at_100(backbone, acoustic):
+    model = make_model(backbone, PROMPTED, acoustic)
+    with torch.no_grad():
+        model.log_logit_scale.fill_(9.0)
+    model.clamp_logit_scale()
+    assert model.logit_scale.item() == pytest.approx(100)

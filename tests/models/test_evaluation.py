@@ -1,0 +1,169 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import E2E, FULL, STATE_WIDTH, ZERO_SHOT, make_world, variant, world_data
+
+from brewline.batches import Collator
+from brewline.embeddings import embed_split, measure
+from brewline.errors import BrewlineError
+from brewline.evaluation import Candidate, asr_metrics, evaluate, write_evaluation
+from brewline.files import read_json
+from brewline.models.brewclip import BrewClip
+from brewline.params import EvaluateParams
+
+PARAMS = EvaluateParams(
+    batch_size=3,
+    recall_at=[1, 2],
+    bootstrap_samples=50,
+    bootstrap_seed=0,
+    confidence=0.9,
+    num_examples=4,
+)
+
+
+def candidate(backbone, acoustic, name, switches, seed=None):
+    torch.manual_seed(seed or 0)
+    model = BrewClip(backbone, switches, acoustic, STATE_WIDTH)
+    return Candidate(name, seed, model, Collator(backbone, switches, acoustic, 1))
+
+
+@pytest.fixture(scope="module")
+def evaluation(backbone, acoustic):
+    candidates = [
+        candidate(backbone, acoustic, "zero-shot", ZERO_SHOT),
+        candidate(backbone, acoustic, "prompted", variant(acoustic=False), 0),
+        candidate(backbone, acoustic, "full", FULL, 0),
+        candidate(backbone, acoustic, "full", FULL, 1),
+    ]
+    return evaluate(iter(candidates), world_data().read_split, PARAMS)
+
+
+def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone, acoustic):
+    one = candidate(backbone, acoustic, "full", FULL)
+    world = make_world(5)
+    small, large = (embed_split(one.model, one.collator, iter(world), size) for size in (2, 99))
+    assert small.image_ids == [f"i{n}" for n in range(5)]
+    assert small.utterance_ids == [u.utterance_id for u in world]
+    assert small.utterance_image_ids == [u.image_id for u in world]
+    for name in ("utterance_embeddings", "image_embeddings"):
+        np.testing.assert_allclose(getattr(small, name), getattr(large, name), atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(getattr(small, name), axis=1), 1, rtol=1e-5)
+
+
+def test_the_order_of_a_split_does_not_change_its_metrics(backbone, acoustic):
+    one = candidate(backbone, acoustic, "e2e", E2E)
+    found = [
+        measure(embed_split(one.model, one.collator, world, 4), "dev", [1, 2]).metrics
+        for world in (make_world(6), make_world(6)[::-1])
+    ]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_an_empty_split_and_a_broken_model_are_one_sentence(backbone, acoustic):
+    one = candidate(backbone, acoustic, "full", FULL)
+    with pytest.raises(BrewlineError, match="no utterances"):
+        embed_split(one.model, one.collator, [], 4)
+    with torch.no_grad():
+        one.model.prompt_tokens.fill_(torch.nan)
+    with pytest.raises(BrewlineError, match="not finite"):
+        embed_split(one.model, one.collator, make_world(2), 4)
+
+
+def test_metrics_have_the_names_that_reports_read(evaluation):
+    found = evaluation.metrics["full"]
+    for split, queries in (("dev", 8), ("test", 16)):
+        assert found[f"{split}/speech_to_image/num_queries"] == queries
+        assert found[f"{split}/speech_to_image/gallery_size"] == 8
+        assert found[f"{split}/image_to_speech/num_queries"] == 8
+        for name in (
+            "speech_to_image/recall_at_1",
+            "image_to_speech/any_hit_recall_at_2",
+            "image_to_speech/recall_at_2",
+        ):
+            value = found[f"{split}/{name}"]
+            assert found[f"{split}/{name}_low"] <= value <= found[f"{split}/{name}_high"]
+            assert f"{split}/{name}_std" in found
+        assert found[f"{split}/speech_to_image/median_rank"] >= 1
+    assert found["num_seeds"] == 2
+    assert "test/speech_to_image/num_queries_std" not in found
+    assert "test/speech_to_image/recall_at_1_std" not in evaluation.metrics["prompted"]
+
+
+def test_selection_reads_dev_alone(evaluation):
+    names = {name for name in evaluation.metrics["full"] if "mean_recall_at_1" in name}
+    assert names == {"dev/mean_recall_at_1", "dev/mean_recall_at_1_std"}
+
+
+def test_a_variant_is_the_mean_of_its_seeds(evaluation):
+    name = "test/speech_to_image/recall_at_2"
+    seeds = [evaluation.models[f"full/seed-{n}"][name] for n in (0, 1)]
+    assert evaluation.metrics["full"][name] == pytest.approx(np.mean(seeds))
+    assert evaluation.metrics["full"][f"{name}_std"] == pytest.approx(np.std(seeds, ddof=1))
+    assert set(evaluation.models) == {
+        "zero-shot/frozen",
+        "prompted/seed-0",
+        "full/seed-0",
+        "full/seed-1",
+    }
+
+
+def test_comparisons_are_against_zero_shot_and_full_against_prompted(evaluation):
+    pairs = {(c["variant"], c["baseline"]) for c in evaluation.comparisons}
+    assert pairs == {("prompted", "zero-shot"), ("full", "zero-shot"), ("full", "prompted")}
+    assert len(evaluation.comparisons) == 3 * 4
+    for one in evaluation.comparisons:
+        ours, theirs = (evaluation.metrics[one[k]][one["metric"]] for k in ("variant", "baseline"))
+        assert one["difference"] == pytest.approx(ours - theirs)
+        assert one["low"] <= one["difference"] <= one["high"]
+
+
+def test_examples_are_the_same_utterances_for_every_variant(evaluation):
+    chosen = {name: [e["utterance_id"] for e in rows] for name, rows in evaluation.examples.items()}
+    assert set(chosen) == {"zero-shot", "prompted", "full"}
+    assert len(set(map(tuple, chosen.values()))) == 1
+    assert len(set(chosen["full"])) == 4
+    for example in evaluation.examples["full"]:
+        scores = [item["score"] for item in example["top"]]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) == 5
+        top = [item["image_id"] for item in example["top"]]
+        if example["rank"] <= 5:
+            assert top[example["rank"] - 1] == example["image_id"]
+
+
+def test_recall_rows_cover_both_splits_and_directions(evaluation):
+    rows = evaluation.recall_rows
+    assert len(rows) == 3 * 2 * 2 * 2
+    assert set(rows[0]) == {"variant", "split", "direction", "k", "recall"}
+
+
+def test_files_hold_what_was_found(evaluation, tmp_path):
+    metrics, folder = tmp_path / "metrics/tiny.json", tmp_path / "reports/tiny"
+    write_evaluation(evaluation, {"dev/asr/wer": 0.25}, metrics, folder)
+    assert read_json(metrics) == {**evaluation.metrics, "asr": {"dev/asr/wer": 0.25}}
+    assert read_json(folder / "models.json") == evaluation.models
+    assert read_json(folder / "comparisons.json") == evaluation.comparisons
+    assert read_json(folder / "examples.json") == evaluation.examples
+    lines = (folder / "recall.csv").read_text().splitlines()
+    assert lines[0] == "variant,split,direction,k,recall"
+    assert len(lines) == 1 + len(evaluation.recall_rows)
+
+
+def test_word_errors_are_counted_after_normalising():
+    one, two, three, four = make_world(2)
+    utterances = [
+        replace(one, caption="It's Mr. Smith's colour", transcript=" it is mister Smith's color!"),
+        replace(two, caption="a red ball", transcript="a red bowl"),
+        replace(three, caption="two boxes", transcript=""),
+        replace(four, caption=None, transcript="not counted"),
+    ]
+    found = asr_metrics("dev", utterances)
+    assert found["dev/asr/num_utterances"] == 3
+    assert found["dev/asr/wer"] == pytest.approx(3 / 11)
+    assert 0 < found["dev/asr/cer"] < 1
+
+
+def test_no_captions_no_word_errors():
+    assert asr_metrics("dev", [replace(make_world(1)[0], caption=None)]) == {}

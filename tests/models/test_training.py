@@ -1,0 +1,206 @@
+import pytest
+import torch
+from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
+
+from brewline.batches import Collator
+from brewline.embeddings import SELECTION_METRIC, embed_split, measure
+from brewline.errors import BrewlineError
+from brewline.params import RuntimeParams
+from brewline.training import CHECKPOINT_FILE, DEV_RECALL_AT, TrainingData, TrainingJob, train
+
+VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
+
+
+@pytest.fixture
+def run(backbone, acoustic, settings, tmp_path):
+    def start(
+        switches, folder="work", seed=0, on_row=None, data=None, checkpoint_every=3, **changes
+    ):
+        work_dir = tmp_path / folder
+        work_dir.mkdir(exist_ok=True)
+        job = TrainingJob(switches, acoustic, settings.model_copy(update=changes), seed)
+        runtime = RuntimeParams(
+            validate_workers=1, checkpoint_every=checkpoint_every, image_cache_mb=16
+        )
+        return train(job, backbone, data or world_data(), work_dir, runtime, on_row)
+
+    return start
+
+
+def same(one, two) -> bool:
+    tensors = one.model.trained_tensors(), two.model.trained_tensors()
+    return (
+        tensors[0].keys() == tensors[1].keys()
+        and all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+        and one.history == two.history
+        and (one.best_step, one.dev) == (two.best_step, two.dev)
+    )
+
+
+def losses(trained):
+    return [row["loss"] for row in trained.history if "loss" in row]
+
+
+@pytest.mark.parametrize("switches", VARIANTS.values(), ids=VARIANTS)
+def test_the_loss_falls(run, switches):
+    found = losses(run(switches, steps=40, warmup_steps=4))
+    assert sum(found[-5:]) < 0.9 * sum(found[:5])
+
+
+def test_full_learns_the_tiny_world(run):
+    trained = run(FULL, steps=50, evaluate_every=10)
+    assert trained.dev[SELECTION_METRIC] > 0.8
+
+
+@pytest.mark.parametrize("switches", VARIANTS.values(), ids=VARIANTS)
+def test_a_killed_run_ends_in_the_same_bytes(run, switches):
+    """Stops with an error at three moments, one right after another's checkpoint."""
+    undisturbed = run(switches, "undisturbed")
+    for stop_at in (2, 7, 10):
+
+        def stop(row, stop_at=stop_at):
+            if row["step"] == stop_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(switches, "killed", on_row=stop)
+    assert same(run(switches, "killed"), undisturbed)
+
+
+def test_a_finished_run_is_not_repeated(run):
+    rows = []
+    first = run(PROMPTED)
+    again = run(PROMPTED, on_row=rows.append)
+    assert same(first, again)
+    assert rows == []
+
+
+def test_a_run_killed_while_it_writes_goes_on_from_before(run, tmp_path, monkeypatch):
+    undisturbed = run(PROMPTED, "undisturbed")
+    save, calls = torch.save, []
+
+    def cut(content, path):
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        save(content, path)
+
+    monkeypatch.setattr(torch, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(PROMPTED, "killed")
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == [CHECKPOINT_FILE]
+    assert same(run(PROMPTED, "killed"), undisturbed)
+
+
+def test_how_often_a_checkpoint_is_written_changes_nothing(run):
+    assert same(run(FULL, "often", checkpoint_every=1), run(FULL, "rarely", checkpoint_every=99))
+
+
+def test_seeds_differ_and_repeat(run):
+    zero, again, one = run(FULL, "a"), run(FULL, "b"), run(FULL, "c", seed=1)
+    assert same(zero, again)
+    assert not same(zero, one)
+
+
+def test_rows_hold_what_was_promised(run):
+    rows = []
+    trained = run(FULL, on_row=rows.append)
+    assert rows == trained.history
+    training = [row for row in rows if "loss" in row]
+    dev = [row for row in rows if SELECTION_METRIC in row]
+    assert [row["step"] for row in training] == list(range(1, 13))
+    assert [row["step"] for row in dev] == [4, 8, 12]
+    assert set(training[0]) == {
+        "step",
+        "loss",
+        "outer_loss",
+        "inner_loss",
+        "learning_rate",
+        "logit_scale",
+        "grad_norm",
+        "text_norm",
+        "acoustic_norm",
+    }
+    assert "dev/speech_to_image/recall_at_1" in dev[0]
+
+
+def test_a_single_channel_has_no_inner_loss(run):
+    row = run(PROMPTED).history[0]
+    assert "inner_loss" not in row
+    assert "acoustic_norm" not in row
+
+
+def test_alpha_zero_gives_only_the_outer_loss(run):
+    row = run(FULL, alpha=0.0).history[0]
+    assert "inner_loss" not in row
+    assert row["loss"] == row["outer_loss"]
+
+
+def test_the_best_on_dev_is_kept_and_the_earlier_of_equals(run):
+    trained = run(E2E, steps=24, evaluate_every=2)
+    scores = {r["step"]: r[SELECTION_METRIC] for r in trained.history if SELECTION_METRIC in r}
+    best = max(scores.values())
+    assert trained.best_step == min(step for step, score in scores.items() if score == best)
+    assert trained.dev[SELECTION_METRIC] == best
+
+
+def test_the_returned_model_is_the_best_and_not_the_last(run, acoustic, backbone):
+    trained = run(E2E, steps=24, evaluate_every=2)
+    assert trained.best_step < 24
+    collator = Collator(backbone, E2E, acoustic, 1)
+    embeddings = embed_split(trained.model, collator, world_data().read_split("dev"), 8)
+    assert measure(embeddings, "dev", DEV_RECALL_AT).metrics == trained.dev
+
+
+def test_a_fixed_temperature_stays(run):
+    trained = run(PROMPTED, learn_temperature=False)
+    assert trained.history[-2]["logit_scale"] == pytest.approx(1 / 0.07)
+    assert "log_logit_scale" not in trained.model.trained_tensors()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(run):
+    with pytest.raises(BrewlineError, match=r"train\.learning_rate") as caught:
+        run(E2E, learning_rate=1e38, grad_clip=1e38, weight_decay=1.0)
+    assert caught.value.kind == "settings"
+
+
+def test_missing_states_are_one_sentence(run):
+    with pytest.raises(BrewlineError, match="needs encoder states"):
+        run(FULL, data=world_data(with_states=False))
+
+
+def test_text_alone_needs_no_states(run):
+    assert run(PROMPTED, data=world_data(with_states=False)).history
+
+
+def test_test_is_never_read(run):
+    data = world_data()
+
+    def read_split(split):
+        assert split == "dev"
+        return data.read_split(split)
+
+    run(FULL, data=TrainingData(data.read_training, read_split))
+
+
+def test_a_long_run_keeps_about_a_thousand_rows(run, monkeypatch):
+    monkeypatch.setattr("brewline.training._MAX_TRAINING_ROWS", 4)
+    rows = [row for row in run(PROMPTED).history if "loss" in row]
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+
+
+def test_a_batch_larger_than_the_corpus_goes_round(run):
+    small = make_world(2, takes=1)
+    data = world_data()
+    whole = TrainingData(data.read_training, lambda split: small)
+    assert len(losses(run(PROMPTED, data=whole, batch_size=40, steps=2))) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("switches", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_the_loss_falls_on_a_gpu(run, switches, precision):
+    assert torch.cuda.is_available()
+    found = losses(run(switches, steps=40, warmup_steps=4, precision=precision))
+    assert sum(found[-5:]) < 0.9 * sum(found[:5])

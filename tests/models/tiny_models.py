@@ -1,0 +1,113 @@
+"""A tiny CLIP of the real class, and a tiny world in which speech, text and image agree."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from brewline.params import VariantParams
+from brewline.shards import Position, Utterance
+from brewline.training import TrainingData
+
+IMAGE_SIZE = 32
+STATE_WIDTH = 12
+EMBEDDING_SIZE = 20
+VISION = {"image_size": IMAGE_SIZE, "layers": 2, "width": 32, "patch_size": 8, "head_width": 8}
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 3, "layers": 2}
+COLOURS = ["red", "green", "blue", "black", "white", "yellow", "brown", "pink"]
+RGB = [
+    (220, 20, 20),
+    (20, 200, 20),
+    (20, 20, 220),
+    (0, 0, 0),
+    (255, 255, 255),
+    (240, 240, 10),
+    (120, 60, 10),
+    (250, 150, 200),
+]
+
+
+def make_clip() -> open_clip.CLIP:
+    """A CLIP whose text tower is narrower than its image tower."""
+    torch.manual_seed(3)
+    clip = open_clip.CLIP(EMBEDDING_SIZE, vision_cfg=VISION, text_cfg=TEXT).eval()
+    # open_clip starts these almost at zero, which would make every text look the same.
+    torch.nn.init.normal_(clip.token_embedding.weight, std=0.5)
+    return clip
+
+
+def variant(
+    text: bool = True,
+    acoustic: bool = True,
+    prompts: int = 2,
+    transcript: str = "asr",
+    trained: bool = True,
+) -> VariantParams:
+    return VariantParams.model_validate(
+        {
+            "text": text,
+            "acoustic": acoustic,
+            "prompts": prompts,
+            "transcript": transcript,
+            "trained": trained,
+        }
+    )
+
+
+PROMPTED = variant(acoustic=False)
+FULL = variant()
+E2E = variant(text=False)
+ZERO_SHOT = variant(acoustic=False, prompts=0, trained=False)
+
+
+def make_world(num_images: int = 8, takes: int = 2, first: int = 0) -> list[Utterance]:
+    """Utterances about plain pictures: colour decides words, sound and pixels."""
+    utterances = []
+    for index in range(first, first + num_images):
+        rng = np.random.default_rng(index)
+        colour = index % len(COLOURS)
+        pixels = np.full((48, 40, 3), RGB[colour], np.int16) + rng.integers(-9, 9, (48, 40, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG")
+        for take in range(takes):
+            frames = int(rng.integers(3, 12))
+            states = rng.normal(0, 0.3, (frames, STATE_WIDTH))
+            states[:, colour] += 2
+            utterances.append(
+                Utterance(
+                    utterance_id=f"u{index}-{take}",
+                    image_id=f"i{index}",
+                    image=buffer.getvalue(),
+                    transcript=f" A {COLOURS[colour]} picture, take {take}.",
+                    caption=f"something {COLOURS[colour]}",
+                    num_frames=frames,
+                    states=states.astype(np.float16),
+                )
+            )
+    return utterances
+
+
+def world_data(with_states: bool = True) -> TrainingData:
+    """A reader of the tiny world, with positions as the real one has them."""
+    splits = {
+        "train": make_world(),
+        "dev": make_world(num_images=8, takes=1, first=80),
+        "test": make_world(num_images=8, takes=2, first=160),
+    }
+    if not with_states:
+        splits = {k: [replace(u, states=None) for u in v] for k, v in splits.items()}
+
+    def read_training(seed: int, start: Position) -> Iterator[tuple[Utterance, Position]]:
+        epoch, offset = start.epoch, start.offset
+        while True:
+            order = np.random.default_rng([seed, epoch]).permutation(len(splits["train"]))
+            while offset < len(order):
+                offset += 1
+                yield splits["train"][order[offset - 1]], Position(epoch, 0, offset)
+            epoch, offset = epoch + 1, 0
+
+    return TrainingData(read_training, lambda split: splits[split])

@@ -1,0 +1,127 @@
+"""A tiny project, and the whole line run over it once, in this process."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whisper
+
+PROJECT = Path(__file__).parents[2]
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Works in `folder`, with its MLflow store."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run_stage(folder: Path, stage: str, *arguments: str) -> None:
+    """Runs a stage's program in this process, as DVC would in another."""
+    module = __import__(f"brewline.stages.{stage}", fromlist=["main"])
+    before = sys.argv
+    sys.argv = [stage, *arguments]
+    try:
+        with inside(folder):
+            module.main()
+    finally:
+        sys.argv = before
+
+
+def tiny_params(folder: Path) -> dict[str, Any]:
+    """The shipped parameters over the tiny corpora, at sizes that take seconds."""
+    values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    for corpus, source in values["sources"].items():
+        files = sorted(p for p in (folder / "published" / corpus).rglob("*") if p.is_file())
+        source["files"] = {
+            path.relative_to(folder / "published" / corpus).as_posix(): {
+                "url": path.relative_to(folder).as_posix(),
+                "sha256": None,
+            }
+            for path in files
+        }
+    # A speaker of four is a third of the training speakers.
+    values["sources"]["mini-ravdess"]["dev_fraction"] = 0.34
+    values["backbones"]["whisper"] |= {"source": "published/whisper.pt", "sha256": None}
+    values["backbones"]["clip"] |= {"source": "published/clip", "sha256": None}
+    values["validate"]["max_quarantine_rate"] = 0.3
+    values["asr"] |= {"max_tokens": 5, "batch_size": 4}
+    values["shard"]["utterances_per_shard"] = 5
+    values["acoustic"] |= {"heads": 2, "feedforward_width": 32}
+    values["train"] |= {"seeds": [0, 1], "steps": 6, "batch_size": 4, "warmup_steps": 2}
+    values["train"] |= {"evaluate_every": 3, "precision": "fp32"}
+    values["evaluate"] |= {"bootstrap_samples": 50, "num_examples": 4}
+    values["tracking"]["system_metrics"] = False
+    values["runtime"] |= {"checkpoint_every": 2}
+    return values
+
+
+def make_project(folder: Path) -> dict[str, str]:
+    """Writes the corpora, the weights and `params.yaml`.
+
+    Returns:
+        The corrupted utterances of mini-lncoco with the reason that must catch each.
+    """
+    published = folder / "published"
+    make_flickr8k(published / "mini-flickr8k")
+    planted = make_lncoco(published / "mini-lncoco")
+    make_ravdess(published / "mini-ravdess")
+    make_whisper(published / "whisper.pt")
+    make_clip(published / "clip")
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(folder), sort_keys=False))
+    return planted
+
+
+def run_line(folder: Path) -> None:
+    """Runs every stage in order."""
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    run_stage(folder, "weights")
+    for stage in ("download", "validate", "transcribe", "shard"):
+        for corpus in values["corpora"]:
+            run_stage(folder, stage, corpus)
+    for group, models in values["models"].items():
+        for model in models.values():
+            stage = "untrained" if group == "untrained" else "train"
+            run_stage(folder, stage, model["corpus"], model["variant"])
+    for corpus in values["retrieval_corpora"]:
+        run_stage(folder, "evaluate", corpus)
+    run_stage(folder, "report")
+
+
+class Line:
+    """A project whose line has run."""
+
+    def __init__(self, folder: Path, planted: dict[str, str]) -> None:
+        self.folder = folder
+        self.planted = planted
+
+    def copy(self, target: Path) -> Path:
+        """A copy that a test may change."""
+        shutil.copytree(self.folder, target)
+        return target
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """The finished line; tests only look at it."""
+    folder = tmp_path_factory.mktemp("line") / "project"
+    folder.mkdir()
+    planted = make_project(folder)
+    run_line(folder)
+    return Line(folder, planted)
+
+
+@pytest.fixture
+def stage() -> Callable[..., None]:
+    """Runs one stage: `stage(folder, "validate", corpus)`."""
+    return run_stage

@@ -1,0 +1,210 @@
+"""The whole line on the tiny world: nothing is lost, everything joins, and interruption is safe."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Line
+
+from brewline.files import sha256_tree
+from brewline.manifest import read_table
+from brewline.shards import read_split
+
+CORPORA = ("mini-flickr8k", "mini-lncoco", "mini-ravdess")
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_manifest_and_quarantine_account_for_every_utterance(line: Line, corpus: str) -> None:
+    manifest = read_table(line.folder / f"data/manifest/{corpus}.parquet")
+    quarantine = read_table(line.folder / f"data/quarantine/{corpus}.parquet")
+    results = json.loads((line.folder / f"reports/validation/{corpus}/results.json").read_text())
+    assert len(manifest) + len(quarantine) == results["num_listed"]
+    assert all(outcome["success"] for outcome in results["expectations"])
+    dropped = {row["utterance_id"]: row["reason"] for row in quarantine}
+    assert dropped == (line.planted if corpus == "mini-lncoco" else {})
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_every_good_utterance_has_a_transcript_and_a_sample(line: Line, corpus: str) -> None:
+    manifest = read_table(line.folder / f"data/manifest/{corpus}.parquet")
+    transcripts = read_table(line.folder / f"data/transcripts/{corpus}.parquet")
+    ids = [row["utterance_id"] for row in manifest]
+    assert [row["utterance_id"] for row in transcripts] == ids
+    shards, states = line.folder / "data/shards" / corpus, line.folder / "data/states" / corpus
+    samples = [u for s in ("train", "dev", "test") for u in read_split(shards, s, states)]
+    assert [sample.utterance_id for sample in samples] == ids
+    for sample, row in zip(samples, manifest, strict=True):
+        assert sample.caption == row["caption"]
+        assert sample.states is not None
+        # 50 frames a second, the last one perhaps not full.
+        assert sample.num_frames == len(sample.states)
+        assert abs(sample.num_frames - 50 * row["duration_s"]) < 2
+        assert (sample.image is None) == (row["image_path"] is None)
+
+
+def test_metrics_have_every_row_and_its_interval(line: Line) -> None:
+    params = yaml.safe_load((line.folder / "params.yaml").read_text())
+    for corpus, rows in params["retrieval_corpora"].items():
+        metrics = json.loads((line.folder / f"metrics/{corpus}.json").read_text())
+        assert set(metrics) == {*rows, "asr"}
+        for row in rows:
+            for split in ("dev", "test"):
+                name = f"{split}/speech_to_image/recall_at_5"
+                assert metrics[row][f"{name}_low"] <= metrics[row][name]
+                assert metrics[row][name] <= metrics[row][f"{name}_high"]
+        assert metrics["full"]["num_seeds"] == 2
+        assert metrics["asr"]["test/asr/wer"] >= 0
+
+
+def test_trained_models_hold_only_what_was_trained(line: Line) -> None:
+    for seed in (0, 1):
+        folder = line.folder / f"models/mini-lncoco/full/seed-{seed}"
+        card = json.loads((folder / "model.json").read_text())
+        assert card["seed"] == seed
+        assert (folder / "model.safetensors").stat().st_size < 6 * card["num_trained_parameters"]
+        assert len((folder / "history.jsonl").read_text().splitlines()) > 6
+    frozen = line.folder / "models/mini-lncoco/zero-shot/frozen"
+    assert [path.name for path in frozen.iterdir()] == ["model.json"]
+
+
+def test_no_partial_work_is_left(line: Line) -> None:
+    left = [path for path in line.folder.rglob("*") if path.name.endswith(".partial")]
+    assert not left
+    for stage in ("transcribe", "shard", "train"):
+        assert not [p for p in (line.folder / "work" / stage).rglob("*") if p.is_file()]
+
+
+def test_the_report_shows_every_row(line: Line) -> None:
+    page = (line.folder / "reports/index.html").read_text()
+    for name in ("mini-flickr8k", "mini-lncoco", "zero-shot", "prompted", "e2e", "full"):
+        assert name in page
+
+
+@pytest.mark.parametrize(
+    ("stage_name", "arguments", "outputs"),
+    [
+        ("validate", ["mini-lncoco"], ["data/manifest/mini-lncoco.parquet"]),
+        (
+            "transcribe",
+            ["mini-lncoco"],
+            ["data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco"],
+        ),
+        ("shard", ["mini-lncoco"], ["data/shards/mini-lncoco"]),
+        ("train", ["mini-lncoco", "full"], ["models/mini-lncoco/full"]),
+        ("evaluate", ["mini-lncoco"], ["metrics/mini-lncoco.json", "reports/evaluation"]),
+        ("report", [], ["reports/index.html"]),
+    ],
+)
+def test_a_stage_repeats_itself_to_the_byte(
+    line: Line,
+    tmp_path: Path,
+    stage: Callable[..., None],
+    stage_name: str,
+    arguments: list[str],
+    outputs: list[str],
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    before = [sha256_tree(folder / path) for path in outputs]
+    stage(folder, stage_name, *arguments)
+    assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+def test_transcription_goes_on_after_a_crash(
+    line: Line, tmp_path: Path, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brewline.asr import Recogniser
+
+    folder = line.copy(tmp_path / "project")
+    outputs = ("data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco")
+    before = [sha256_tree(folder / path) for path in outputs]
+    recognise = Recogniser.recognise
+    shards = []
+
+    def crash_in_the_third_shard(self: Recogniser, waveforms: list) -> list:  # type: ignore[type-arg]
+        shards.append(len(waveforms))
+        if len(shards) == 3:
+            raise RuntimeError("the power went out")
+        return recognise(self, waveforms)
+
+    monkeypatch.setattr(Recogniser, "recognise", crash_in_the_third_shard)
+    with pytest.raises(RuntimeError):
+        stage(folder, "transcribe", "mini-lncoco")
+    assert json.loads((folder / "work/failure.json").read_text())["kind"] == "crash"
+    stage(folder, "transcribe", "mini-lncoco")
+    # Three until the crash, then the third again and the rest; the first two were kept.
+    assert len(shards) == 3 + len(list((folder / outputs[1]).glob("*.tar"))) - 2
+    assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+@pytest.mark.slow
+def test_training_goes_on_after_kill_9(line: Line, tmp_path: Path) -> None:
+    folder = line.copy(tmp_path / "project")
+    before = sha256_tree(folder / "models/mini-lncoco/full")
+    command = [sys.executable, "-m", "brewline.stages.train", "mini-lncoco", "full"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(folder.glob("work/train/*/seed-*/checkpoint.pt")):
+        pass
+    process.kill()
+    process.wait()
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    assert sha256_tree(folder / "models/mini-lncoco/full") == before
+
+
+def test_too_many_dropped_recordings_stop_the_line_and_say_why(
+    line: Line, tmp_path: Path, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["validate"]["max_quarantine_rate"] = 0.05
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(SystemExit) as stop:
+        stage(folder, "validate", "mini-lncoco")
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert "quarantine_rate" in message
+    assert "Traceback" not in message
+    assert json.loads((folder / "work/failure.json").read_text())["kind"] == "data"
+
+
+@pytest.mark.parametrize("name", ["weights", "download"])
+def test_a_damaged_source_is_named_and_leaves_the_outputs(
+    line: Line,
+    tmp_path: Path,
+    stage: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    if name == "weights":
+        source, arguments = folder / "published/whisper.pt", []
+        entry = params["backbones"]["whisper"]
+        output = "models/backbones"
+    else:
+        source, arguments = folder / "published/mini-flickr8k/Images.tar", ["mini-flickr8k"]
+        entry = params["sources"]["mini-flickr8k"]["files"]["Images.tar"]
+        output = "data/raw/mini-flickr8k"
+    entry["sha256"] = hashlib.sha256(source.read_bytes()).hexdigest()
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    before = sha256_tree(folder / output)
+    source.write_bytes(source.read_bytes()[:-1])
+    with pytest.raises(SystemExit):
+        stage(folder, name, *arguments)
+    message = capsys.readouterr().err
+    assert source.name in message
+    assert entry["sha256"] in message
+    assert sha256_tree(folder / output) == before
+
+
+def test_an_unknown_corpus_lists_the_known_ones(
+    line: Line, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        stage(line.folder, "validate", "mini-lcoco")
+    message = capsys.readouterr().err
+    assert "did you mean 'mini-lncoco'? known: mini-flickr8k, mini-lncoco" in message

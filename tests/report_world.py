@@ -1,0 +1,300 @@
+"""A made-up project after `evaluate`: files in every format that the report and MLflow read."""
+
+import csv
+import functools
+import io
+import json
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image, ImageDraw
+
+from brewline import tracking
+from brewline.files import write_json
+from brewline.manifest import MANIFEST, QUARANTINE, write_table
+from brewline.params import Params, TrackingParams, load_params
+from brewline.reporting import ReportInputs
+
+PROJECT = Path(__file__).parents[1]
+HOSTILE = '</td><script>alert("x")</script><img src=https://evil.example/a.png> & a dog'
+_WORDS = ["a", "small", "red", "car", "is", "parked", "beside", "the", "tall", "tower", "um", "dog"]
+_BOOST = {"zero-shot": 0.0, "prompted": 0.14, "e2e": -0.06, "full": 0.17}
+
+
+def params() -> Params:
+    """The parameters of the repository itself."""
+    return load_params(PROJECT / "params.yaml")
+
+
+def make_world(root: Path, given: Params | None = None, num_images: int = 12) -> ReportInputs:
+    """Writes a whole project under `root`; equal calls write equal files."""
+    chosen = given or params()
+    for corpus in chosen.corpora:
+        _write_data(root, chosen, corpus, num_images)
+    for corpus in chosen.retrieval_corpora:
+        _write_models(root, chosen, corpus)
+        _write_evaluation(root, chosen, corpus, num_images)
+    write_json(
+        root / "models/backbones/backbones.json",
+        {
+            "whisper": {"name": "mini-whisper", "sha256": "a" * 64},
+            "clip": {"name": "mini-clip", "sha256": "b" * 64},
+        },
+    )
+    return ReportInputs(
+        metrics_dir=root / "metrics",
+        evaluation_dir=root / "reports/evaluation",
+        models_dir=root / "models",
+        manifest_dir=root / "data/manifest",
+        quarantine_dir=root / "data/quarantine",
+        media=fake_media,
+    )
+
+
+def fake_media(corpus: str, path: str) -> bytes:
+    """A drawn picture or a tone, by its path."""
+    number = int("".join(filter(str.isdigit, path)) or 0)
+    return drawing(number) if path.endswith(".jpg") else tone(number)
+
+
+def drawing(number: int) -> bytes:
+    """A JPEG of a few coloured shapes."""
+    rng = random.Random(number)
+    image = Image.new("RGB", (320, 240), tuple(rng.randrange(120, 240) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 160, 320, 240), fill=tuple(rng.randrange(40, 160) for _ in range(3)))
+    for _ in range(4):
+        left, top = rng.randrange(280), rng.randrange(190)
+        size = rng.randrange(20, 80)
+        colour = tuple(rng.randrange(256) for _ in range(3))
+        shape = rng.choice([pen.ellipse, pen.rectangle])
+        shape((left, top, left + size, top + size), fill=colour)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+@functools.cache
+def tone(number: int, suffix: str = "OGG") -> bytes:
+    """A second of a tone; kept, because an Ogg stream gets a random serial number."""
+    times = np.arange(16_000) / 16_000
+    samples = (0.3 * np.sin(2 * np.pi * (200 + 40 * number) * times)).astype(np.float32)
+    buffer = io.BytesIO()
+    subtype = "OPUS" if suffix == "OGG" else None
+    soundfile.write(buffer, samples, 16_000, format=suffix, subtype=subtype)
+    return buffer.getvalue()
+
+
+@functools.cache
+def migrated_store() -> bytes:
+    """An MLflow database without runs; kept, because its migrations take seconds."""
+    settings = TrackingParams(experiment="another", system_metrics=False)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.open_store(settings, Path(folder))
+        return (Path(folder) / "mlflow.db").read_bytes()
+
+
+def sentence(rng: random.Random) -> str:
+    """A caption."""
+    return " ".join(rng.choice(_WORDS) for _ in range(rng.randrange(8, 26))).capitalize() + "."
+
+
+def _misheard(caption: str, rng: random.Random) -> str:
+    words = caption.lower().rstrip(".").split()
+    heard = [rng.choice(_WORDS) if rng.random() < 0.1 else word for word in words]
+    return " ".join(word for word in heard if rng.random() > 0.06)
+
+
+def _write_data(root: Path, chosen: Params, corpus: str, num_images: int) -> None:
+    with_images = corpus in chosen.retrieval_corpora
+    rng = random.Random(corpus)
+    rows: list[dict[str, Any]] = []
+    for split in ("train", "dev", "test"):
+        for number in range(2 * num_images):
+            image = number // 2
+            rows.append(
+                {
+                    "utterance_id": f"{split}-{number}",
+                    "corpus": corpus,
+                    "split": split,
+                    "image_id": f"{split}-image-{image}" if with_images else None,
+                    "image_path": f"images/{split}-{image}.jpg" if with_images else None,
+                    "audio_path": f"audio/{split}-{number}.wav",
+                    "speaker_id": f"s{number % 3}",
+                    "caption": sentence(rng) if with_images else None,
+                    "duration_s": 2.5 + number / 10,
+                    "sample_rate_hz": 16_000,
+                    "num_channels": 1,
+                    "audio_sha256": f"{number:064x}",
+                    "emotion": None,
+                    "intensity": None,
+                }
+            )
+    write_table(root / f"data/manifest/{corpus}.parquet", MANIFEST, rows)
+    reasons = [
+        ("silent", "the loudest sample is at -71.3 dBFS"),
+        ("truncated", "Ogg page 12 needs 431 bytes more"),
+        ("not_audio", f"starts with {HOSTILE!r}"),
+        ("silent", "the loudest sample is at -90.0 dBFS"),
+    ]
+    bad = [
+        {
+            "utterance_id": f"bad-{number}",
+            "split": "train",
+            "audio_path": f"audio/bad-{number}.wav",
+            "image_path": None,
+            "reason": reason,
+            "detail": detail,
+        }
+        for number, (reason, detail) in enumerate(reasons if with_images else [])
+    ]
+    write_table(root / f"data/quarantine/{corpus}.parquet", QUARANTINE, bad)
+
+
+def model_facts(chosen: Params, corpus: str, variant: str, seed: int | None) -> dict[str, Any]:
+    """The content of a `model.json`."""
+    trained = chosen.variants[variant].trained
+    return {
+        "corpus": corpus,
+        "variant": variant,
+        "seed": seed,
+        "switches": chosen.variants[variant].model_dump(),
+        "acoustic": chosen.acoustic.model_dump() if chosen.variants[variant].acoustic else None,
+        "backbones": {"whisper": "a" * 64, "clip": "b" * 64},
+        "num_trained_parameters": 264_193 if trained else 0,
+        "best_step": 150 if trained else None,
+        "dev": {},
+        "train": chosen.train.model_dump(exclude={"seeds"}) if trained else None,
+        "data": {"shards": "c" * 64},
+    }
+
+
+def history(variant: str, steps: int = 200, every: int = 5) -> list[dict[str, Any]]:
+    """The rows of a `history.jsonl`."""
+    rng = random.Random(variant)
+    rows: list[dict[str, Any]] = []
+    for step in range(every, steps + 1, every):
+        loss = 0.9 + 2.6 * 0.985**step + rng.gauss(0, 0.06)
+        rows.append({"step": step, "loss": loss, "outer_loss": loss, "learning_rate": 1e-3})
+        if step % 50 == 0:
+            level = 0.4 + _BOOST.get(variant, 0.05) * step / steps + rng.gauss(0, 0.012)
+            rows.append(
+                {
+                    "step": step,
+                    "dev/speech_to_image/recall_at_1": level,
+                    "dev/image_to_speech/any_hit_recall_at_1": level + 0.06,
+                }
+            )
+    return rows
+
+
+def _write_models(root: Path, chosen: Params, corpus: str) -> None:
+    for variant in chosen.retrieval_corpora[corpus]:
+        trained = chosen.variants[variant].trained
+        for seed in chosen.train.seeds if trained else [None]:
+            name = "frozen" if seed is None else f"seed-{seed}"
+            folder = root / "models" / corpus / variant / name
+            write_json(folder / "model.json", model_facts(chosen, corpus, variant, seed))
+            if trained:
+                lines = [json.dumps(row) + "\n" for row in history(variant)]
+                (folder / "history.jsonl").write_text("".join(lines))
+
+
+def _metrics(chosen: Params, variant: str, num_images: int) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for split in ("dev", "test"):
+        for direction, kind in (("speech_to_image", ""), ("image_to_speech", "any_hit_")):
+            start = f"{split}/{direction}"
+            for k in chosen.evaluate.recall_at:
+                value = min(0.97, (0.42 + _BOOST.get(variant, 0.1)) * k**0.3)
+                for name in {f"{start}/recall_at_{k}", f"{start}/{kind}recall_at_{k}"}:
+                    values[name] = value
+                    values[f"{name}_low"] = value - 0.05
+                    values[f"{name}_high"] = min(1.0, value + 0.05)
+            values[f"{start}/median_rank"] = 2.0 if variant == "zero-shot" else 1.0
+            values[f"{start}/num_queries"] = 2 * num_images
+            values[f"{start}/gallery_size"] = num_images
+    values["num_seeds"] = len(chosen.train.seeds)
+    return values
+
+
+def _write_evaluation(root: Path, chosen: Params, corpus: str, num_images: int) -> None:
+    names = chosen.retrieval_corpora[corpus]
+    metrics = {name: _metrics(chosen, name, num_images) for name in names}
+    rates = {"asr": {"dev/asr/wer": 0.117, "test/asr/wer": 0.124}}
+    write_json(root / f"metrics/{corpus}.json", {**metrics, **rates})
+    folder = root / "reports/evaluation" / corpus
+    models = {}
+    for name in names:
+        seeds = chosen.train.seeds if chosen.variants[name].trained else [None]
+        for seed in seeds:
+            key = f"{name}/frozen" if seed is None else f"{name}/seed-{seed}"
+            models[key] = {
+                k: v for k, v in metrics[name].items() if not k.endswith(("low", "high"))
+            }
+    write_json(folder / "models.json", models)
+    write_json(folder / "comparisons.json", _comparisons(chosen, names))
+    write_json(folder / "examples.json", _examples(names, corpus, num_images))
+    with (folder / "recall.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["variant", "split", "direction", "k", "recall"])
+        for name in names:
+            for k in (1, 2, 3, 5, 10, 20):
+                level = min(1.0, (0.42 + _BOOST.get(name, 0.1)) * k**0.25)
+                writer.writerow([name, "test", "speech_to_image", k, f"{level:.4f}"])
+                writer.writerow([name, "test", "image_to_speech", k, f"{min(1, level + 0.05):.4f}"])
+
+
+def _comparisons(chosen: Params, names: list[str]) -> list[dict[str, Any]]:
+    pairs = [(name, "zero-shot") for name in names if name != "zero-shot"]
+    pairs += [("full", "prompted")] if {"full", "prompted"} <= set(names) else []
+    return [
+        {
+            "variant": variant,
+            "baseline": baseline,
+            "metric": f"{split}/{metric}",
+            "difference": (gap := _BOOST.get(variant, 0.1) - _BOOST.get(baseline, 0.1)),
+            "low": gap - 0.045,
+            "high": gap + 0.045,
+        }
+        for split in ("dev", "test")
+        for variant, baseline in pairs
+        for metric in ("speech_to_image/recall_at_1", "image_to_speech/any_hit_recall_at_1")
+    ]
+
+
+def _examples(names: list[str], corpus: str, num_images: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        texts = random.Random(corpus)
+        entries = []
+        for number in range(6):
+            caption = HOSTILE if number == 0 else sentence(texts)
+            heard = caption if "captions" in name else _misheard(caption, texts)
+            rng = random.Random(f"{name}{number}")
+            right, rank = number // 2, rng.choice([1, 1, 2, 4, 9])
+            others = rng.sample([n for n in range(num_images) if n != right], 5)
+            ranking = others[:5]
+            if rank <= 5:
+                ranking.insert(rank - 1, right)
+            entries.append(
+                {
+                    "utterance_id": f"test-{number}",
+                    "image_id": f"test-image-{right}",
+                    "transcript": heard,
+                    "caption": caption,
+                    "rank": rank,
+                    "top": [
+                        {"image_id": f"test-image-{image}", "score": 0.61 - place / 37}
+                        for place, image in enumerate(ranking[:5])
+                    ],
+                }
+            )
+        found[name] = entries
+    return found

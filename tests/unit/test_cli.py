@@ -1,0 +1,271 @@
+"""The program `brewline`, in a tiny project with random weights."""
+
+import io
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import report_world
+import yaml
+from PIL import Image
+
+from brewline import cli, search
+from brewline.errors import BrewlineError
+from brewline.files import read_json, write_json
+from brewline.params import Params, load_params
+
+CORPUS = "mini-lncoco"
+NUM_IMAGES = 6
+
+
+def test_help_is_quick() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "brewline.cli", "search", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "a recording or a picture" in done.stdout
+    assert time.monotonic() - started < 1
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from brewline import cli; cli._parser(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert not {"torch", "mlflow", "numpy", "pydantic", "jinja2"} & set(loaded.split())
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with shards, backbones and two models, all tiny and untrained."""
+    import world
+
+    root = tmp_path_factory.mktemp("template")
+    report_world.make_world(root, num_images=NUM_IMAGES)
+    values = yaml.safe_load((report_world.PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    values["asr"]["max_tokens"] = 8
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    params = load_params(root / "params.yaml")
+    world.make_whisper(root / "models/backbones/whisper.pt")
+    world.make_clip(root / "models/backbones/clip")
+    make_shards(root, width=32)
+    make_models(root, params)
+    for folder, content in (("images", report_world.drawing), ("audio", report_world.tone)):
+        for number in range(2 * NUM_IMAGES):
+            suffix = "jpg" if folder == "images" else "ogg"
+            path = root / "data/raw" / CORPUS / folder / f"test-{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content(number))
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return root
+
+
+def make_shards(root: Path, width: int) -> None:
+    """One shard of test utterances, two for each image, with states."""
+    import json
+
+    from brewline.shards import encode_states, shard_name, write_index, write_shard
+
+    rng = np.random.default_rng(0)
+    name = shard_name("test", 0)
+    samples, states = [], []
+    for number in range(2 * NUM_IMAGES):
+        facts = {
+            "image_id": f"test-image-{number // 2}",
+            "transcript": f"a thing number {number}",
+            "caption": f"A <thing> number {number}.",
+            "num_frames": 20,
+        }
+        key = f"test-{number}"
+        image = report_world.drawing(number // 2)
+        samples.append({"__key__": key, "jpg": image, "json": json.dumps(facts).encode()})
+        frames = rng.standard_normal((20, width)).astype(np.float16)
+        states.append({"__key__": key, "npy": encode_states(frames)})
+    for kind, rows in (("shards", samples), ("states", states)):
+        folder = root / "data" / kind / CORPUS
+        folder.mkdir(parents=True)
+        write_shard(folder / name, rows)
+    write_index(root / "data/shards" / CORPUS, {name: len(samples)})
+
+
+def make_models(root: Path, params: Params) -> None:
+    """A full model and one without an acoustic channel, as they were before training."""
+    import torch
+    from safetensors.torch import save_file
+
+    from brewline.models.backbones import load_clip
+    from brewline.models.brewclip import BrewClip
+
+    backbone = load_clip(root / "models/backbones/clip")
+    for variant, score in (("full", 0.6), ("prompted", 0.5)):
+        torch.manual_seed(0)
+        switches = params.variants[variant]
+        acoustic = params.acoustic if switches.acoustic else None
+        learn = params.train.learn_temperature
+        model = BrewClip(backbone, switches, acoustic, 32, learn_temperature=learn)
+        folder = root / "models" / CORPUS / variant / "seed-0"
+        facts = report_world.model_facts(params, CORPUS, variant, 0)
+        write_json(folder / "model.json", {**facts, "dev": {"dev/mean_recall_at_1": score}})
+        save_file(model.trained_tensors(), folder / "model.safetensors")
+    # Only the corpus that has shards here.
+    for other in (root / "models").glob("mini-*"):
+        if other.name != CORPUS:
+            shutil.rmtree(other)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_recording_finds_pictures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # What it is, is decided by its content.
+    (project / "clip.jpg").write_bytes(report_world.tone(3))
+    code, out, err = run(capsys, "search", "clip.jpg", "--top", "3", "--html", "out/found.html")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("heard: ")
+    assert lines[1] == f"best of {NUM_IMAGES} pictures ({CORPUS}, test, variant full):"
+    scores = [float(line.split()[1]) for line in lines[2:5]]
+    assert scores == sorted(scores, reverse=True)
+    assert all("test-image-" in line and "A <thing> number" in line for line in lines[2:5])
+    page = (project / "out/found.html").read_text(encoding="utf-8")
+    assert page.count("<audio") == 1
+    assert page.count("<image ") == 3
+    assert "A &lt;thing&gt; number" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_photo_finds_recordings_and_the_cache_is_kept(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(report_world.drawing(1))).convert("RGBA").save(buffer, "PNG")
+    (project / "photo.ogg").write_bytes(buffer.getvalue())
+    model = str(Path("models") / CORPUS / "prompted/seed-0")
+    arguments = ("search", "photo.ogg", "--model", model, "--top", "99", "--html", "page.html")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert f"best of {2 * NUM_IMAGES} recordings" in out
+    assert len([line for line in out.splitlines() if "  test-" in line]) == 2 * NUM_IMAGES
+    page = (project / "page.html").read_text(encoding="utf-8")
+    assert page.count("<audio") == 2 * NUM_IMAGES
+    (cache,) = (project / "work/search").rglob("*.npz")
+
+    def embedded_again(*_: object) -> None:
+        raise AssertionError("the gallery was embedded again")
+
+    monkeypatch.setattr(search._Engine, "_embed", embedded_again)
+    assert run(capsys, *arguments)[1] == out
+    # Another model has another gallery.
+    with pytest.raises(AssertionError, match="embedded again"):
+        run(capsys, "search", "photo.ogg")
+    assert cache.exists()
+
+
+def test_search_embeds_queries_like_the_corpus(project: Path) -> None:
+    engine = search._Engine(load_params(), Path("models") / CORPUS / "prompted/seed-0")
+    gallery = engine.gallery("test")
+    photo = engine.embed_photo(report_world.drawing(2))
+    place = gallery.image_ids.index("test-image-2")
+    np.testing.assert_allclose(photo, gallery.images[place], atol=1e-5)
+    assert gallery.images @ photo == pytest.approx(gallery.images @ gallery.images[place], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"just text", "neither a recording (WAV, FLAC, OGG, MP3) nor a picture (JPEG, PNG)"),
+        (b"", "neither a recording (WAV, FLAC, OGG, MP3) nor a picture (JPEG, PNG)"),
+        (report_world.drawing(0)[:700], "thing is a damaged picture"),
+        (report_world.tone(0)[:2000], "thing is a damaged recording"),
+    ],
+)
+def test_what_cannot_be_searched_by_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+) -> None:
+    (project / "thing").write_bytes(content)
+    code, out, err = run(capsys, "search", "thing")
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_missing_files_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing.ogg cannot be read: No such file" in run(capsys, "search", "nothing.ogg")[2]
+    Path("clip").write_bytes(report_world.tone(3))
+    code, _, err = run(capsys, "search", "clip", "--model", "models/none")
+    assert (code, err) == (1, "error: models/none/model.json is missing; run `dvc repro`\n")
+    shutil.rmtree(project / "data/states" / CORPUS)
+    assert f"data/states/{CORPUS} is missing" in run(capsys, "search", "clip")[2]
+    (project / "data/shards" / CORPUS / "index.json").unlink()
+    assert f"data/shards/{CORPUS}/index.json is missing" in run(capsys, "search", "clip")[2]
+
+
+def test_default_model_is_the_best_on_dev(project: Path) -> None:
+    params = load_params()
+    assert search.default_model(params) == Path("models") / CORPUS / "full/seed-0"
+    path = Path("models") / CORPUS / "prompted/seed-0/model.json"
+    write_json(path, {**read_json(path), "dev": {"dev/mean_recall_at_1": 0.9}})
+    assert search.default_model(params) == path.parent
+    for folder in Path("models").glob("*/*/seed-0"):
+        shutil.rmtree(folder)
+    with pytest.raises(BrewlineError, match="no trained model"):
+        search.default_model(params)
+
+
+def test_results(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "results")
+    assert (code, err) == (0, "")
+    assert f"{CORPUS}, test: 12 recordings, 6 pictures" in out
+    shutil.rmtree(project / "metrics")
+    code, out, err = run(capsys, "results")
+    assert (code, out) == (1, "")
+    assert "metrics/mini-flickr8k.json is missing; run `dvc repro evaluate`" in err
+
+
+def test_record_brings_every_model_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brewline import reporting, tracking
+
+    report_world.make_world(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(report_world.migrated_store())
+    shutil.copy(report_world.PROJECT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "test")
+    monkeypatch.setattr(reporting, "stored_media", lambda raw: report_world.fake_media)
+    code, out, err = run(capsys, "record")
+    assert (code, err) == (0, "")
+    params = load_params()
+    count = sum(len(params.retrieval_corpora[corpus]) for corpus in params.retrieval_corpora)
+    assert len(out.splitlines()) == count
+    assert len(set(out.split(": "))) > count
+    assert run(capsys, "record")[1] == out
+
+
+def test_record_without_a_server(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brewline import tracking
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    tracking._say_once.cache_clear()
+    report_world.make_world(project)
+    code, out, err = run(capsys, "record")
+    assert code == 1
+    assert "not recorded" in out
+    assert err.count("\n") == 1

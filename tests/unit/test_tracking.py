@@ -1,0 +1,359 @@
+"""MLflow runs: one per model, written live or from files, never twice, never in the way."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import report_world
+
+from brewline import reporting, tracking
+from brewline.errors import BrewlineError
+from brewline.files import sha256_tree
+from brewline.params import TrackingParams
+
+TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
+CORPUS, VARIANT = "mini-lncoco", "full"
+MODEL = Path("models") / CORPUS / VARIANT / "seed-0"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up project."""
+    root = tmp_path_factory.mktemp("template")
+    report_world.make_world(root)
+    (root / "mlflow.db").write_bytes(report_world.migrated_store())
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "flow-1")
+    return root
+
+
+@pytest.fixture
+def dead_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://user:secret@127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracking._say_once.cache_clear()
+    yield uri
+
+
+def facts() -> dict[str, Any]:
+    """What the train stage knows before it trains."""
+    known = report_world.model_facts(report_world.params(), CORPUS, VARIANT, 0)
+    return {k: v for k, v in known.items() if k not in ("num_trained_parameters", "best_step")}
+
+
+def evaluation(project: Path) -> tracking.Evaluation:
+    media = reporting.CorpusMedia(
+        CORPUS, project / f"data/manifest/{CORPUS}.parquet", report_world.fake_media
+    )
+    return tracking.Evaluation(project / "reports/evaluation" / CORPUS, media.image)
+
+
+def rows() -> list[dict[str, Any]]:
+    return report_world.history(VARIANT)
+
+
+def runs(kind: str = "model") -> list[Any]:
+    store = tracking.open_store(TRACKING)
+    return list(store.client.search_runs([store.experiment_id], f"tags.kind = '{kind}'"))
+
+
+def points(run: Any, metric: str) -> list[tuple[int, float]]:
+    store = tracking.open_store(TRACKING)
+    history = store.client.get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+def everything(run: Any) -> dict[str, Any]:
+    """All that a run holds, to compare before and after."""
+    store = tracking.open_store(TRACKING)
+    artifacts = {
+        str(path.relative_to(Path.cwd())): path.read_bytes()
+        for path in sorted((Path.cwd() / "mlartifacts").rglob("*"))
+        if path.is_file()
+    }
+    return {
+        "data": run.data.to_dictionary(),
+        "info": dict(run.info),
+        "inputs": run.inputs.to_dictionary(),
+        "history": {
+            name: [dict(point) for point in store.client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        },
+        "artifacts": artifacts,
+    }
+
+
+def test_live_run_is_whole(project: Path) -> None:
+    with tracking.live(facts(), TRACKING, project / "work/run.json") as run:
+        for row in rows():
+            run.log_row(row)
+        assert run.run_id
+        run.model_made(project / MODEL)
+    saved = json.loads((project / "work/run.json").read_text())
+    assert saved == {"run_id": run.run_id, "tracking_uri": f"sqlite:///{project}/mlflow.db"}
+    (found,) = runs()
+    assert found.info.status == "FINISHED"
+    assert found.data.params["train.steps"] == "200"
+    assert found.data.params["variant.prompts"] == "4"
+    assert found.data.tags["model_digest"] == sha256_tree(project / MODEL)
+    assert found.data.tags["data.shards"] == "c" * 64
+    assert "Miniature" in found.data.tags["mlflow.note.content"]
+    assert found.inputs.dataset_inputs[0].dataset.name == f"{CORPUS} shards"
+    assert len(points(found, "loss")) == 40
+    assert len(points(found, "dev/speech_to_image/recall_at_1")) == 4
+
+
+def test_killed_training_goes_on_in_the_same_run(project: Path) -> None:
+    history = rows()
+    path = project / "work/run.json"
+    with pytest.raises(KeyboardInterrupt), tracking.live(facts(), TRACKING, path) as run:
+        for row in history[:25]:
+            run.log_row(row)
+        raise KeyboardInterrupt
+    (found,) = runs()
+    assert found.info.status == "KILLED"
+    with tracking.live(facts(), TRACKING, path) as again:
+        assert again.run_id == run.run_id
+        # The checkpoint was older than the last row that was logged.
+        for row in history[15:]:
+            again.log_row(row)
+    (found,) = runs()
+    assert found.info.status == "FINISHED"
+    assert points(found, "loss") == [(r["step"], r["loss"]) for r in history if "loss" in r]
+
+
+def test_exception_fails_the_run_and_its_parent(project: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="boom"),
+        tracking.live(facts(), TRACKING, project / "work/run.json"),
+    ):
+        assert runs("pipeline")[0].info.status == "RUNNING"
+        raise ValueError("boom")
+    assert runs()[0].info.status == "FAILED"
+    assert runs("pipeline")[0].info.status == "FAILED"
+    # Another try in the same pipeline mends both.
+    with tracking.live(facts(), TRACKING, project / "work/run.json"):
+        pass
+    assert [run.info.status for run in runs() + runs("pipeline")] == ["FINISHED", "FINISHED"]
+
+
+def _train_until_killed(path: Path, started: Any) -> None:
+    watched = TrackingParams(experiment="brewline", system_metrics=True)
+    with tracking.live(facts(), watched, path) as run:
+        run.log_row({"step": 1, "loss": 2.0})
+        started.set()
+        time.sleep(60)
+
+
+def test_sigterm_ends_the_run_as_killed(project: Path, capfd: Any) -> None:
+    tracking.open_store(TRACKING)
+    fork = multiprocessing.get_context("fork")
+    started = fork.Event()
+    child = fork.Process(target=_train_until_killed, args=(project / "work/run.json", started))
+    child.start()
+    assert started.wait(30)
+    child.terminate()
+    asked = time.monotonic()
+    child.join(timeout=20)
+    assert time.monotonic() - asked < 4
+    assert child.exitcode == 143
+    assert capfd.readouterr().err == ""
+    (found,) = runs()
+    assert found.info.status == "KILLED"
+    assert points(found, "loss") == [(1, 2.0)]
+
+
+def test_sigterm_handler_is_put_back(project: Path) -> None:
+    with tracking.live(facts(), TRACKING, project / "work/run.json"):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_record_completes_the_live_run_once(project: Path) -> None:
+    with tracking.live(facts(), TRACKING, project / "work/run.json") as run:
+        for row in rows()[:10]:
+            run.log_row(row)
+        run.model_made(project / MODEL)
+    ids = {tracking.record(project / MODEL, TRACKING, evaluation(project)) for _ in range(2)}
+    assert ids == {run.run_id}
+    (found,) = runs()
+    assert len(points(found, "loss")) == 40
+    assert found.data.params["num_trained_parameters"] == "264193"
+    # One step after the curve, so that the latest value is the finished model's.
+    curve = points(found, "dev/speech_to_image/recall_at_1")
+    assert [step for step, _ in curve] == [50, 100, 150, 200, 201]
+    assert found.data.metrics["dev/speech_to_image/recall_at_1"] == curve[-1][1]
+    assert found.data.metrics["test/speech_to_image/recall_at_1"] == pytest.approx(0.59)
+    before = everything(found)
+    names = {Path(name).name for name in before["artifacts"]}
+    assert names == {"model.json", "history.jsonl", "recall.png", "examples.html"}
+    tracking.record(project / MODEL, TRACKING, evaluation(project))
+    assert everything(runs()[0]) == before
+
+
+def test_record_makes_what_is_not_there(project: Path) -> None:
+    path = project / "work/run.json"
+    run_id = tracking.record(project / MODEL, TRACKING, evaluation(project), path)
+    assert json.loads(path.read_text())["run_id"] == run_id
+    (found,) = runs()
+    assert found.data.tags["recorded_from_files"] == "true"
+    assert found.info.status == "FINISHED"
+    frozen = project / "models" / CORPUS / "zero-shot/frozen"
+    tracking.record(frozen, TRACKING, evaluation(project))
+    assert len(runs()) == 2
+    (parent,) = runs("pipeline")
+    assert parent.info.status == "FINISHED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs()} == {parent.info.run_id}
+
+
+def test_record_adds_the_evaluation_later(project: Path) -> None:
+    tracking.record(project / MODEL, TRACKING)
+    assert "test/speech_to_image/recall_at_1" not in runs()[0].data.metrics
+    tracking.record(project / MODEL, TRACKING, evaluation(project))
+    (found,) = runs()
+    assert "test/speech_to_image/recall_at_1" in found.data.metrics
+    assert len(points(found, "loss")) == 40
+
+
+def test_record_names_what_is_missing(project: Path) -> None:
+    with pytest.raises(BrewlineError, match=r"model\.json is missing; run `dvc repro`"):
+        tracking.record(project / "models/nothing", TRACKING)
+    (project / "reports/evaluation" / CORPUS / "models.json").write_text("{}")
+    with pytest.raises(BrewlineError, match="has no metrics of full/seed-0"):
+        tracking.record(project / MODEL, TRACKING, evaluation(project))
+
+
+def test_work_goes_on_without_a_server(
+    project: Path, dead_server: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    started = time.monotonic()
+    path = project / "work/run.json"
+    with tracking.live(facts(), TRACKING, path) as run:
+        for row in rows():
+            run.log_row(row)
+        run.model_made(project / MODEL)
+        assert run.run_id is None
+    assert tracking.record(project / MODEL, TRACKING, evaluation(project), path) is None
+    assert time.monotonic() - started < 15
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "cannot be reached; the work goes on" in said
+    assert "secret" not in said + path.read_text()
+    # Back again, `record` brings everything in.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    run_id = tracking.record(project / MODEL, TRACKING, evaluation(project), path)
+    assert [found.info.run_id for found in runs()] == [run_id]
+    assert len(points(runs()[0], "loss")) == 40
+
+
+def test_server_that_goes_away_in_between(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    tracking._say_once.cache_clear()
+    path = project / "work/run.json"
+    with tracking.live(facts(), TRACKING, path) as run:
+        run.log_row(rows()[0])
+        store = run._store
+        assert store
+
+        def lost(*_: Any, **__: Any) -> None:
+            raise ConnectionError("gone")
+
+        monkeypatch.setattr(type(store.client), "log_batch", lost)
+        run._last_flush_s = 0.0
+        run.log_row(rows()[1])
+        run.log_row(rows()[2])
+        monkeypatch.undo()
+        monkeypatch.chdir(project)
+        run.model_made(project / MODEL)
+    assert capfd.readouterr().err.count("cannot be reached") == 1
+    # It was cut off before it knew its digest, and is found by its id.
+    assert tracking.record(project / MODEL, TRACKING, None, path) == run.run_id
+    (found,) = runs()
+    assert found.info.status == "FINISHED"
+    assert len(points(found, "loss")) == 40
+
+
+def test_deleted_experiment_is_named(project: Path) -> None:
+    store = tracking.open_store(TRACKING)
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(BrewlineError, match="'brewline' was deleted"):
+        tracking.record(project / MODEL, TRACKING)
+
+
+def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
+    (project / "mlflow.db").unlink()
+    folders = [p.parent for p in sorted((project / "models" / CORPUS).rglob("model.json"))][:3]
+    # Forked, so that none of them has to import MLflow again.
+    fork = multiprocessing.get_context("fork")
+    started = [
+        fork.Process(target=tracking.record, args=(folder, TRACKING))
+        for folder in [*folders, folders[0]]
+    ]
+    for child in started:
+        child.start()
+    for child in started:
+        child.join(timeout=60)
+    assert [child.exitcode for child in started] == [0] * 4
+    assert capfd.readouterr().err == ""
+    assert len(runs()) == 3
+    assert len(runs("pipeline")) == 1
+
+
+def test_pipeline_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "a'b c")
+    assert tracking.pipeline_key() == "a-b-c"
+
+
+def test_pipeline_key_from_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(tracking.PIPELINE_VARIABLE, raising=False)
+    # A program by the name of dvc, with a shell between it and the stage, as DVC has it.
+    script = tmp_path / "dvc"
+    inner = "from brewline import tracking; print(tracking.pipeline_key())"
+    script.write_text(
+        f"#!{sys.executable}\nimport os, subprocess\nprint(os.getpid(), flush=True)\n"
+        f"subprocess.run('{sys.executable} -c \"{inner}\"; true', shell=True)\n"
+    )
+    script.chmod(0o755)
+    out = subprocess.run([script], capture_output=True, text=True, check=True).stdout.split()
+    assert out[1].startswith(f"dvc-{out[0]}-")
+
+
+def test_pipeline_key_without_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tracking.PIPELINE_VARIABLE, raising=False)
+    monkeypatch.setattr(psutil.Process, "parents", lambda self: [psutil.Process(os.getpid())])
+    assert tracking.pipeline_key() is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:secret@host:5000/path?token=x", "https://host:5000/path"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////a/mlflow.db?password=x", "sqlite:////a/mlflow.db"),
+    ],
+)
+def test_public_uri(uri: str, shown: str) -> None:
+    assert tracking.public_uri(uri) == shown
