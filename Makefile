@@ -37,6 +37,24 @@ run: $(READY) ## Train and compare the default models on the miniature corpora
 	@dvc repro
 	@brewline results
 
+# Every corpus x variant with three seeds: the lists of params.yaml, made longer.
+TABLES = train.seeds=[0,1,2] \
+  retrieval_corpora.mini-flickr8k=$(ALL_VARIANTS) \
+  retrieval_corpora.mini-lncoco=$(ALL_VARIANTS) \
+  +models.untrained.mini-flickr8k-zero-shot-captions={corpus:mini-flickr8k,variant:zero-shot-captions} \
+  +models.text.mini-flickr8k-prompted={corpus:mini-flickr8k,variant:prompted} \
+  +models.text.mini-flickr8k-prompted-captions={corpus:mini-flickr8k,variant:prompted-captions} \
+  +models.text.mini-lncoco-prompted-captions={corpus:mini-lncoco,variant:prompted-captions} \
+  +models.acoustic.mini-flickr8k-e2e={corpus:mini-flickr8k,variant:e2e}
+ALL_VARIANTS := [zero-shot-captions,zero-shot,prompted-captions,prompted,e2e,full]
+
+tables: $(READY) ## Train and compare every corpus x variant x seed, in a workspace apart
+	@dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
+	@for file in results.md results.csv index.html; do \
+	  dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file; done
+	@cat reports/tables/results.md
+	@echo "the page: reports/tables/index.html"
+
 test: $(READY) ## Run the tests
 	@python -m pytest
 

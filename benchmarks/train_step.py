@@ -3,6 +3,7 @@
 Both train the same variant on the same generated utterances, from JPEG bytes and text to the
 update, with a random CLIP of the miniature's size. The baseline decodes and tokenises in every
 step, encodes all 77 positions and every image of the batch, and runs `nn.TransformerEncoder`.
+Both compute in fp32 in one thread, which other programs on the machine disturb least.
 
     python benchmarks/train_step.py [--json] [--steps 20]
 """
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,7 @@ def time_plain(case: str, utterances: list[Utterance], steps: int) -> list[float
 def measure(job: tuple[str, Callable[..., list[float]], int]) -> tuple[float, float]:
     """Median seconds of a step, and the peak memory (MiB) of this process."""
     case, run, steps = job
+    torch.set_num_threads(1)
     seconds = run(case, make_utterances(), steps)
     return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -244,9 +247,9 @@ def main() -> None:
     # A process of its own for each, because peak memory never falls.
     context = multiprocessing.get_context("spawn")
     for case in CASES:
-        with context.Pool(1, maxtasksperchild=1) as pool:
+        with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
             jobs = [(case, run, arguments.steps) for run in (time_plain, time_ours)]
-            (baseline_s, _), (ours_s, peak_mb) = pool.map(measure, jobs, chunksize=1)
+            (baseline_s, _), (ours_s, peak_mb) = pool.map(measure, jobs)
         row = {
             "case": case,
             "baseline_s": round(baseline_s, 4),

@@ -89,7 +89,16 @@ class _RefusedError(Exception):
 
 def tracking_uri(project: Path = Path()) -> str:
     """Returns `MLFLOW_TRACKING_URI`, else the SQLite file in the project's folder, absolute."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.absolute()}/mlflow.db"
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    return configured or f"sqlite:///{_lasting(project.absolute())}/mlflow.db"
+
+
+def _lasting(project: Path) -> Path:
+    """The project around a workspace of `dvc exp run --temp`, which is removed at its end."""
+    for folder in project.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return project
 
 
 def public_uri(uri: str) -> str:

@@ -357,3 +357,12 @@ def test_pipeline_key_without_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_public_uri(uri: str, shown: str) -> None:
     assert tracking.public_uri(uri) == shown
+
+
+def test_an_experiment_of_dvc_is_kept_with_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace = Path("/home/me/brewline/.dvc/tmp/exps/tmp1a2b3c")
+    assert tracking.tracking_uri(workspace) == "sqlite:////home/me/brewline/mlflow.db"
+    assert tracking.tracking_uri(Path("/home/me/brewline")) == (
+        "sqlite:////home/me/brewline/mlflow.db"
+    )
