@@ -103,11 +103,22 @@ def _answer_lines(answer: "Answer") -> Iterator[str]:
         yield f"{hit.rank:>3}  {hit.score:.3f}  {name}  {hit.caption or ''}".rstrip()
 
 
+_NEXT = """
+The page with pictures and recordings: reports/index.html
+To try next:
+  brewline search RECORDING.ogg --html found.html    (or a photo; first: source .venv/bin/activate)
+  dvc exp run --temp -S train.alpha=0.2              one change, in a workspace of its own
+  make tables                                        every corpus x variant x seed
+  mlflow server --backend-store-uri sqlite:///mlflow.db
+"""
+
+
 def _results(options: argparse.Namespace) -> int:
     from brewline.params import load_params
     from brewline.results import results_table
 
     print(results_table(load_params(), Path("metrics")), end="")
+    print(_NEXT, end="")
     return 0
 
 

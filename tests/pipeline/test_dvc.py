@@ -52,7 +52,8 @@ def would_run(folder: Path, **changes: object) -> set[str]:
         params[section][key] = value
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     try:
-        printed = dvc(folder, "repro", "--dry")
+        # A dry run makes nothing, so what follows from a stale stage has to be asked for.
+        printed = dvc(folder, "repro", "--dry", "--force-downstream")
     finally:
         path.write_text(before)
     return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}

@@ -217,7 +217,7 @@ def test_default_model_is_the_best_on_dev(project: Path) -> None:
     path = Path("models") / CORPUS / "prompted/seed-0/model.json"
     write_json(path, {**read_json(path), "dev": {"dev/mean_recall_at_1": 0.9}})
     assert search.default_model(params) == path.parent
-    for folder in Path("models").glob("*/*/seed-0"):
+    for folder in Path("models").glob("*/*/seed-*"):
         shutil.rmtree(folder)
     with pytest.raises(BrewlineError, match="no trained model"):
         search.default_model(params)
@@ -248,7 +248,11 @@ def test_record_brings_every_model_once(
     code, out, err = run(capsys, "record")
     assert (code, err) == (0, "")
     params = load_params()
-    count = sum(len(params.retrieval_corpora[corpus]) for corpus in params.retrieval_corpora)
+    count = sum(
+        len(params.train.seeds) if params.variants[variant].trained else 1
+        for variants in params.retrieval_corpora.values()
+        for variant in variants
+    )
     assert len(out.splitlines()) == count
     assert len(set(out.split(": "))) > count
     assert run(capsys, "record")[1] == out

@@ -115,7 +115,7 @@ def test_live_run_is_whole(project: Path) -> None:
     assert saved == {"run_id": run.run_id, "tracking_uri": f"sqlite:///{project}/mlflow.db"}
     (found,) = runs()
     assert found.info.status == "FINISHED"
-    assert found.data.params["train.steps"] == "200"
+    assert found.data.params["train.steps"] == str(facts()["train"]["steps"])
     assert found.data.params["variant.prompts"] == "4"
     assert found.data.tags["model_digest"] == sha256_tree(project / MODEL)
     assert found.data.tags["data.shards"] == "c" * 64
