@@ -73,7 +73,7 @@ class Recipe:
 
     scenes: int = 12_000
     texts_per_kind: int = 6
-    steps: int = 1_500
+    steps: int = 1_200
     batch: int = 128
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05

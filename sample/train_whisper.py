@@ -5,7 +5,8 @@ the text positions that never occur stay zero. An auxiliary CTC head over phonem
 afterwards, makes the encoder learn sounds first. Then the decoder alone learns to listen, on states
 that are computed once: its attention is led along the recording for a while, and some of its
 inputs are replaced, because it would otherwise go on guessing the next word from the words before.
-In the end both learn to cope with noise, echo and cheap microphones, made in the log-mel.
+Then both learn to cope with noise, echo and cheap microphones, made in the log-mel. In the end the
+decoder learns to keep its place in long recordings, which are several joined to one.
 """
 
 import itertools
@@ -60,6 +61,9 @@ class Recipe:
     guided_steps: int = 1_500
     listening_steps: int = 2_500
     hardening_steps: int = 750
+    joined: int = 5_000
+    joined_s: tuple[float, float] = (7.0, 23.0)
+    joined_steps: int = 2_000
     replaced_inputs: float = 0.1
     guide_width: float = 0.08
     seed: int = 11
@@ -110,6 +114,26 @@ def make_training_speech(folder: Path, utterances: int) -> None:
             pass
 
 
+# One training example: the recordings that are joined to it, mostly one.
+Clip = list[int]
+
+
+def batches(lengths: list[int], recipe: Recipe, by_length: bool = False) -> Iterator[list[int]]:
+    """Numbers of clips of similar length, `batch_s` seconds together, short ones first if asked."""
+    rng = random.Random(f"batches/{recipe.seed}")
+    for epoch in itertools.count():
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i] * rng.uniform(0.9, 1.1))
+        found: list[list[int]] = [[]]
+        for index in order:
+            longest = max(lengths[index], 200) / 100
+            if longest * (len(found[-1]) + 1) > recipe.batch_s:
+                found.append([])
+            found[-1].append(index)
+        if epoch > 0 or not by_length:
+            rng.shuffle(found)
+        yield from found
+
+
 class Speech:
     """The training set in memory: log-mels and token rows with compact ids."""
 
@@ -138,50 +162,50 @@ class Speech:
         self.start = [compact[tokenizer.sot], compact[tokenizer.no_timestamps]]
         self.end = compact[tokenizer.eot]
 
-    def batches(self, recipe: Recipe, by_length: bool = False) -> Iterator[list[int]]:
-        """Utterances of similar length, `batch_s` seconds together, short ones first if asked."""
-        rng = random.Random(f"batches/{recipe.seed}")
-        for epoch in itertools.count():
-            order = sorted(
-                range(len(self.mels)),
-                key=lambda i: self.mels[i].shape[1] * rng.uniform(0.9, 1.1),
-            )
-            batches: list[list[int]] = [[]]
-            for index in order:
-                longest = max(self.mels[index].shape[1], 200) / 100
-                if longest * (len(batches[-1]) + 1) > recipe.batch_s:
-                    batches.append([])
-                batches[-1].append(index)
-            if epoch > 0 or not by_length:
-                rng.shuffle(batches)
-            yield from batches
-
-    def texts(self, batch: list[int]) -> torch.Tensor:
+    def texts(self, clips: list[Clip]) -> torch.Tensor:
         """Tokens [B, L] with the end, padded with -100."""
-        rows = [torch.tensor([*self.rows[index], self.end]) for index in batch]
+        rows = [
+            torch.tensor([*(token for index in clip for token in self.rows[index]), self.end])
+            for clip in clips
+        ]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
 
+    def num_frames(self, clip: Clip) -> int:
+        """The length of a clip in frames of the log-mel."""
+        return sum(self.mels[index].shape[1] for index in clip)
+
+    def join(self, recipe: Recipe) -> list[Clip]:
+        """Chooses recordings that make long ones together."""
+        rng = random.Random(f"joined/{recipe.seed}")
+        shortest, longest = (round(100 * seconds) for seconds in recipe.joined_s)
+        joined: list[Clip] = []
+        while len(joined) < recipe.joined:
+            clip = [rng.randrange(len(self.mels)) for _ in range(rng.choice((2, 3, 3, 4)))]
+            if shortest <= self.num_frames(clip) <= longest:
+                joined.append(clip)
+        return joined
+
     def collate(
-        self, batch: list[int], extra_frames: int, mels: list[np.ndarray] | None = None
+        self, clips: list[Clip], extra_frames: int, sound: Callable[[int], np.ndarray]
     ) -> tuple[torch.Tensor, ...]:
         """Mel [B, 80, T], tokens [B, L], phonemes joined, numbers of frames and phonemes."""
-        mels = mels or [self.mels[index] for index in batch]
-        longest = max(one.shape[1] for one in mels) + extra_frames
+        longest = max(map(self.num_frames, clips)) + extra_frames
         longest = min(longest + longest % 2, 3000)
-        mel = torch.empty(len(batch), DIMS.n_mels, longest)
-        for place, one in enumerate(mels):
-            frames = torch.from_numpy(one.astype(np.float32))[:, :longest]
+        mel = torch.empty(len(clips), DIMS.n_mels, longest)
+        for place, clip in enumerate(clips):
+            joined = np.concatenate([sound(index) for index in clip], axis=1)
+            frames = torch.from_numpy(joined.astype(np.float32))[:, :longest]
             # Silence lies at the floor of the log-mel: 8 decades, thus 2, under the maximum.
-            mel[place] = frames.max() - 2
-            mel[place, :, : frames.shape[1]] = frames
-        sounds = [self.phonemes[i] for i in batch]
-        num_frames = [min(one.shape[1], longest) // 2 for one in mels]
+            floor = frames.max() - 2
+            mel[place] = floor
+            mel[place, :, : frames.shape[1]] = frames.clamp(min=floor)
+        said = [[symbol for index in clip for symbol in self.phonemes[index]] for clip in clips]
         return (
             mel,
-            self.texts(batch),
-            torch.tensor([symbol for sound in sounds for symbol in sound]),
-            torch.tensor(num_frames),
-            torch.tensor([len(sound) for sound in sounds]),
+            self.texts(clips),
+            torch.tensor([symbol for one in said for symbol in one]),
+            torch.tensor([min(self.num_frames(clip), longest) // 2 for clip in clips]),
+            torch.tensor([len(one) for one in said]),
         )
 
 
@@ -278,55 +302,63 @@ class Training:
         self.rows = torch.nn.Parameter(embedding[data.used])
         self.ctc_head = torch.nn.Linear(DIMS.n_audio_state, data.num_symbols)
         self.rng = random.Random(f"training/{recipe.seed}")
+        self.singles: list[Clip] = [[index] for index in range(len(data.mels))]
 
     def learn_sounds(self) -> None:
         """Encoder and decoder together, led by phonemes."""
         parameters = [*self._model_parameters(), *self.ctc_head.parameters()]
-        batches = self.data.batches(self.recipe, by_length=True)
+        numbers = batches(self._lengths(self.singles), self.recipe, by_length=True)
 
         def loss() -> torch.Tensor:
-            batch = self.data.collate(next(batches), self._extra_frames())
+            batch = self._collate(next(numbers), self.data.mels.__getitem__)
             return self._joint_loss(batch, decoder_inputs(batch[1], self.data.start))
 
         fit("sounds", parameters, loss, self.recipe.sound_steps, 1.5e-3)
-
-    def learn_to_listen(self) -> None:
-        """The decoder alone on stored states: first led along the recording, then free."""
-        states = self._store_states()
-        encoder = {id(p) for p in self.model.encoder.parameters()}
-        parameters = [p for p in self._model_parameters() if id(p) not in encoder]
-        batches = self.data.batches(self.recipe)
-        guided = [block.cross_attn for block in self.model.decoder.blocks]
-        for attention in guided:
-            attention.qkv_attention = MethodType(attend_and_keep, attention)
-
-        def free_loss() -> torch.Tensor:
-            return self._decoder_loss(states, next(batches))[0]
-
-        step = itertools.count()
-
-        def guided_loss() -> torch.Tensor:
-            loss, away = self._decoder_loss(states, next(batches))
-            guide = sum((a.kept_weights[:, :2, 1:] * away).sum(-1).mean() for a in guided)
-            return loss + max(0.0, 1 - 2 * next(step) / self.recipe.guided_steps) * guide
-
-        fit("guided", parameters, guided_loss, self.recipe.guided_steps, 2e-3)
-        for attention in guided:
-            attention.qkv_attention = MethodType(attend_in_fp32, attention)
-        fit("listening", parameters, free_loss, self.recipe.listening_steps, 1.5e-3)
 
     def harden(self) -> None:
         """Both again, on recordings that are made worse in the log-mel."""
         parameters = [*self._model_parameters(), *self.ctc_head.parameters()]
         worsen = Worsen(self.data.mels, self.recipe.seed)
-        batches = self.data.batches(self.recipe)
+        numbers = batches(self._lengths(self.singles), self.recipe)
 
         def loss() -> torch.Tensor:
-            indices = next(batches)
-            batch = self.data.collate(indices, self._extra_frames(), [worsen(i) for i in indices])
+            batch = self._collate(next(numbers), worsen)
             return self._joint_loss(batch, self._noisy_inputs(batch[1]))
 
         fit("hardening", parameters, loss, self.recipe.hardening_steps, 1e-3)
+
+    def learn_to_listen(
+        self, clips: list[Clip], sound: Callable[[int], np.ndarray], guided: int, free: int
+    ) -> None:
+        """The decoder alone on stored states: first led along the recording, then free.
+
+        Args:
+            clips: What to listen to.
+            sound: Gives the log-mel of a recording.
+            guided: Steps with guidance, which fades.
+            free: Steps without.
+        """
+        states = self._store_states(clips, sound)
+        encoder = {id(p) for p in self.model.encoder.parameters()}
+        parameters = [p for p in self._model_parameters() if id(p) not in encoder]
+        numbers = batches(self._lengths(clips), self.recipe)
+        attentions = [block.cross_attn for block in self.model.decoder.blocks]
+        for attention in attentions:
+            attention.qkv_attention = MethodType(attend_and_keep, attention)
+        step = itertools.count()
+
+        def guided_loss() -> torch.Tensor:
+            loss, away = self._decoder_loss(clips, states, next(numbers))
+            guide = sum((a.kept_weights[:, :2, 1:] * away).sum(-1).mean() for a in attentions)
+            return loss + max(0.0, 1 - 2 * next(step) / guided) * guide
+
+        def free_loss() -> torch.Tensor:
+            return self._decoder_loss(clips, states, next(numbers))[0]
+
+        fit("guided", parameters, guided_loss, guided, 2e-3)
+        for attention in attentions:
+            attention.qkv_attention = MethodType(attend_in_fp32, attention)
+        fit("listening", parameters, free_loss, free, 1.5e-3)
 
     def finish(self) -> Whisper:
         """The model as openai-whisper knows it."""
@@ -336,6 +368,15 @@ class Training:
 
     def _model_parameters(self) -> list[torch.nn.Parameter]:
         return [*(p for p in self.model.parameters() if p.requires_grad), self.rows]
+
+    def _lengths(self, clips: list[Clip]) -> list[int]:
+        return [self.data.num_frames(clip) for clip in clips]
+
+    def _collate(
+        self, numbers: list[int], sound: Callable[[int], np.ndarray]
+    ) -> tuple[torch.Tensor, ...]:
+        clips = [self.singles[number] for number in numbers]
+        return self.data.collate(clips, self._extra_frames(), sound)
 
     def _extra_frames(self) -> int:
         """Silence behind the longest recording: mostly short, now and then long."""
@@ -361,35 +402,42 @@ class Training:
         ctc = F.ctc_loss(log_probs, phonemes, num_frames, num_phonemes, zero_infinity=True)
         return token_loss(logits.float(), tokens) + self.recipe.ctc_weight * ctc
 
-    @torch.inference_mode()
-    def _store_states(self) -> list[torch.Tensor]:
-        """The encoder's states of every recording with a little silence behind it."""
-        states: list[torch.Tensor] = [torch.empty(0)] * len(self.data.mels)
-        order = sorted(range(len(states)), key=lambda index: self.data.mels[index].shape[1])
+    @torch.no_grad()
+    def _store_states(
+        self, clips: list[Clip], sound: Callable[[int], np.ndarray]
+    ) -> list[torch.Tensor]:
+        """The encoder's states of every clip with a little silence behind it."""
+        states: list[torch.Tensor] = [torch.empty(0)] * len(clips)
+        lengths = self._lengths(clips)
+        order = sorted(range(len(clips)), key=lengths.__getitem__)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for start in range(0, len(order), 16):
-                batch = order[start : start + 16]
+                numbers = order[start : start + 16]
                 extra = self.rng.randint(0, 150)
-                whole = encode(self.model, self.data.collate(batch, extra)[0]).bfloat16()
-                for index, one in zip(batch, whole, strict=True):
-                    length = self.data.mels[index].shape[1] + self.rng.randint(0, extra + 1)
-                    states[index] = one[: length // 2 + 1].clone()
+                mel = self.data.collate([clips[number] for number in numbers], extra, sound)[0]
+                for number, one in zip(numbers, encode(self.model, mel).bfloat16(), strict=True):
+                    length = lengths[number] + self.rng.randint(0, extra + 1)
+                    states[number] = one[: length // 2 + 1].clone()
         return states
 
     def _decoder_loss(
-        self, states: list[torch.Tensor], batch: list[int]
+        self, clips: list[Clip], states: list[torch.Tensor], numbers: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(next-token loss, how far each frame is from where a token is probably spoken)."""
-        longest = max(len(states[index]) for index in batch)
+        chosen = [clips[number] for number in numbers]
+        longest = max(len(states[number]) for number in numbers)
         # The last state is one of silence, so it stands for the silence that pads a batch.
         padded = torch.stack(
-            [F.pad(states[i].T, (0, longest - len(states[i])), mode="replicate").T for i in batch]
+            [
+                torch.cat([one, one[-1:].expand(longest - len(one), -1)])
+                for one in (states[number] for number in numbers)
+            ]
         )
-        tokens = self.data.texts(batch)
+        tokens = self.data.texts(chosen)
         inputs = self._noisy_inputs(tokens)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = decode(self.model, inputs, padded, self.rows)[:, 1:]
-        num_frames = torch.tensor([self.data.mels[index].shape[1] // 2 for index in batch])
+        num_frames = torch.tensor([self.data.num_frames(clip) // 2 for clip in chosen])
         away = distance_from_speech(
             tokens, num_frames, longest, self.data.letters, self.recipe.guide_width
         )
@@ -521,8 +569,15 @@ def save(model: Whisper, path: Path) -> None:
 def build(weights: Path, scratch: Path, recipe: Recipe) -> None:
     """Training speech into `scratch`, then weights into `weights`."""
     make_training_speech(scratch, recipe.utterances)
-    training = Training(Speech(scratch), recipe)
+    data = Speech(scratch)
+    training = Training(data, recipe)
     training.learn_sounds()
-    training.learn_to_listen()
+    training.learn_to_listen(
+        training.singles, data.mels.__getitem__, recipe.guided_steps, recipe.listening_steps
+    )
     training.harden()
+    clips = [*training.singles, *data.join(recipe)]
+    third = recipe.joined_steps // 3
+    worsen = Worsen(data.mels, recipe.seed + 1)
+    training.learn_to_listen(clips, worsen, third, recipe.joined_steps - third)
     save(training.finish(), weights / "whisper" / "mini.pt.xz")
