@@ -162,3 +162,8 @@ def test_retrieval_is_pure_arrays() -> None:
 
 def test_mlflow_folder_never_becomes_a_package() -> None:
     assert not (PROJECT / "mlflow/__init__.py").exists()
+
+
+def test_compiled_python_is_no_input_of_a_stage() -> None:
+    """Folders of code are dependencies; what Python caches in them must not make them stale."""
+    assert "__pycache__" in (PROJECT / ".dvcignore").read_text().splitlines()
