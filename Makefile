@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# uv trusts the certificates that the system trusts, as pip and browsers do.
+export UV_SYSTEM_CERTS := true
 
 .PHONY: help run tables test lint bench clean lock
 
