@@ -34,7 +34,8 @@ def clone(folder: Path) -> Path:
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Starts `make run` in a process group of its own."""
     return subprocess.Popen(
-        ["make", "run"],
+        # Without -o, make would install the clone into the environment that it only borrows.
+        ["make", "-o", ".venv/.installed", "run"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder / "src")},
         stdout=subprocess.DEVNULL,
