@@ -58,14 +58,14 @@ class Evaluation:
 
 def evaluate(
     candidates: Iterable[Candidate],
-    read_split: Callable[[str], Iterable[Utterance]],
+    read_split: Callable[[str, bool], Iterable[Utterance]],
     params: EvaluateParams,
 ) -> Evaluation:
     """Measures the models of one corpus on dev and test, one model after the other.
 
     Args:
         candidates: May load each model when it is asked for.
-        read_split: Gives the utterances of a split, with states if any candidate needs them.
+        read_split: Gives the utterances of a split, with encoder states or without.
         params: What to measure.
     """
     measures: dict[str, dict[str, Measures]] = {}
@@ -74,7 +74,10 @@ def evaluate(
         found = Measures({})
         for split in ("dev", "test"):
             embeddings = embed_split(
-                candidate.model, candidate.collator, read_split(split), params.batch_size
+                candidate.model,
+                candidate.collator,
+                read_split(split, candidate.model.switches.acoustic),
+                params.batch_size,
             )
             one = measure(embeddings, split, params.recall_at)
             found = Measures(
@@ -90,7 +93,7 @@ def evaluate(
     }
     shown = {variant: next(iter(models.values())) for variant, models in measures.items()}
     chosen = choose_examples(shown, metrics, params)
-    texts = {u.utterance_id: u for u in read_split("test") if u.utterance_id in chosen}
+    texts = {u.utterance_id: u for u in read_split("test", False) if u.utterance_id in chosen}
     return Evaluation(
         metrics=metrics,
         models={

@@ -37,7 +37,7 @@ def evaluation(backbone, acoustic):
         candidate(backbone, acoustic, "full", FULL, 0),
         candidate(backbone, acoustic, "full", FULL, 1),
     ]
-    return evaluate(iter(candidates), world_data().read_split, PARAMS)
+    return evaluate(iter(candidates), lambda split, _: world_data().read_split(split), PARAMS)
 
 
 def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone, acoustic):

@@ -21,6 +21,7 @@ from brewline import reporting, tracking
 from brewline.errors import BrewlineError
 from brewline.files import sha256_tree
 from brewline.params import TrackingParams
+from brewline.tracking.store import say_once
 
 TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
 CORPUS, VARIANT = "mini-lncoco", "full"
@@ -53,7 +54,7 @@ def dead_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         probe.bind(("127.0.0.1", 0))
         uri = f"http://user:secret@127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    tracking._say_once.cache_clear()
+    say_once.cache_clear()
     yield uri
 
 
@@ -271,7 +272,7 @@ def test_work_goes_on_without_a_server(
 def test_server_that_goes_away_in_between(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    tracking._say_once.cache_clear()
+    say_once.cache_clear()
     path = project / "work/run.json"
     with tracking.live(facts(), TRACKING, path) as run:
         run.log_row(rows()[0])

@@ -5,30 +5,21 @@ import argparse
 from brewline.params import Params, choose, load_params
 
 
-def corpus_argument(description: str | None) -> tuple[Params, str]:
+def corpus_argument(description: str | None, listed: str = "corpora") -> tuple[Params, str]:
     """Parses `<corpus>` and reads `params.yaml`.
 
-    Raises:
-        BrewlineError: no such corpus.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("corpus", help="one of `corpora` in params.yaml")
-    arguments = parser.parse_args()
-    params = load_params()
-    return params, choose("corpus", arguments.corpus, list(params.corpora))
-
-
-def retrieval_corpus_argument(description: str | None) -> tuple[Params, str]:
-    """Parses `<corpus>`, one that has images, and reads `params.yaml`.
+    Args:
+        description: The stage's docstring.
+        listed: The list of `params.yaml` that the corpus must be in.
 
     Raises:
         BrewlineError: no such corpus.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("corpus", help="one of `retrieval_corpora` in params.yaml")
+    parser.add_argument("corpus", help=f"one of `{listed}` in params.yaml")
     arguments = parser.parse_args()
     params = load_params()
-    return params, choose("retrieval corpus", arguments.corpus, list(params.retrieval_corpora))
+    return params, choose("corpus", arguments.corpus, list(getattr(params, listed)))
 
 
 def model_argument(description: str | None) -> tuple[Params, str, str]:
@@ -42,5 +33,5 @@ def model_argument(description: str | None) -> tuple[Params, str, str]:
     parser.add_argument("variant", help="one of `variants` in params.yaml")
     arguments = parser.parse_args()
     params = load_params()
-    corpus = choose("retrieval corpus", arguments.corpus, list(params.retrieval_corpora))
+    corpus = choose("corpus", arguments.corpus, list(params.retrieval_corpora))
     return params, corpus, choose("variant", arguments.variant, list(params.variants))

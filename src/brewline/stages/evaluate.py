@@ -15,21 +15,21 @@ from brewline.models.card import load_backbone_hashes
 from brewline.models.checkpoint import load_model
 from brewline.params import Params
 from brewline.shards import Utterance, read_split
-from brewline.stages.arguments import retrieval_corpus_argument
+from brewline.stages.arguments import corpus_argument
 from brewline.tracking import record_corpus
 
 
 @exits_cleanly
 def main() -> None:
     """Runs the stage."""
-    params, corpus = retrieval_corpus_argument(__doc__)
+    params, corpus = corpus_argument(__doc__, "retrieval_corpora")
     shards, states = Path("data/shards") / corpus, Path("data/states") / corpus
 
-    def read(split: str) -> Iterator[Utterance]:
-        return read_split(shards, split, states)
+    def read(split: str, with_states: bool) -> Iterator[Utterance]:
+        return read_split(shards, split, states if with_states else None)
 
     evaluation = evaluate(_candidates(params, corpus), read, params.evaluate)
-    asr = {k: v for split in ("dev", "test") for k, v in asr_metrics(split, read(split)).items()}
+    asr = asr_metrics("dev", read("dev", False)) | asr_metrics("test", read("test", False))
     write_evaluation(
         evaluation, asr, Path(f"metrics/{corpus}.json"), Path("reports/evaluation") / corpus
     )

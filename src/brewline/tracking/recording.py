@@ -1,0 +1,211 @@
+"""The run of a model, made or completed from the model's files."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brewline.errors import BrewlineError
+from brewline.files import read_json, sha256_tree
+from brewline.params import Params, TrackingParams
+from brewline.tracking import runs
+from brewline.tracking.store import (
+    RefusedError,
+    Store,
+    interpreted,
+    lock_file,
+    locked,
+    open_store,
+    public_uri,
+    say_once,
+    tracking_uri,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` wrote about a corpus.
+
+    `folder` is `reports/evaluation/<corpus>`; `image` gives a picture's bytes by its image id.
+    """
+
+    folder: Path
+    image: Callable[[str], bytes]
+
+
+def record(
+    model_dir: Path,
+    tracking: TrackingParams,
+    evaluation: Evaluation | None = None,
+    run_id_path: Path | None = None,
+) -> str | None:
+    """Finds or makes the run of a model, and completes it from the model's files.
+
+    The run is the one in `run_id_path`, else the one that is tagged with the digest of
+    `model_dir`, else a new one. Whatever it holds already is left alone, so recording twice
+    changes nothing.
+
+    Args:
+        model_dir: `models/<corpus>/<variant>/<seed-n|frozen>`.
+        tracking: Names the experiment.
+        evaluation: Adds the metrics, the recall plot and the examples, once they exist.
+        run_id_path: Is read, and holds the run's id afterwards.
+
+    Returns:
+        The run's id, or None where the store cannot be reached.
+
+    Raises:
+        BrewlineError: the model's files are missing, or the store refuses them.
+    """
+    if not (model_dir / "model.json").exists():
+        raise BrewlineError(f"{model_dir / 'model.json'} is missing; run `dvc repro`")
+    uri = tracking_uri()
+    try:
+        store = open_store(tracking)
+        with interpreted():
+            run_id = _record(store, model_dir, evaluation, run_id_path)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        say_once(uri)
+        run_id = None
+    except RefusedError as error:
+        raise BrewlineError(f"MLflow at {public_uri(uri)} refuses: {error}", "settings") from None
+    runs.save_run_id(run_id_path, run_id, uri)
+    return run_id
+
+
+def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[Path, str | None]:
+    """Records every model of a corpus that is in the lists; see `record`.
+
+    The evaluation is taken from `reports/evaluation/<corpus>`, once it is there.
+
+    Args:
+        params: The lists.
+        corpus: One of the retrieval corpora.
+        project: The project's folder.
+
+    Returns:
+        The run's id by the model's folder; None where the store could not be reached.
+
+    Raises:
+        BrewlineError: files of a model are missing, or the store refuses them.
+    """
+    from brewline import reporting, results
+
+    inputs = reporting.project_inputs(project)
+    folder = inputs.evaluation_dir / corpus
+    evaluation = None
+    if folder.exists():
+        manifest = inputs.manifest_dir / f"{corpus}.parquet"
+        media = reporting.CorpusMedia(corpus, manifest, inputs.media)
+        evaluation = Evaluation(folder, media.image)
+    folders = [
+        inputs.models_dir / corpus / variant / name
+        for variant in params.retrieval_corpora[corpus]
+        for name in results.model_names(params, variant)
+    ]
+    return {folder: record(folder, params.tracking, evaluation) for folder in folders}
+
+
+def _record(
+    store: Store, model_dir: Path, evaluation: Evaluation | None, run_id_path: Path | None
+) -> str:
+    facts = read_json(model_dir / "model.json")
+    digest = sha256_tree(model_dir)
+    with locked(Path(f"{lock_file(store.uri)}-record")):
+        run = _matching_run(store, digest, run_id_path)
+        if run is None:
+            tags = {"model_digest": digest, "recorded_from_files": "true"}
+            run = runs.create_run(store, facts, tags)
+        run_id = str(run.info.run_id)
+        if "model_digest" not in run.data.tags:
+            store.client.set_tag(run_id, "model_digest", digest)
+        runs.log_missing_facts(store, run, facts)
+        _log_missing_points(store, run, model_dir, evaluation)
+        _log_changed_artifacts(store, run, _artifacts(model_dir, facts, evaluation))
+        if run.info.status != "FINISHED":
+            store.client.set_terminated(run_id, "FINISHED")
+            runs.set_parent_status(store, run, child_starts=False)
+    return run_id
+
+
+def _matching_run(store: Store, digest: str, run_id_path: Path | None) -> "Run | None":
+    saved = runs.saved_run(store, run_id_path)
+    # A run without digest was cut off from its store before its model was ready.
+    if saved and saved.data.tags.get("model_digest", digest) == digest:
+        return saved
+    return runs.find_run(store, f"tags.model_digest = '{digest}'")
+
+
+def _log_missing_points(
+    store: Store, run: "Run", model_dir: Path, evaluation: Evaluation | None
+) -> None:
+    history = model_dir / "history.jsonl"
+    lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
+    curves = [point for line in lines if line for point in runs.row_points(json.loads(line))]
+    logged = runs.logged_points(store, run)
+    points = [point for point in curves if (point[0], point[2]) not in logged]
+    last_step = max((step for _, _, step in curves), default=-1)
+    latest = dict(run.data.metrics)
+    points += [
+        (name, value, last_step + 1)
+        for name, value in _evaluated(model_dir, evaluation).items()
+        if latest.get(name) != value or (name, last_step + 1) not in logged
+    ]
+    runs.log_points(store, run.info.run_id, points)
+
+
+def _evaluated(model_dir: Path, evaluation: Evaluation | None) -> dict[str, float]:
+    """The metrics of one model in `models.json`, by name."""
+    if evaluation is None:
+        return {}
+    path = evaluation.folder / "models.json"
+    name = f"{model_dir.parent.name}/{model_dir.name}"
+    metrics = read_json(path).get(name) if path.exists() else None
+    if metrics is None:
+        raise BrewlineError(f"{path} has no metrics of {name}; run `dvc repro evaluate`")
+    return {metric: float(value) for metric, value in metrics.items() if value is not None}
+
+
+def _artifacts(
+    model_dir: Path, facts: Mapping[str, Any], evaluation: Evaluation | None
+) -> dict[str, bytes]:
+    """Files to keep beside the run, by their path in it."""
+    names = ("model.json", "history.jsonl")
+    artifacts = {
+        f"model/{name}": (model_dir / name).read_bytes()
+        for name in names
+        if (model_dir / name).exists()
+    }
+    if evaluation is None:
+        return artifacts
+    from brewline import charts, reporting
+
+    curves = reporting.read_recall(evaluation.folder / "recall.csv", "test")
+    mine = {key: points for key, points in curves.items() if key[0] == facts["variant"]}
+    artifacts["evaluation/recall.png"] = charts.recall_png(mine, runs.run_name(facts))
+    artifacts["evaluation/examples.html"] = reporting.examples_page(
+        facts["corpus"], facts["variant"], evaluation.folder / "examples.json", evaluation.image
+    ).encode()
+    return artifacts
+
+
+def _log_changed_artifacts(store: Store, run: "Run", artifacts: Mapping[str, bytes]) -> None:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in artifacts.items()}
+    digest = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    if run.data.tags.get("artifacts_digest") == digest:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in artifacts.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        store.client.log_artifacts(run.info.run_id, folder)
+    store.client.set_tag(run.info.run_id, "artifacts_digest", digest)

@@ -1,0 +1,158 @@
+"""The tracking store: where it is, how it is opened, and what its failures mean."""
+
+import fcntl
+import functools
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from brewline.errors import BrewlineError
+from brewline.params import TrackingParams
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+# MLflow's own defaults phone home, chat, and wait four minutes for a server that is down.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_NOISY_LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
+_OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store and the experiment in it."""
+
+    client: "MlflowClient"
+    uri: str
+    experiment_id: str
+
+
+class RefusedError(Exception):
+    """The store is there, but did not take what it was given."""
+
+
+def tracking_uri(project: Path = Path()) -> str:
+    """Returns `MLFLOW_TRACKING_URI`, else the SQLite file in the project's folder, absolute."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    return configured or f"sqlite:///{_lasting(project.absolute())}/mlflow.db"
+
+
+def _lasting(project: Path) -> Path:
+    """The project around a workspace of `dvc exp run --temp`, which is removed at its end."""
+    for folder in project.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return project
+
+
+def public_uri(uri: str) -> str:
+    """Returns the URI without user, password and query, fit to be written down."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if host else uri.split("?")[0]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock among the processes of this machine; a killed holder frees it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite store, else None."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+def lock_file(uri: str) -> Path:
+    database = _database(uri)
+    # A server's runs are looked for and made by processes of this project: lock in its folder.
+    return Path(f"{database}.lock") if database else Path("work/tracking.lock")
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Turns every way in which a store fails into OSError (an outage) or RefusedError."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in _OUTAGES:
+            raise OSError(str(error)) from error
+        raise RefusedError(str(error).splitlines()[0]) from error
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise OSError(str(error)) from error
+
+
+@functools.cache
+def say_once(uri: str) -> None:
+    sys.stderr.write(
+        f"brewline: MLflow at {public_uri(uri)} cannot be reached; the work goes on, and "
+        "`brewline record` brings its runs in later.\n"
+    )
+
+
+def open_store(tracking: TrackingParams, project: Path = Path()) -> Store:
+    """Opens the tracking store; makes its schema and the experiment where they are new.
+
+    Args:
+        tracking: Names the experiment.
+        project: The folder of the SQLite file, where no server is configured.
+
+    Raises:
+        OSError: the store cannot be reached.
+        BrewlineError: it is there, but its schema is old or the experiment was deleted.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in _NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    uri = tracking_uri(project)
+    database = _database(uri)
+    try:
+        # Four processes that open a new database at once race in its migrations, and three die.
+        with locked(lock_file(uri)), interpreted():
+            if database:
+                sqlite3.connect(database).close()
+            client = MlflowClient(tracking_uri=uri)
+            return Store(client, uri, _experiment(client, tracking.experiment, database))
+    except RefusedError as error:
+        raise BrewlineError(f"MLflow at {public_uri(uri)} refuses: {error}", "settings") from None
+
+
+def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str:
+    """Finds or makes the experiment; returns its id."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Without a server MLflow would put artifacts under whatever folder it was started in.
+        folder = database.absolute().parent / "mlartifacts" / name if database else None
+        return str(client.create_experiment(name, folder.as_uri() if folder else None))
+    if found.lifecycle_stage != "active":
+        raise BrewlineError(
+            f"the MLflow experiment {name!r} was deleted; restore it, or name another one in "
+            "tracking.experiment of params.yaml",
+            "settings",
+        )
+    return str(found.experiment_id)
