@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "record",
         help="bring every model into MLflow",
         description="Finds or makes the MLflow run of every model in the lists of params.yaml and "
-        "completes it from the files. Doing it again changes nothing.",
+        "completes it from the files; once stage register has run, registers the best one of each "
+        "corpus too. Doing it again changes nothing.",
     )
     recorded.set_defaults(command=_record)
     return parser
@@ -124,14 +125,21 @@ def _results(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     from brewline.params import load_params
-    from brewline.tracking import record_corpus
+    from brewline.tracking import record_corpus, register_corpus
 
     params = load_params()
     complete = True
+    # Before stage register has run, the models may not have been evaluated.
+    finished = Path("reports/registration.json").exists()
     for corpus in params.retrieval_corpora:
-        for folder, run_id in record_corpus(params, corpus).items():
+        registered = register_corpus(params, corpus) if finished else None
+        runs = registered.runs if registered else record_corpus(params, corpus)
+        for folder, run_id in runs.items():
             complete = complete and run_id is not None
             print(f"{folder}: {run_id or 'not recorded'}")
+        if registered:
+            complete = complete and registered.version is not None
+            print("\n".join(registered.lines))
     return 0 if complete else 1
 
 

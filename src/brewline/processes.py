@@ -1,22 +1,34 @@
-"""Processes that end with the one that started them."""
+"""Processes that end with the one that started them.
+
+`python -m brewline.processes PARENT COMMAND...` becomes a command that ends with process PARENT.
+"""
 
 import ctypes
 import os
 import signal
+import sys
 
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Asks the kernel to end this process when its parent ends (Linux).
 
     Without it, killing `dvc repro` leaves the stage running, and starting again would set two
     of them to the same work.
+
+    Args:
+        parent: The parent's id, where it may have ended already; None: whoever it is now.
     """
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     # The parent may have ended before the kernel was asked.
     if os.getppid() != parent:
         raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

@@ -1,51 +1,24 @@
-"""Search a corpus by a recording or by a photo, with a trained model.
+"""Search a corpus of the project by a recording or by a photo, with a trained model.
 
-A recording goes through what the corpus' recordings went through (decoding, Whisper, the model's
-channels), a photo through what its pictures did, so nothing is done differently in search. The
-embeddings of the corpus are kept under `work/search/`, by the content of the model and the shards.
+The embeddings of the corpus are kept under `work/search/`, by the content of the model and the
+shards.
 """
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from brewline import audio
 from brewline.errors import BrewlineError
-from brewline.files import atomic_path, fingerprint, read_json, work_dir
+from brewline.files import fingerprint, read_json, work_dir
 from brewline.params import Params
 from brewline.results import model_names
 
 if TYPE_CHECKING:
-    from brewline.models.brewclip import BrewClip
-    from brewline.shards import Utterance
+    from brewline.gallery import Gallery
 
 Kind = Literal["recording", "photo"]
-
-_CACHE_MB = 64
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """One split of a corpus as unit vectors, with what is shown of it.
-
-    `utterances` (U, D) and `images` (I, D) are float32; `captions` are by utterance.
-    """
-
-    utterance_ids: list[str]
-    utterance_image_ids: list[str]
-    captions: list[str | None]
-    image_ids: list[str]
-    utterances: NDArray[np.float32]
-    images: NDArray[np.float32]
-
-    def caption_of_image(self, image_id: str) -> str | None:
-        """The first caption of an image."""
-        return self.captions[self.utterance_image_ids.index(image_id)]
 
 
 @dataclass(frozen=True)
@@ -148,14 +121,17 @@ def search(
     except OSError as error:
         raise BrewlineError(f"{query} cannot be read: {error.strerror}") from None
     kind = kind_of(content, query.name)
+    # Imported late: a mistake above is named before torch is loaded.
+    from brewline.gallery import best
+
     engine = _Engine(params, model_dir or default_model(params))
     gallery = engine.gallery(split)
     transcript = None
     if kind == "recording":
-        embedding, transcript = engine.embed_recording(content)
+        embedding, transcript = engine.embedder.embed_recording(content)
         targets = gallery.images
     else:
-        embedding = engine.embed_photo(content)
+        embedding = engine.embedder.embed_photo(content)
         targets = gallery.utterances
     return Answer(
         kind=kind,
@@ -164,47 +140,40 @@ def search(
         split=split,
         gallery_size=len(targets),
         transcript=transcript,
-        hits=_rank(gallery, kind, targets @ embedding, top),
+        hits=_rank(gallery, kind, best(targets, embedding, top)),
     )
 
 
-def _rank(gallery: Gallery, kind: Kind, scores: NDArray[np.float32], top: int) -> list[Hit]:
+def _rank(gallery: "Gallery", kind: Kind, found: list[tuple[int, float]]) -> list[Hit]:
     hits = []
-    # A stable order, so that equal scores give equal answers.
-    for rank, index in enumerate(np.argsort(-scores, kind="stable")[:top], start=1):
+    for rank, (row, score) in enumerate(found, start=1):
         if kind == "recording":
-            image_id, utterance_id = gallery.image_ids[index], None
+            image_id, utterance_id = gallery.image_ids[row], None
             caption = gallery.caption_of_image(image_id)
         else:
-            image_id, utterance_id = (
-                gallery.utterance_image_ids[index],
-                gallery.utterance_ids[index],
-            )
-            caption = gallery.captions[index]
-        hits.append(Hit(rank, float(scores[index]), image_id, utterance_id, caption))
+            image_id, utterance_id = gallery.utterance_image_ids[row], gallery.utterance_ids[row]
+            caption = gallery.captions[row]
+        hits.append(Hit(rank, score, image_id, utterance_id, caption))
     return hits
 
 
 class _Engine:
-    """A loaded model with what it needs to embed queries and a corpus."""
+    """A loaded model of the project, and the embeddings of its corpus."""
 
     def __init__(self, params: Params, model_dir: Path) -> None:
-        from brewline.batches import Collator
-        from brewline.devices import choose_device
-        from brewline.models.backbones import load_clip
-        from brewline.models.card import load_backbone_hashes
-        from brewline.models.checkpoint import load_model
+        from brewline.gallery import Embedder
+        from brewline.models.card import BACKBONES_FOLDER, load_backbone_hashes
 
-        backbone = load_clip()
-        model, card = load_model(model_dir, backbone, load_backbone_hashes())
-        self._params = params
+        hashes = load_backbone_hashes()
+        self.embedder = Embedder(model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard)
+        self.card = self.embedder.card
+        self._batch_size = params.evaluate.batch_size
         self._model_dir = model_dir
-        self._model: BrewClip = model.to(choose_device()).eval()
-        self._collator: Collator = Collator(backbone, card.switches, card.acoustic, _CACHE_MB)
-        self.card = card
 
-    def gallery(self, split: str) -> Gallery:
+    def gallery(self, split: str) -> "Gallery":
         """The embeddings of a split: from the cache, or made now and kept."""
+        from brewline.gallery import load_gallery, save_gallery
+
         shards = Path("data/shards") / self.card.corpus
         states = Path("data/states") / self.card.corpus if self.card.switches.acoustic else None
         index = shards / "index.json"
@@ -214,110 +183,17 @@ class _Engine:
         # The index holds the hash of every shard. States have none, and hashing more than a
         # hundred gigabytes would take longer than any search: their sizes and times must do.
         facts = {"split": split, "states": _stamps(states) if states else None}
-        path = work_dir("search", fingerprint(facts, [self._model_dir, index])) / "gallery.npz"
+        folder = work_dir("search", fingerprint(facts, [self._model_dir, index]))
+        path = folder / "gallery.safetensors"
         if not path.exists():
-            _save_gallery(path, self._embed(split, shards, states))
-        return _load_gallery(path)
-
-    def _embed(self, split: str, shards: Path, states: Path | None) -> Gallery:
-        from brewline.embeddings import embed_split
-        from brewline.shards import read_split
-
-        captions: list[str | None] = []
-
-        def utterances() -> Any:
-            for utterance in read_split(shards, split, states):
-                captions.append(utterance.caption)
-                yield utterance
-
-        batch_size = self._params.evaluate.batch_size
-        embedded = embed_split(self._model, self._collator, utterances(), batch_size)
-        return Gallery(
-            utterance_ids=embedded.utterance_ids,
-            utterance_image_ids=embedded.utterance_image_ids,
-            captions=captions,
-            image_ids=embedded.image_ids,
-            utterances=embedded.utterance_embeddings.astype(np.float32),
-            images=embedded.image_embeddings.astype(np.float32),
-        )
-
-    def embed_recording(self, content: bytes) -> tuple[NDArray[np.float32], str]:
-        """Returns the unit vector (D,) of a recording, and what Whisper heard in it."""
-        import torch
-
-        from brewline.asr import Recogniser
-
-        waveform = audio.to_mono_16k(audio.decode(content))
-        if not len(waveform):
-            raise BrewlineError("the recording has no samples")
-        recogniser = Recogniser(Path("models/backbones/whisper.pt"), self._params.asr)
-        recognition = recogniser.recognise([waveform])[0]
-        utterance = _query(
-            transcript=recognition.text,
-            num_frames=len(recognition.states),
-            states=recognition.states,
-        )
-        with torch.no_grad():
-            inputs = self._collator.utterance_inputs([utterance]).to(self._device)
-            embeddings = self._model.encode_utterances(inputs).embeddings
-        return embeddings[0].float().cpu().numpy(), recognition.text
-
-    def embed_photo(self, content: bytes) -> NDArray[np.float32]:
-        """Returns the unit vector (D,) of a photo."""
-        import torch
-
-        from brewline.packing import shrink_jpeg
-
-        utterance = _query(image=shrink_jpeg(content, self._params.shard))
-        with torch.no_grad():
-            pixels = self._collator.pixels([utterance]).to(self._device)
-            embeddings = self._model.encode_images(pixels)
-        vector: NDArray[np.float32] = embeddings[0].float().cpu().numpy()
-        return vector
-
-    @property
-    def _device(self) -> Any:
-        return self._model.log_logit_scale.device
+            made = self.embedder.embed_gallery(shards, states, split, self._batch_size)
+            save_gallery(path, made)
+        return load_gallery(path)
 
 
 def _stamps(folder: Path) -> list[tuple[str, int, int]]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-
-
-def _query(
-    transcript: str = "",
-    image: bytes | None = None,
-    num_frames: int = 0,
-    states: NDArray[np.float16] | None = None,
-) -> "Utterance":
-    """A query in the form of the corpus' samples; it has no caption but what was heard."""
-    from brewline.shards import Utterance
-
-    return Utterance("query", "query", image, transcript, transcript, num_frames, states)
-
-
-def _save_gallery(path: Path, gallery: Gallery) -> None:
-    names = {
-        "utterance_ids": gallery.utterance_ids,
-        "utterance_image_ids": gallery.utterance_image_ids,
-        "captions": gallery.captions,
-        "image_ids": gallery.image_ids,
-    }
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            utterances=gallery.utterances,
-            images=gallery.images,
-            # Texts as JSON: numpy would pad each to the longest, or pickle them.
-            names=np.frombuffer(json.dumps(names).encode(), dtype=np.uint8),
-        )
-
-
-def _load_gallery(path: Path) -> Gallery:
-    with np.load(path, allow_pickle=False) as arrays:
-        names = json.loads(arrays["names"].tobytes())
-        return Gallery(**names, utterances=arrays["utterances"], images=arrays["images"])
 
 
 def search_page(query: Path, answer: Answer) -> str:

@@ -1,12 +1,15 @@
 """Who may import what, and whether `dvc.yaml` says what the code does."""
 
 import ast
+import importlib.metadata
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parents[2]
 SOURCE = PROJECT / "src"
@@ -59,14 +62,15 @@ def reachable(path: Path) -> set[Path]:
 
     Tracking is left out: it only watches, and changes nothing of what a stage puts out.
     """
-    found = {SOURCE / "brewline/tracking.py"}
+    tracking = set((SOURCE / "brewline/tracking").glob("*.py"))
+    found = set(tracking)
     waiting = [path]
     while waiting:
         current = waiting.pop()
         if current not in found:
             found.add(current)
             waiting += [file for name in imports(current) if (file := module_file(name))]
-    return found - {SOURCE / "brewline/tracking.py"}
+    return found - tracking
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -133,7 +137,13 @@ def test_stage_files_are_thin() -> None:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("mlflow", {"brewline/tracking.py"}),
+        (
+            "mlflow",
+            {
+                f"brewline/tracking/{name}.py"
+                for name in ("live_run", "recording", "registry", "runs", "store")
+            },
+        ),
         ("prefect", set()),
         ("great_expectations", {"brewline/quality.py"}),
         ("webdataset", {"brewline/shards.py"}),
@@ -167,3 +177,19 @@ def test_mlflow_folder_never_becomes_a_package() -> None:
 def test_compiled_python_is_no_input_of_a_stage() -> None:
     """Folders of code are dependencies; what Python caches in them must not make them stale."""
     assert "__pycache__" in (PROJECT / ".dvcignore").read_text().splitlines()
+
+
+def test_a_served_model_pins_every_package_that_it_imports() -> None:
+    from brewline.tracking.registry import SERVED_PACKAGES
+
+    ours = reachable(SOURCE / "brewline/serving.py") | {PROJECT / "mlflow/serving_model.py"}
+    tops = {name.split(".")[0] for path in ours for name in imports(path)}
+    known = importlib.metadata.packages_distributions()
+    needed = {
+        top: {canonicalize_name(name) for name in known[top]}
+        for top in tops - set(sys.stdlib_module_names) - {"brewline"}
+    }
+    pinned = set(SERVED_PACKAGES)
+    assert not {top: names for top, names in needed.items() if not names & pinned}
+    # open_clip imports torchvision, which has to be the one that belongs to torch.
+    assert pinned - set().union(*needed.values()) == {"torchvision"}

@@ -97,6 +97,7 @@ def test_the_report_shows_every_row(line: Line) -> None:
         ("shard", ["mini-lncoco"], ["data/shards/mini-lncoco"]),
         ("train", ["mini-lncoco", "full"], ["models/mini-lncoco/full"]),
         ("evaluate", ["mini-lncoco"], ["metrics/mini-lncoco.json", "reports/evaluation"]),
+        ("register", [], ["reports/registration.json"]),
         ("report", [], ["reports/index.html"]),
     ],
 )

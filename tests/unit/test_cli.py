@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import report_world
-import yaml
+import search_world
 from PIL import Image
 
-from brewline import cli, search
+from brewline import cli, gallery, search
 from brewline.errors import BrewlineError
 from brewline.files import read_json, write_json
-from brewline.params import Params, load_params
+from brewline.params import load_params
 
-CORPUS = "mini-lncoco"
-NUM_IMAGES = 6
+CORPUS = search_world.CORPUS
+NUM_IMAGES = search_world.NUM_IMAGES
 
 
 def test_help_says_what_it_takes() -> None:
@@ -38,24 +38,8 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with shards, backbones and two models, all tiny and untrained."""
-    import world
-
     root = tmp_path_factory.mktemp("template")
-    report_world.make_world(root, num_images=NUM_IMAGES)
-    values = yaml.safe_load((report_world.PROJECT / "params.yaml").read_text(encoding="utf-8"))
-    values["asr"]["max_tokens"] = 8
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    params = load_params(root / "params.yaml")
-    world.make_whisper(root / "models/backbones/whisper.pt")
-    world.make_clip(root / "models/backbones/clip")
-    make_shards(root, width=32)
-    make_models(root, params)
-    for folder, content in (("images", report_world.drawing), ("audio", report_world.tone)):
-        for number in range(2 * NUM_IMAGES):
-            suffix = "jpg" if folder == "images" else "ogg"
-            path = root / "data/raw" / CORPUS / folder / f"test-{number}.{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content(number))
+    search_world.make_world(root)
     return root
 
 
@@ -66,59 +50,6 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return root
-
-
-def make_shards(root: Path, width: int) -> None:
-    """One shard of test utterances, two for each image, with states."""
-    import json
-
-    from brewline.shards import encode_states, shard_name, write_index, write_shard
-
-    rng = np.random.default_rng(0)
-    name = shard_name("test", 0)
-    samples, states = [], []
-    for number in range(2 * NUM_IMAGES):
-        facts = {
-            "image_id": f"test-image-{number // 2}",
-            "transcript": f"a thing number {number}",
-            "caption": f"A <thing> number {number}.",
-            "num_frames": 20,
-        }
-        key = f"test-{number}"
-        image = report_world.drawing(number // 2)
-        samples.append({"__key__": key, "jpg": image, "json": json.dumps(facts).encode()})
-        frames = rng.standard_normal((20, width)).astype(np.float16)
-        states.append({"__key__": key, "npy": encode_states(frames)})
-    for kind, rows in (("shards", samples), ("states", states)):
-        folder = root / "data" / kind / CORPUS
-        folder.mkdir(parents=True)
-        write_shard(folder / name, rows)
-    write_index(root / "data/shards" / CORPUS, {name: len(samples)})
-
-
-def make_models(root: Path, params: Params) -> None:
-    """A full model and one without an acoustic channel, as they were before training."""
-    import torch
-    from safetensors.torch import save_file
-
-    from brewline.models.backbones import load_clip
-    from brewline.models.brewclip import BrewClip
-
-    backbone = load_clip(root / "models/backbones/clip")
-    for variant, score in (("full", 0.6), ("prompted", 0.5)):
-        torch.manual_seed(0)
-        switches = params.variants[variant]
-        acoustic = params.acoustic if switches.acoustic else None
-        learn = params.train.learn_temperature
-        model = BrewClip(backbone, switches, acoustic, 32, learn_temperature=learn)
-        folder = root / "models" / CORPUS / variant / "seed-0"
-        facts = report_world.model_facts(params, CORPUS, variant, 0)
-        write_json(folder / "model.json", {**facts, "dev": {"dev/mean_recall_at_1": score}})
-        save_file(model.trained_tensors(), folder / "model.safetensors")
-    # Only the corpus that has shards here.
-    for other in (root / "models").glob("mini-*"):
-        if other.name != CORPUS:
-            shutil.rmtree(other)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -159,12 +90,12 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
     assert len([line for line in out.splitlines() if "  test-" in line]) == 2 * NUM_IMAGES
     page = (project / "page.html").read_text(encoding="utf-8")
     assert page.count("<audio") == 2 * NUM_IMAGES
-    (cache,) = (project / "work/search").rglob("*.npz")
+    (cache,) = (project / "work/search").rglob("*.safetensors")
 
     def embedded_again(*_: object) -> None:
         raise AssertionError("the gallery was embedded again")
 
-    monkeypatch.setattr(search._Engine, "_embed", embedded_again)
+    monkeypatch.setattr(gallery.Embedder, "embed_gallery", embedded_again)
     assert run(capsys, *arguments)[1] == out
     # Another model has another gallery.
     with pytest.raises(AssertionError, match="embedded again"):
@@ -174,11 +105,11 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
 
 def test_search_embeds_queries_like_the_corpus(project: Path) -> None:
     engine = search._Engine(load_params(), Path("models") / CORPUS / "prompted/seed-0")
-    gallery = engine.gallery("test")
-    photo = engine.embed_photo(report_world.drawing(2))
-    place = gallery.image_ids.index("test-image-2")
-    np.testing.assert_allclose(photo, gallery.images[place], atol=1e-5)
-    assert gallery.images @ photo == pytest.approx(gallery.images @ gallery.images[place], abs=1e-5)
+    found = engine.gallery("test")
+    photo = engine.embedder.embed_photo(report_world.drawing(2))
+    place = found.image_ids.index("test-image-2")
+    np.testing.assert_allclose(photo, found.images[place], atol=1e-5)
+    assert found.images @ photo == pytest.approx(found.images @ found.images[place], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -261,10 +192,10 @@ def test_record_brings_every_model_once(
 def test_record_without_a_server(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline import tracking
+    from brewline.tracking.store import say_once
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    tracking._say_once.cache_clear()
+    say_once.cache_clear()
     report_world.make_world(project)
     code, out, err = run(capsys, "record")
     assert code == 1

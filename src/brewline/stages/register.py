@@ -1,0 +1,46 @@
+"""Stage `register`: the best model of each corpus becomes a version in MLflow, and the challenger.
+
+Writes `reports/registration.json`: which model that is and what was measured of it, a function of
+the project's files. The versions and runs in the store are named in `work/register/versions.json`.
+
+With the tracking server out of reach the stage says so once and succeeds, with the same
+`registration.json`; `brewline record` brings the versions in later. Registering a model again
+changes nothing.
+"""
+
+import argparse
+from pathlib import Path
+
+from brewline.errors import exits_cleanly
+from brewline.files import write_json
+from brewline.measuring import find_challenger
+from brewline.params import load_params
+from brewline.promotion import load_policy
+from brewline.tracking import register_corpus
+
+
+@exits_cleanly
+def main() -> None:
+    """Runs the stage."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    params, policy = load_params(), load_policy()
+    facts, versions = {}, {}
+    for corpus in params.retrieval_corpora:
+        found = find_challenger(params, corpus, policy)
+        facts[corpus] = found.facts if found else None
+        registration = register_corpus(params, corpus)
+        if registration is None:
+            print(f"{corpus}: no trained variant hears speech; nothing to register")
+            continue
+        print("\n".join(registration.lines))
+        versions[corpus] = {
+            "name": registration.name,
+            "version": registration.version,
+            "runs": {path.as_posix(): run_id for path, run_id in registration.runs.items()},
+        }
+    write_json(Path("work/register/versions.json"), versions)
+    write_json(Path("reports/registration.json"), facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A made-up project that can be searched and served: tiny random backbones, shards and models."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import report_world
+import world
+import yaml
+
+from brewline.files import read_json, sha256_tree, write_json
+from brewline.params import Params, load_params
+
+CORPUS = "mini-lncoco"
+NUM_IMAGES = 6
+STATE_WIDTH = 32
+# The models with weights, and what they reached on dev, says their card.
+MODELS = {"full/seed-0": 0.6, "prompted/seed-0": 0.5}
+
+
+def make_world(root: Path, small: bool = False) -> Params:
+    """Writes the project.
+
+    Args:
+        root: An empty folder.
+        small: Lists no other corpus, no second seed, and three variants.
+    """
+    values = yaml.safe_load((report_world.PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    values["asr"]["max_tokens"] = 8
+    if small:
+        values["retrieval_corpora"] = {CORPUS: ["zero-shot", "prompted", "full"]}
+        values["train"]["seeds"] = [0]
+        for models in values["models"].values():
+            for name in [name for name in models if not name.startswith(CORPUS)]:
+                del models[name]
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    params = load_params(root / "params.yaml")
+    report_world.make_world(root, params, NUM_IMAGES)
+    _make_backbones(root / "models/backbones")
+    for split in ("dev", "test"):
+        _make_shard(root, split)
+    _index_shards(root)
+    _make_models(root, params)
+    for split in ("dev", "test"):
+        for number in range(2 * NUM_IMAGES):
+            for name, content in (("images/{}.jpg", report_world.drawing),
+                                  ("audio/{}.ogg", report_world.tone)):  # fmt: skip
+                path = root / "data/raw" / CORPUS / name.format(f"{split}-{number}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content(number))
+    return params
+
+
+def _make_backbones(folder: Path) -> None:
+    world.make_whisper(folder / "whisper.pt")
+    world.make_clip(folder / "clip")
+    names = read_json(folder / "backbones.json")
+    for role, file in (("whisper", "whisper.pt"), ("clip", "clip")):
+        names[role]["sha256"] = sha256_tree(folder / file)
+    write_json(folder / "backbones.json", names)
+
+
+def _make_shard(root: Path, split: str) -> None:
+    """One shard, two utterances for each image, with states."""
+    from brewline.shards import encode_states, shard_name, write_shard
+
+    rng = np.random.default_rng(0)
+    samples, states = [], []
+    for number in range(2 * NUM_IMAGES):
+        facts = {
+            "image_id": f"{split}-image-{number // 2}",
+            "transcript": f"a thing number {number}",
+            "caption": f"A <thing> number {number}.",
+            "num_frames": 20,
+        }
+        key = f"{split}-{number}"
+        image = report_world.drawing(number // 2)
+        samples.append({"__key__": key, "jpg": image, "json": json.dumps(facts).encode()})
+        frames = rng.standard_normal((20, STATE_WIDTH)).astype(np.float16)
+        states.append({"__key__": key, "npy": encode_states(frames)})
+    for kind, rows in (("shards", samples), ("states", states)):
+        folder = root / "data" / kind / CORPUS
+        folder.mkdir(parents=True, exist_ok=True)
+        write_shard(folder / shard_name(split, 0), rows)
+
+
+def _index_shards(root: Path) -> None:
+    from brewline.shards import shard_name, write_index
+
+    counts = {shard_name(split, 0): 2 * NUM_IMAGES for split in ("dev", "test")}
+    write_index(root / "data/shards" / CORPUS, counts)
+
+
+def _make_models(root: Path, params: Params) -> None:
+    """A full model and one without an acoustic channel, as they were before training."""
+    import torch
+    from safetensors.torch import save_file
+
+    from brewline.models.backbones import load_clip
+    from brewline.models.brewclip import BrewClip
+    from brewline.models.card import load_backbone_hashes
+
+    backbone = load_clip(root / "models/backbones/clip")
+    hashes = load_backbone_hashes(root / "models/backbones/backbones.json")
+    for name, score in MODELS.items():
+        variant = name.split("/")[0]
+        torch.manual_seed(0)
+        switches = params.variants[variant]
+        acoustic = params.acoustic if switches.acoustic else None
+        learn = params.train.learn_temperature
+        model = BrewClip(backbone, switches, acoustic, STATE_WIDTH, learn_temperature=learn)
+        folder = root / "models" / CORPUS / name
+        facts = report_world.model_facts(params, CORPUS, variant, 0)
+        results = {"dev": {"dev/mean_recall_at_1": score}, "backbones": hashes}
+        write_json(folder / "model.json", facts | results)
+        save_file(model.trained_tensors(), folder / "model.safetensors")
+    # Only the corpus that has shards here.
+    for other in (root / "models").glob("mini-*"):
+        if other.name != CORPUS:
+            shutil.rmtree(other)

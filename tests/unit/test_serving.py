@@ -1,0 +1,223 @@
+"""A served model: the same answers as a search in the project, and no harm from strangers."""
+
+import base64
+import io
+import shutil
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import report_world
+import search_world
+import soundfile
+from PIL import Image
+
+from brewline import serving
+from brewline.errors import BrewlineError
+from brewline.params import Params, load_params
+from brewline.serving import QueryError, Served, load_bundle, write_bundle
+
+CORPUS, NUM_IMAGES = search_world.CORPUS, search_world.NUM_IMAGES
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    search_world.make_world(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def params(project: Path) -> Params:
+    return load_params(project / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def bundle(project: Path, params: Params) -> Path:
+    folder = project / "bundle"
+    write_bundle(params, CORPUS, project / "models" / CORPUS / "full/seed-0", folder, project)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(bundle: Path) -> Served:
+    return load_bundle(bundle)
+
+
+def packed(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def image(kind: str = "PNG", size: tuple[int, int] = (60, 40), mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def recording(duration_s: float, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    samples = np.zeros(round(16_000 * duration_s), np.float32) + options.pop("value", 0)
+    soundfile.write(buffer, samples, 16_000, **{"format": "WAV", **options})
+    return buffer.getvalue()
+
+
+def test_answers_are_those_of_a_search_in_the_project(
+    served: Served, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brewline.search import search
+
+    monkeypatch.chdir(project)
+    for kind, content, found in (
+        ("audio", report_world.tone(3), "image_id"),
+        ("image", report_world.drawing(2), "utterance_id"),
+    ):
+        (project / "query").write_bytes(content)
+        answer = search(
+            project / "query", load_params(), Path("models") / CORPUS / "full/seed-0", top=3
+        )
+        (given,) = served.answer([{kind: packed(content)}], 3)
+        assert given["ids"] == [getattr(hit, found) for hit in answer.hits]
+        assert given["scores"] == pytest.approx([hit.score for hit in answer.hits], abs=1e-5)
+        assert given.get("transcript") == answer.transcript
+
+
+def test_top_k_0_asks_for_the_embedding(served: Served) -> None:
+    records = [
+        {"text": "a thing", "audio": None, "image": float("nan")},
+        {"image": packed(image("JPEG"))},
+        {"audio": packed(report_world.tone(1))},
+    ]
+    for answer in served.answer(records, 0):
+        assert np.linalg.norm(answer["embedding"]) == pytest.approx(1, abs=1e-5)
+        assert "ids" not in answer
+
+
+def test_no_picture_is_answered_for_the_one_before_it(served: Served) -> None:
+    pictures = [{"image": packed(report_world.drawing(number))} for number in (1, 2)]
+    first, second = served.answer(pictures, 0)
+    assert first != second
+    assert served.answer(pictures[1:], 0)[0]["embedding"] == pytest.approx(second["embedding"])
+
+
+def test_more_than_there_is_gives_all_there_is(served: Served) -> None:
+    (answer,) = served.answer([{"text": "a thing"}], 1000)
+    assert len(answer["ids"]) == NUM_IMAGES
+    assert answer["scores"] == sorted(answer["scores"], reverse=True)
+
+
+def test_a_recording_of_one_sample_is_heard(served: Served) -> None:
+    assert len(served.answer([{"audio": packed(recording(1 / 16_000))}], 1)[0]["ids"]) == 1
+
+
+BAD = {
+    "nothing": ({}, "exactly one of audio, image and text; found none of them"),
+    "two": ({"text": "a", "image": "b"}, "found image and text"),
+    "a path": ({"audio": "/etc/passwd"}, "must be the bytes of a file in base64; paths"),
+    "an address": ({"image": "https://example.org/a.png"}, "paths and addresses are not read"),
+    "a file URI": ({"image": "file:///etc/passwd"}, "paths and addresses are not read"),
+    "a number": ({"text": 5}, "text must be a string, not int"),
+    "no words": ({"text": "  "}, "text is empty"),
+    "many words": ({"text": "a " * 2000}, "text has 4000 characters, more than 2000"),
+    "no bytes": ({"audio": ""}, "audio is empty"),
+    "a picture to hear": ({"audio": packed(image())}, "audio is no recording that can be decoded"),
+    "a recording to see": (
+        {"image": packed(recording(1))},
+        "image is no picture (JPEG, PNG, WEBP)",
+    ),
+    "another format": ({"image": packed(image("BMP"))}, "image is no picture (JPEG, PNG, WEBP)"),
+    "a cut picture": ({"image": packed(report_world.drawing(1)[:700])}, "damaged picture"),
+    "a cut recording": ({"audio": packed(report_world.tone(1)[:2000])}, "can be decoded"),
+    "a long recording": (
+        {"audio": packed(recording(401, format="OGG", subtype="OPUS"))},
+        "longer than 400 s",
+    ),
+    "no samples": ({"audio": packed(recording(0))}, "the recording has no samples"),
+    "no numbers": (
+        {"audio": packed(recording(1, value=np.nan, subtype="FLOAT"))},
+        "samples that are no numbers",
+    ),
+    "a large picture": (
+        {"image": packed(image(size=(8000, 8000), mode="1"))},
+        "8000 x 8000 pixels, more than 50 million",
+    ),
+    "a large file": ({"audio": "A" * 28_000_000}, "audio is larger than 20 MB"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_query_is_one_sentence(served: Served, name: str) -> None:
+    record, message = BAD[name]
+    with pytest.raises(QueryError) as caught:
+        served.answer([{"text": "a good one"}, record], 1)
+    sentence = str(caught.value)
+    assert sentence.startswith("Record 1: ") and sentence.endswith(".") and "\n" not in sentence
+    assert message in sentence
+    assert len(sentence) < 250
+
+
+def test_a_header_that_promises_too_much_is_believed_before_it_is_decoded(served: Served) -> None:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        # 17 million bytes at one a second would be half a year.
+        file.setframerate(1)
+        file.writeframes(bytes(1_000_000))
+    with pytest.raises(QueryError, match=r"longer than 400 s"):
+        served.answer([{"audio": packed(buffer.getvalue())}], 1)
+
+
+@pytest.mark.parametrize(("count", "top_k"), [(0, 1), (33, 1), (1, -1)])
+def test_a_bad_request_is_one_sentence(served: Served, count: int, top_k: int) -> None:
+    with pytest.raises(QueryError, match=r"(Send 1 to 32 records|top_k must be 0 or more)"):
+        served.answer([{"text": "a"}] * count, top_k)
+
+
+def test_a_model_without_text_channel_says_so(project: Path, served: Served) -> None:
+    card = served.embedder.card
+    deaf = card.model_copy(
+        update={"switches": card.switches.model_copy(update={"text": False}), "variant": "e2e"}
+    )
+    served.embedder.card = deaf
+    try:
+        with pytest.raises(QueryError, match=r"variant 'e2e' hears speech and reads no text\.$"):
+            served.answer([{"text": "a"}], 1)
+    finally:
+        served.embedder.card = card
+
+
+def test_a_bundle_names_no_caption(bundle: Path) -> None:
+    assert b"thing number" not in (bundle / serving.GALLERY_FILE).read_bytes()
+
+
+def test_backbones_are_resolved_by_hash(
+    bundle: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(bundle, bare)
+    shutil.rmtree(bare / serving.BACKBONES)
+    monkeypatch.delenv(serving.BACKBONES_VARIABLE, raising=False)
+    with pytest.raises(BrewlineError, match=r"whisper [0-9a-f]{64}.*set BREWLINE_BACKBONES"):
+        load_bundle(bare)
+    folder = tmp_path / "backbones"
+    shutil.copytree(project / "models/backbones", folder)
+    monkeypatch.setenv(serving.BACKBONES_VARIABLE, str(folder))
+    assert len(load_bundle(bare).answer([{"text": "a thing"}], 2)[0]["ids"]) == 2
+    (folder / "whisper.pt").write_bytes(b"another")
+    with pytest.raises(BrewlineError, match=r"whisper.pt has the SHA-256 .* was trained on"):
+        load_bundle(bare)
+    (folder / "whisper.pt").unlink()
+    with pytest.raises(BrewlineError, match=r"whisper.pt is missing; needed is clip"):
+        load_bundle(bare)
+    with pytest.raises(BrewlineError, match="is missing"):
+        serving.add_backbones(bare, folder)
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BrewlineError, match="no model that Brewline serves"):
+        load_bundle(tmp_path)
+    (tmp_path / "serving.json").write_text('{"format": 2}')
+    with pytest.raises(BrewlineError, match="not what this version of Brewline reads"):
+        load_bundle(tmp_path)
