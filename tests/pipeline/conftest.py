@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import yaml
 from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whisper
 
 PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 
 
 @contextmanager
@@ -79,6 +81,8 @@ def make_project(folder: Path) -> dict[str, str]:
     make_whisper(published / "whisper.pt")
     make_clip(published / "clip")
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(folder), sort_keys=False))
+    shutil.copytree(PROJECT / "mlflow", folder / "mlflow")
+    shutil.copy(PROJECT / "requirements.lock", folder)
     return planted
 
 
@@ -95,6 +99,7 @@ def run_line(folder: Path) -> None:
             run_stage(folder, stage, model["corpus"], model["variant"])
     for corpus in values["retrieval_corpora"]:
         run_stage(folder, "evaluate", corpus)
+    run_stage(folder, "register")
     run_stage(folder, "report")
 
 
@@ -125,3 +130,52 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 def stage() -> Callable[..., None]:
     """Runs one stage: `stage(folder, "validate", corpus)`."""
     return run_stage
+
+
+def run(folder: Path, *command: str | Path) -> str:
+    """Runs a program to its end and returns what it printed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """Runs DVC and returns what it printed."""
+    return run(folder, BIN / "dvc", *arguments)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Runs git as somebody and returns what it printed."""
+    somebody = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    return run(folder, "git", *somebody, *arguments)
+
+
+@pytest.fixture(scope="session")
+def dvc_project(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished line under git and DVC, its results committed without running it again."""
+    folder = line.copy(tmp_path_factory.mktemp("dvc-line") / "project")
+    no_caches = shutil.ignore_patterns("__pycache__")
+    for name in ("src", "flows", "mlflow"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=no_caches, dirs_exist_ok=True)
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "requirements.lock"):
+        shutil.copy(PROJECT / name, folder / name)
+    git(folder, "init", "--quiet")
+    dvc(folder, "init", "--quiet")
+    shutil.copy(PROJECT / ".dvc/config", folder / ".dvc/config")
+    dvc(folder, "commit", "--force", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "The tiny world")
+    return folder
+
+
+def copy_project(source: Path, target: Path) -> Path:
+    """A copy of a project under git and DVC that a test may change."""
+    shutil.copytree(source, target, symlinks=True)
+    return target

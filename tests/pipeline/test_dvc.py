@@ -1,44 +1,16 @@
 """What DVC holds to be stale, on the tiny project: exactly what can have changed."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, Line
-
-BIN = Path(sys.executable).parent
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    """Runs DVC and returns what it printed."""
-    done = subprocess.run(
-        [BIN / "dvc", *arguments],
-        cwd=folder,
-        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from conftest import copy_project, dvc
 
 
 @pytest.fixture(scope="module")
-def project(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished line under git and DVC, its results committed without running it again."""
-    folder = line.copy(tmp_path_factory.mktemp("dvc") / "project")
-    shutil.copytree(PROJECT / "src", folder / "src", ignore=shutil.ignore_patterns("*.pyc"))
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(PROJECT / name, folder / name)
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    dvc(folder, "init", "--quiet")
-    shutil.copy(PROJECT / ".dvc/config", folder / ".dvc/config")
-    dvc(folder, "commit", "--force", "--quiet")
-    return folder
+def project(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished line under git and DVC; tests change its parameters for a moment."""
+    return copy_project(dvc_project, tmp_path_factory.mktemp("dvc") / "project")
 
 
 def would_run(folder: Path, **changes: object) -> set[str]:
@@ -69,6 +41,7 @@ def test_alpha_makes_only_the_models_with_both_channels_stale(project: Path) -> 
         "train_text_acoustic@mini-lncoco-full",
         "evaluate@mini-flickr8k",
         "evaluate@mini-lncoco",
+        "register",
         "report",
     }
 

@@ -1,0 +1,65 @@
+"""Starts a flow from the command line: `python -m flows pipeline`.
+
+Where no Prefect server is configured (`PREFECT_API_URL`) or runs already, one is started for the
+time of the run; nothing is left running. If nothing is stale, no server is needed.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from brewline.errors import BrewlineError
+from flows import graph, server
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m flows", description=__doc__)
+    commands = parser.add_subparsers(dest="flow", required=True)
+    run = commands.add_parser("pipeline", help="bring everything up to date")
+    run.add_argument("--corpora", nargs="+", default=[], metavar="CORPUS")
+    run.add_argument("--variants", nargs="+", default=[], metavar="VARIANT")
+    run.add_argument("--overrides", type=json.loads, default={}, metavar="JSON")
+    run.add_argument("--force", action="store_true")
+    run.add_argument("--from-stage", metavar="STAGE")
+    arguments = vars(parser.parse_args())
+    try:
+        start(arguments.pop("flow"), arguments)
+    except BrewlineError as error:
+        sys.exit(f"error: {error}")
+
+
+def start(name: str, arguments: dict[str, Any]) -> None:
+    """Runs a flow of ours in this process.
+
+    Raises:
+        BrewlineError: the settings are wrong, or no server comes up.
+    """
+    project = Path.cwd()
+    if name == "pipeline" and not any(arguments.values()) and not graph.changes(project):
+        print("everything is up to date: nothing to run")
+        return
+    known = server.known_api_url(project)
+    if known:
+        _run(name, arguments, project, known)
+    else:
+        with server.running_server(project) as api_url:
+            _run(name, arguments, project, api_url)
+
+
+def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> None:
+    # Prefect reads its settings once, when it is imported.
+    os.environ.update(server.environment(project, api_url))
+    from flows.pipeline import StageFailedError, pipeline
+
+    try:
+        {"pipeline": pipeline}[name](**arguments)
+    except StageFailedError as error:
+        raise BrewlineError(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What a run leaves to look at in the Prefect UI: tables, links and a picture."""
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from brewline.manifest import read_table
+from brewline.params import Params
+from brewline.quality import count_reasons
+from brewline.tracking import public_uri, tracking_uri
+
+if TYPE_CHECKING:
+    from flows.pipeline import Outcome
+
+
+def key_of(name: str) -> str:
+    """A name in the letters that Prefect allows in keys."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def stages_table(outcomes: "Sequence[Outcome]") -> None:
+    """What became of each stage, and why."""
+    rows = [
+        {
+            "stage": outcome.stage,
+            "state": outcome.state,
+            "seconds": "" if outcome.seconds is None else round(outcome.seconds, 1),
+            "why": outcome.why,
+        }
+        for outcome in outcomes
+    ]
+    create_table_artifact(rows, key="stages", description="The stages of this run, in order")
+
+
+def results(folder: Path, params: Params) -> None:
+    """The results, what was quarantined, where to read on, and the recall curves.
+
+    Args:
+        folder: The tree or workspace of the run.
+        params: Those of the run.
+    """
+    table = folder / "reports/results.md"
+    if table.exists():
+        links = (
+            f"Page with pictures and recordings: `{(folder / 'reports/index.html').absolute()}`  \n"
+            f"MLflow: {_mlflow_link(params.tracking.experiment)}"
+        )
+        text = f"{table.read_text(encoding='utf-8')}\n\n{links}\n"
+        create_markdown_artifact(text, key="results", description="Results on test")
+    rows = [
+        {"corpus": corpus, "reason": reason, "recordings": count}
+        for corpus in params.corpora
+        if (path := folder / f"data/quarantine/{corpus}.parquet").exists()
+        for reason, count in count_reasons(read_table(path)).items()
+    ]
+    create_table_artifact(rows, key="quarantine", description="Recordings left out, by reason")
+    for corpus in params.retrieval_corpora:
+        _recall_picture(folder / "reports/evaluation" / corpus / "recall.csv", corpus)
+
+
+def _recall_picture(path: Path, corpus: str) -> None:
+    if not path.exists():
+        return
+    from brewline.charts import recall_png
+    from brewline.reporting import read_recall
+
+    png = base64.b64encode(recall_png(read_recall(path, "test"), corpus)).decode()
+    create_image_artifact(
+        image_url=f"data:image/png;base64,{png}",
+        key=f"recall-{key_of(corpus)}",
+        description=f"Recall at K of {corpus}, test",
+    )
+
+
+def _mlflow_link(experiment: str) -> str:
+    uri = public_uri(tracking_uri())
+    if uri.startswith("http"):
+        return f"[experiment {experiment}]({uri})"
+    return f"experiment `{experiment}` in `{uri}` (`make ui` shows it)"

@@ -1,0 +1,153 @@
+"""Child processes of a flow: heard line by line, limited in time, and never left behind."""
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+# Between asking a group to end and making it.
+GRACE_S = 4.0
+_READ_BYTES = 1 << 16
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PERCENT = re.compile(r"(\d{1,3})%\|")
+_LINE_ENDS = re.compile(rb"(\r\n|\r|\n)")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a child wrote: a line, or with `redraw` one state of a line that is drawn over."""
+
+    text: str
+    redraw: bool = False
+
+    @property
+    def percent(self) -> float | None:
+        """How far the progress bar in this line is, or None where there is no bar."""
+        found = _PERCENT.search(self.text)
+        return min(100.0, float(found.group(1))) if found else None
+
+
+class TimeLimitError(Exception):
+    """A child ran longer than it may; its whole group was stopped."""
+
+
+def run_child(
+    command: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    on_line: Callable[[Line], None],
+    time_limit_s: float | None = None,
+) -> int:
+    """Runs a command to its end in a process group of its own.
+
+    It writes to a pseudo-terminal, so that it shows the progress bars that it shows to people.
+    However this function ends, by a signal to us too, nothing of the group is left running.
+
+    Args:
+        command: Program and arguments.
+        cwd: Where it runs.
+        environment: The whole environment of the child.
+        on_line: Called with everything it writes.
+        time_limit_s: When to stop it.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        TimeLimitError: it ran longer.
+    """
+    ours, theirs = pty.openpty()
+    child = None
+    try:
+        child = subprocess.Popen(
+            # A flow that is killed takes the child with it; the child's own children follow.
+            [sys.executable, "-m", "brewline.processes", str(os.getpid()), *command],
+            cwd=cwd,
+            env=dict(environment) | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        theirs = -1
+        end = None if time_limit_s is None else time.monotonic() + time_limit_s
+        for line in _lines(ours, end):
+            on_line(line)
+        return child.wait()
+    finally:
+        if theirs >= 0:
+            os.close(theirs)
+        if child is not None:
+            stop_group(child)
+        os.close(ours)
+
+
+def stop_group(child: "subprocess.Popen[bytes]") -> None:
+    """Ends every process of the child's group: asks, waits four seconds, then kills."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not _group_lives(child):
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        end = time.monotonic() + GRACE_S
+        while _group_lives(child) and time.monotonic() < end:
+            time.sleep(0.05)
+    child.wait()
+
+
+def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
+    """Whether any process of the group still runs; one that only waits to be buried does not."""
+    child.poll()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == child.pid and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+def _lines(descriptor: int, end: float | None) -> Iterator[Line]:
+    """Reads until the last writer is gone.
+
+    Raises:
+        TimeLimitError: it is later than `end` (of `time.monotonic`).
+    """
+    rest = b""
+    while True:
+        left_s = None if end is None else max(0.0, end - time.monotonic())
+        ready, _, _ = select.select([descriptor], [], [], left_s)
+        if not ready:
+            raise TimeLimitError
+        try:
+            read = os.read(descriptor, _READ_BYTES)
+        except OSError:
+            # Linux says EIO where a terminal has lost its last user.
+            read = b""
+        if not read:
+            break
+        *parts, rest = _LINE_ENDS.split(rest + read)
+        # A lone \r at the end may be the first half of a line end.
+        if len(parts) >= 2 and parts[-1] == b"\r" and not rest:
+            rest = parts[-2] + parts[-1]
+            parts = parts[:-2]
+        yield from _as_lines(zip(parts[::2], parts[1::2], strict=True))
+    yield from _as_lines([(rest, b"\n")])
+
+
+def _as_lines(
+    parts: "Iterator[tuple[bytes, bytes]] | Sequence[tuple[bytes, bytes]]",
+) -> Iterator[Line]:
+    for raw, line_end in parts:
+        text = _COLOURS.sub("", raw.decode(errors="replace")).rstrip()
+        if text:
+            yield Line(text, redraw=line_end == b"\r")

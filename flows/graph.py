@@ -1,0 +1,142 @@
+"""The graph of `dvc.yaml`, read and never restated: which stages there are, and which are stale."""
+
+import shlex
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brewline.errors import BrewlineError
+from brewline.params import choose
+
+_MODULE = "brewline.stages."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as DVC sees it.
+
+    `name` is what `dvc repro` calls it (`train_text@mini-lncoco-prompted`); `kind` its module in
+    `brewline.stages`; `corpus` and `variant` are what its command names, or None; `upstream` are
+    the names of the stages whose outputs it reads.
+    """
+
+    name: str
+    kind: str
+    corpus: str | None
+    variant: str | None
+    upstream: frozenset[str]
+
+
+def read_graph(project: Path) -> list[Stage]:
+    """Returns all stages, each after those that it depends on.
+
+    Raises:
+        BrewlineError: DVC finds the graph invalid; the message is DVC's.
+    """
+    import networkx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project)) as repo:
+            graph = repo.index.graph
+            place = {stage: number for number, stage in enumerate(repo.index.stages)}
+            order = networkx.lexicographical_topological_sort(graph.reverse(), key=place.get)
+            return [_read(stage, graph.successors(stage)) for stage in order]
+    except DvcException as error:
+        raise BrewlineError(f"dvc.yaml: {error}", "settings") from None
+
+
+def _read(stage: Any, upstream: Iterable[Any]) -> Stage:
+    words = shlex.split(stage.cmd)
+    place = next((i for i, word in enumerate(words) if word.startswith(_MODULE)), None)
+    if place is None:
+        raise BrewlineError(f"stage {stage.name} does not run a module of {_MODULE}*")
+    corpus, variant = [*words[place + 1 :], None, None][:2]
+    kind = words[place].removeprefix(_MODULE)
+    return Stage(stage.name, kind, corpus, variant, frozenset(one.name for one in upstream))
+
+
+def changes(project: Path, stage: str | None = None) -> dict[str, list[str]]:
+    """Says which stages are stale now, and why, in the words of `dvc status`.
+
+    A stage whose inputs another stale stage is going to change is not among them.
+
+    Args:
+        project: The folder of `dvc.yaml`.
+        stage: Looks at this stage alone.
+
+    Returns:
+        By the name of a stale stage, what changed: `params.yaml train.alpha: modified`.
+    """
+    from dvc.repo import Repo
+
+    target = f"{(project / 'dvc.yaml').absolute()}:{stage}"
+    with Repo(str(project)) as repo:
+        status = repo.status(targets=[target] if stage else None)
+    # Seen from another folder, names carry the path of their file.
+    return {name.rpartition(":")[2]: list(_reasons(found)) for name, found in status.items()}
+
+
+def _reasons(entries: list[Any]) -> Iterable[str]:
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+            continue
+        for changed in entry.values():
+            for path, how in changed.items() if isinstance(changed, dict) else ():
+                if isinstance(how, dict):
+                    yield from (f"{path} {key}: {value}" for key, value in how.items())
+                else:
+                    yield f"{path}: {how}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run looks at, in order; `forced` are run even if nothing changed."""
+
+    stages: list[Stage]
+    forced: frozenset[str]
+
+
+def plan(
+    stages: list[Stage],
+    corpora: Collection[str],
+    variants: Collection[str],
+    from_stage: str | None = None,
+    force: bool = False,
+) -> Plan:
+    """Chooses the stages of a run.
+
+    Args:
+        stages: The whole graph, from `read_graph`.
+        corpora: Keeps the stages of these, and those that belong to no corpus; none: all.
+        variants: Keeps the stages of these, and those that belong to no variant; none: all.
+        from_stage: Runs this stage again: its name, or that of a kind (`train`). What comes
+            after it runs if its results changed.
+        force: Runs every chosen stage again.
+
+    Raises:
+        BrewlineError: an unknown corpus, variant or stage.
+    """
+    for corpus in corpora:
+        choose("corpus", corpus, sorted({s.corpus for s in stages if s.corpus}))
+    for variant in variants:
+        choose("variant", variant, sorted({s.variant for s in stages if s.variant}))
+    chosen = [
+        stage
+        for stage in stages
+        if (not corpora or stage.corpus in {None, *corpora})
+        and (not variants or stage.variant in {None, *variants})
+    ]
+    forced: set[str] = {stage.name for stage in chosen} if force else set()
+    if from_stage:
+        names = [n for stage in stages for n in (stage.name, stage.name.split("@")[0], stage.kind)]
+        choose("stage", from_stage, list(dict.fromkeys(names)))
+        forced |= {
+            stage.name
+            for stage in chosen
+            if from_stage in (stage.name, stage.name.split("@")[0], stage.kind)
+        }
+    return Plan(chosen, frozenset(forced))

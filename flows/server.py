@@ -1,0 +1,143 @@
+"""A Prefect server on this machine: the one that is there, or one for the time of a run."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from brewline.errors import BrewlineError
+from brewline.files import read_json
+from flows.children import stop_group
+
+# One stage at a time uses the machine; raise the limit in the UI where there is more of it.
+COMPUTE_SLOT = "brewline-compute"
+HOME = Path(".prefect")
+# What `make ui` writes down of a server that it runs.
+SERVER_FILE = HOME / "server.json"
+_START_S = 90.0
+
+# Nothing phones home, and no banner asks to.
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def environment(project: Path, api_url: str | None = None) -> dict[str, str]:
+    """The environment of every process that uses Prefect."""
+    home = {"PREFECT_HOME": os.environ.get("PREFECT_HOME", str((project / HOME).absolute()))}
+    return os.environ | _QUIET | home | ({"PREFECT_API_URL": api_url} if api_url else {})
+
+
+def free_port(wanted: int = 0) -> int:
+    """Returns the wanted port if nobody listens on it, else one that the system chooses."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            # As servers do; else the port of one that has just ended counts as taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise BrewlineError("no port is free on 127.0.0.1", "crash")
+
+
+def answers(url: str) -> bool:
+    """Whether a server says at this address that it is well."""
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def known_api_url(project: Path) -> str | None:
+    """The configured server, else the one that `make ui` runs, else None."""
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        return configured
+    file = project / SERVER_FILE
+    url = str(read_json(file)["api_url"]) if file.exists() else None
+    return url if url and answers(f"{url}/health") else None
+
+
+@contextmanager
+def running_server(project: Path, port: int = 0) -> Iterator[str]:
+    """Starts a Prefect server on loopback and stops it in the end; yields its API's address.
+
+    Its database lies in `.prefect/` of the project, so runs are there the next time.
+
+    Raises:
+        BrewlineError: it does not come up; the message quotes its log.
+    """
+    port = free_port(port)
+    url = f"http://127.0.0.1:{port}/api"
+    # The UI learns the address from the environment; told on the command line, it would not.
+    own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    log = project / "work/prefect-server.log"
+    with service(command, environment(project, url) | own, f"{url}/health", log):
+        yield url
+
+
+@contextmanager
+def service(
+    command: list[str], environment: Mapping[str, str], health_url: str, log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Runs a server until the block ends; it also ends when this process is killed.
+
+    Args:
+        command: Program and arguments.
+        environment: The whole environment of it.
+        health_url: Answers once it is ready.
+        log: Gets what it writes.
+
+    Raises:
+        BrewlineError: it does not come up; the message quotes its log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "brewline.processes", str(os.getpid()), *command],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        end = time.monotonic() + _START_S
+        while not answers(health_url):
+            if child.poll() is not None or time.monotonic() > end:
+                last = log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise BrewlineError(
+                    f"`{' '.join(command[1:4])}` did not come up ({log}): {''.join(last)}", "crash"
+                )
+            time.sleep(0.2)
+        yield child
+    finally:
+        stop_group(child)
+
+
+def make_compute_slot() -> None:
+    """Makes the limit that lets one stage run at a time; leaves one that is there as it is."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(COMPUTE_SLOT)
+        except ObjectNotFound:
+            with contextlib.suppress(ObjectAlreadyExists):
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(name=COMPUTE_SLOT, limit=1)
+                )

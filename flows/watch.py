@@ -1,0 +1,52 @@
+"""Flow `watch`: runs the pipeline when the files of a corpus have changed where they lie.
+
+Only files on this machine can be watched; others are fetched once and known by their hash.
+"""
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+
+from brewline.files import read_json, write_json
+from brewline.params import Params, load_params
+from flows.pipeline import pipeline
+
+_SEEN = Path("work/watch.json")
+
+
+@flow(name="watch")
+def watch() -> list[str]:
+    """Compares size and time of every local source file with those of the last look.
+
+    The first look only remembers. A corpus whose files changed is downloaded again, checked
+    against its hashes, and whatever depends on it is made anew.
+
+    Returns:
+        The corpora that had changed.
+    """
+    logger = get_run_logger()
+    now = local_files(load_params())
+    before = read_json(_SEEN) if _SEEN.exists() else now
+    changed = [corpus for corpus in now if now[corpus] != before.get(corpus, now[corpus])]
+    for corpus in changed:
+        logger.info("%s has changed", corpus)
+        pipeline(from_stage=f"download@{corpus}")
+    if not changed:
+        logger.info("nothing has changed in %d corpora", len(now))
+    # Only now: a run that failed is tried again at the next look.
+    write_json(_SEEN, now)
+    return changed
+
+
+def local_files(params: Params) -> dict[str, dict[str, list[int]]]:
+    """[size, time of change in ns] of every local source file, by corpus and name."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for corpus in params.corpora:
+        files = params.sources[corpus].files
+        paths = {name: Path(file.url.removeprefix("file://")) for name, file in files.items()}
+        found[corpus] = {
+            name: [path.stat().st_size, path.stat().st_mtime_ns]
+            for name, path in paths.items()
+            if path.exists()
+        }
+    return found

@@ -1,0 +1,167 @@
+"""Where a run works: in the project's tree, one at a time, or in a workspace of its own.
+
+A workspace is a clone at the current commit that borrows git's objects and DVC's cache, so it costs
+little. (A git worktree would do too, but one that is left behind by a killed run needs a person.)
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from brewline.errors import BrewlineError
+from brewline.files import write_text
+from brewline.params import parse_params
+
+WORKSPACES = Path("work/workspaces")
+KEEP_DAYS = 7
+# What a run itself writes in the tree; every other change would be missing in a workspace.
+_RESULTS = ("dvc.lock", "metrics/")
+
+
+@contextmanager
+def held(folder: Path, on_wait: Callable[[str], None]) -> Iterator[Path]:
+    """Holds a tree or workspace; waits while another run works in it.
+
+    The lock is the kernel's: whoever is killed has freed it.
+
+    Args:
+        folder: The tree or workspace.
+        on_wait: Is told, once, who is waited for.
+    """
+    path = folder / "work/pipeline.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            on_wait(f"another run works in {folder} (process {file.read().strip()}): waiting")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield folder
+
+
+def workspace_of(project: Path, overrides: Mapping[str, Any]) -> Path:
+    """The workspace of the current commit with these overrides, there or not."""
+    facts = [_git(project, "rev-parse", "HEAD"), sorted(overrides.items())]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    return (project / WORKSPACES / name).absolute()
+
+
+def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
+    """Makes a workspace of the current commit with other parameters, or finds the one there is.
+
+    The project's `params.yaml` and tree stay as they are. The workspace holds the outputs that
+    the tree's `dvc.lock` names, as far as the cache has them, and is kept for `KEEP_DAYS` days.
+
+    Args:
+        project: The project's folder, a git repository.
+        overrides: Values by their dotted names (`train.alpha`).
+
+    Raises:
+        BrewlineError: uncommitted changes, which the workspace would lack, or bad overrides.
+    """
+    _refuse_uncommitted(project)
+    values = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in overrides.items():
+        override(values, key, value)
+    parse_params(values, "params.yaml with the overrides")
+    _remove_old(project / WORKSPACES)
+    folder = workspace_of(project, overrides)
+    if not folder.exists():
+        _make(project, folder)
+    text = yaml.safe_dump(values, sort_keys=False)
+    if (folder / "params.yaml").read_text(encoding="utf-8") != text:
+        write_text(folder / "params.yaml", text)
+    os.utime(folder)
+    return folder
+
+
+def override(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets one value by its dotted name; the sections above it must exist.
+
+    Raises:
+        BrewlineError: a section is not there.
+    """
+    *sections, last = key.split(".")
+    here: Any = values
+    for section in sections:
+        if not isinstance(here, dict) or section not in here:
+            known = ", ".join(map(str, here)) if isinstance(here, dict) else "none"
+            raise BrewlineError(
+                f"override {key!r}: no section {section!r}; known: {known}", "settings"
+            )
+        here = here[section]
+    if not isinstance(here, dict):
+        raise BrewlineError(f"override {key!r}: {'.'.join(sections)} holds no keys", "settings")
+    here[last] = value
+
+
+def _refuse_uncommitted(project: Path) -> None:
+    changed = [
+        line[3:]
+        for line in _git(project, "status", "--porcelain", "--untracked-files=no").splitlines()
+        if not line[3:].startswith(_RESULTS)
+    ]
+    if changed:
+        raise BrewlineError(
+            f"overrides run at the last commit, which lacks your changes of {', '.join(changed)}; "
+            "commit them first",
+            "settings",
+        )
+
+
+def _make(project: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _git(project, "clone", "--quiet", "--shared", str(project), str(partial))
+    # The tree's last results, not those of the commit, say what the cache has.
+    shutil.copy(project / "dvc.lock", partial)
+    shutil.copytree(project / "metrics", partial / "metrics", dirs_exist_ok=True)
+    local = project / ".dvc/config.local"
+    if local.exists():
+        shutil.copy(local, partial / ".dvc")
+    _dvc(partial, "cache", "dir", "--local", str(cache_dir(project)))
+    _dvc(partial, "checkout", "--quiet", "--allow-missing")
+    partial.replace(folder)
+
+
+def cache_dir(project: Path) -> Path:
+    """The folder of DVC's cache, absolute."""
+    return (project / _dvc(project, "cache", "dir").strip()).resolve()
+
+
+def _remove_old(folder: Path) -> None:
+    for one in folder.glob("*"):
+        if time.time() - one.stat().st_mtime > KEEP_DAYS * 86400:
+            shutil.rmtree(one, ignore_errors=True)
+
+
+def _git(project: Path, *arguments: str) -> str:
+    return _output(["git", *arguments], project)
+
+
+def _dvc(project: Path, *arguments: str) -> str:
+    return _output([sys.executable, "-m", "dvc", *arguments], project)
+
+
+def _output(command: list[str], cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if done.returncode:
+        message = (done.stderr or done.stdout).strip().splitlines()
+        raise BrewlineError(f"`{' '.join(command[-3:])}` failed: {message[-1] if message else ''}")
+    return done.stdout
