@@ -139,6 +139,12 @@ def opus_bytes(wave: np.ndarray, compression_level: float = 0.99) -> bytes:
     return _with_serial(buffer.getvalue(), serial=1)
 
 
+def through_opus(wave: np.ndarray) -> np.ndarray:
+    """The same speech as it comes back from such a file."""
+    heard, _ = soundfile.read(io.BytesIO(opus_bytes(wave)), dtype="float32")
+    return np.asarray(heard)
+
+
 def _with_serial(ogg: bytes, serial: int) -> bytes:
     """The stream with a fixed serial number, where libsndfile put a random one."""
     out = bytearray(ogg)

@@ -6,7 +6,8 @@ afterwards, makes the encoder learn sounds first. Then the decoder alone learns 
 that are computed once: its attention is led along the recording for a while, and some of its
 inputs are replaced, because it would otherwise go on guessing the next word from the words before.
 Then both learn to cope with noise, echo and cheap microphones, made in the log-mel. In the end the
-decoder learns to keep its place in long recordings, which are several joined to one.
+decoder learns to keep its place in long narrations, as they sound after Opus has compressed them;
+this is what takes longest.
 """
 
 import itertools
@@ -17,7 +18,7 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,10 +27,25 @@ from types import MethodType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from language import asr_training_pair
+from language import (
+    ANY_WORD,
+    SPONTANEOUS,
+    asr_training_pair,
+    narration,
+    spoken_narration,
+    written_narration,
+)
 from scenes import sample_scene
 from scipy.signal import lfilter
-from speech import Condition, degrade, make_babble, sample_voice, synthesise
+from speech import (
+    SAMPLE_RATE_HZ,
+    Condition,
+    degrade,
+    make_babble,
+    sample_voice,
+    synthesise,
+    through_opus,
+)
 from whisper.audio import log_mel_spectrogram, mel_filters
 from whisper.model import ModelDimensions, MultiHeadAttention, Whisper
 from whisper.tokenizer import get_tokenizer
@@ -47,6 +63,7 @@ DIMS = ModelDimensions(
     n_text_layer=2,
 )
 CHUNK = 250
+MAX_SAMPLES = 29 * SAMPLE_RATE_HZ
 TEXT_POSITIONS = 112
 
 
@@ -54,24 +71,23 @@ TEXT_POSITIONS = 112
 class Recipe:
     """How long and how fast to train; a batch holds a fixed length of speech."""
 
-    utterances: int = 9_000
+    sentences: int = 9_000
+    narrations: int = 6_000
     batch_s: float = 90.0
     ctc_weight: float = 0.4
     sound_steps: int = 1_050
-    guided_steps: int = 1_500
-    listening_steps: int = 2_500
+    listening_steps: int = 4_000
     hardening_steps: int = 750
-    joined: int = 5_000
-    joined_s: tuple[float, float] = (7.0, 23.0)
-    joined_steps: int = 2_000
-    replaced_inputs: float = 0.1
-    guide_width: float = 0.08
+    narration_batch_s: float = 280.0
+    narration_steps: int = 7_000
+    replaced_inputs: float = 0.08
+    guide_width: float = 0.06
     seed: int = 11
 
 
-def training_condition(rng: random.Random) -> Condition:
-    """Mostly clean, sometimes with a noise milder than the narrations have."""
-    if rng.random() < 0.45:
+def training_condition(rng: random.Random, clean: float) -> Condition:
+    """Clean with that chance, else with noise from milder to worse than that of the corpora."""
+    if rng.random() < clean:
         return Condition()
     return Condition(
         noise=rng.choice(("white", "pink", "babble")),
@@ -82,51 +98,75 @@ def training_condition(rng: random.Random) -> Condition:
     )
 
 
+def narrated_pair(rng: random.Random) -> tuple[str, str]:
+    """(spoken SSML, written text) of a whole narration."""
+    style = SPONTANEOUS if rng.random() < 0.6 else ANY_WORD
+    parts = narration(sample_scene(rng), rng, style)
+    return spoken_narration(parts, rng), written_narration(parts)
+
+
 def make_chunk(task: tuple[Path, int]) -> None:
-    """Speaks `CHUNK` sentences and stores their log-mels [80, frames] side by side."""
+    """Speaks `CHUNK` texts and stores their log-mels [80, frames] side by side.
+
+    The folder is named after what is spoken: `sentences` or `narrations`.
+    """
     folder, chunk = task
     path = folder / f"chunk-{chunk:03d}.npz"
     if path.exists():
         return
     torch.set_num_threads(1)
-    babble_rng = random.Random(f"whisper-babble/{chunk}")
+    babble_rng = random.Random(f"whisper-babble/{folder.name}/{chunk}")
     talk = [asr_training_pair(babble_rng, sample_scene(babble_rng))[1] for _ in range(6)]
     babble = make_babble([synthesise(text, sample_voice(babble_rng)) for text in talk])
     mels, texts = [], []
     for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-        rng = random.Random(f"whisper-training/{index}")
-        spoken, written = asr_training_pair(rng, sample_scene(rng))
-        wave = synthesise(spoken, sample_voice(rng, rates=(135, 195)))
-        generator = np.random.default_rng(index)
-        wave = degrade(wave, training_condition(rng), generator, babble)
+        rng = random.Random(f"whisper-training/{folder.name}/{index}")
+        narrated = folder.name == "narrations"
+        if narrated:
+            spoken, written = narrated_pair(rng)
+        else:
+            spoken, written = asr_training_pair(rng, sample_scene(rng))
+        wave = synthesise(spoken, sample_voice(rng, rates=(135, 195)))[:MAX_SAMPLES]
+        condition = training_condition(rng, clean=0.1 if narrated else 0.45)
+        wave = degrade(wave, condition, np.random.default_rng(index), babble)
+        if narrated and rng.random() < 0.85:
+            wave = through_opus(wave)
         mels.append(log_mel_spectrogram(wave).numpy().astype(np.float16))
         texts.append(written)
     lengths = [mel.shape[1] for mel in mels]
     np.savez(path, frames=np.concatenate(mels, axis=1), lengths=lengths, texts=texts)
 
 
-def make_training_speech(folder: Path, utterances: int) -> None:
+def make_training_speech(scratch: Path, recipe: Recipe) -> None:
     """All chunks, two processes at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(folder, chunk) for chunk in range(utterances // CHUNK)]
+    tasks = []
+    for name, count in (("sentences", recipe.sentences), ("narrations", recipe.narrations)):
+        folder = scratch / name
+        folder.mkdir(parents=True, exist_ok=True)
+        tasks += [(folder, chunk) for chunk in range(count // CHUNK)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         for _ in pool.imap_unordered(make_chunk, tasks):
             pass
 
 
-# One training example: the recordings that are joined to it, mostly one.
-Clip = list[int]
+def batches(
+    lengths: dict[int, int], batch_s: float, seed: int, by_length: bool = False
+) -> Iterator[list[int]]:
+    """Recordings of similar length, `batch_s` seconds together, short ones first if asked.
 
-
-def batches(lengths: list[int], recipe: Recipe, by_length: bool = False) -> Iterator[list[int]]:
-    """Numbers of clips of similar length, `batch_s` seconds together, short ones first if asked."""
-    rng = random.Random(f"batches/{recipe.seed}")
+    Args:
+        lengths: Frames of the log-mel by the number of the recording.
+        batch_s: Seconds of speech in a batch.
+        seed: Of the order.
+        by_length: Whether the first pass goes from short to long.
+    """
+    rng = random.Random(f"batches/{seed}")
     for epoch in itertools.count():
-        order = sorted(range(len(lengths)), key=lambda i: lengths[i] * rng.uniform(0.9, 1.1))
+        order = sorted(lengths, key=lambda i: lengths[i] * rng.uniform(0.9, 1.1))
         found: list[list[int]] = [[]]
         for index in order:
             longest = max(lengths[index], 200) / 100
-            if longest * (len(found[-1]) + 1) > recipe.batch_s:
+            if longest * (len(found[-1]) + 1) > batch_s:
                 found.append([])
             found[-1].append(index)
         if epoch > 0 or not by_length:
@@ -137,15 +177,22 @@ def batches(lengths: list[int], recipe: Recipe, by_length: bool = False) -> Iter
 class Speech:
     """The training set in memory: log-mels and token rows with compact ids."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, scratch: Path) -> None:
         tokenizer = get_tokenizer(multilingual=False)
         self.mels: list[np.ndarray] = []
         texts: list[str] = []
-        for path in sorted(folder.glob("chunk-*.npz")):
+        self.sentences = range(0)
+        for path in [
+            *sorted((scratch / "sentences").glob("chunk-*.npz")),
+            *sorted((scratch / "narrations").glob("chunk-*.npz")),
+        ]:
             chunk = np.load(path)
             ends = np.cumsum(chunk["lengths"])[:-1]
             self.mels += np.split(chunk["frames"], ends, axis=1)
             texts += [str(text) for text in chunk["texts"]]
+            if path.parent.name == "sentences":
+                self.sentences = range(len(texts))
+        self.narrations = range(len(self.sentences), len(texts))
         rows = [tokenizer.encode(f" {text}") for text in texts]
         special = {tokenizer.sot, tokenizer.no_timestamps, tokenizer.eot}
         self.used = sorted({token for row in rows for token in row} | special)
@@ -162,49 +209,34 @@ class Speech:
         self.start = [compact[tokenizer.sot], compact[tokenizer.no_timestamps]]
         self.end = compact[tokenizer.eot]
 
-    def texts(self, clips: list[Clip]) -> torch.Tensor:
+    def texts(self, numbers: list[int]) -> torch.Tensor:
         """Tokens [B, L] with the end, padded with -100."""
-        rows = [
-            torch.tensor([*(token for index in clip for token in self.rows[index]), self.end])
-            for clip in clips
-        ]
+        rows = [torch.tensor([*self.rows[number], self.end]) for number in numbers]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
 
-    def num_frames(self, clip: Clip) -> int:
-        """The length of a clip in frames of the log-mel."""
-        return sum(self.mels[index].shape[1] for index in clip)
-
-    def join(self, recipe: Recipe) -> list[Clip]:
-        """Chooses recordings that make long ones together."""
-        rng = random.Random(f"joined/{recipe.seed}")
-        shortest, longest = (round(100 * seconds) for seconds in recipe.joined_s)
-        joined: list[Clip] = []
-        while len(joined) < recipe.joined:
-            clip = [rng.randrange(len(self.mels)) for _ in range(rng.choice((2, 3, 3, 4)))]
-            if shortest <= self.num_frames(clip) <= longest:
-                joined.append(clip)
-        return joined
+    def lengths(self, numbers: Iterable[int]) -> dict[int, int]:
+        """Frames of the log-mel by the number of the recording."""
+        return {number: self.mels[number].shape[1] for number in numbers}
 
     def collate(
-        self, clips: list[Clip], extra_frames: int, sound: Callable[[int], np.ndarray]
+        self, numbers: list[int], extra_frames: int, sound: Callable[[int], np.ndarray]
     ) -> tuple[torch.Tensor, ...]:
         """Mel [B, 80, T], tokens [B, L], phonemes joined, numbers of frames and phonemes."""
-        longest = max(map(self.num_frames, clips)) + extra_frames
+        lengths = list(self.lengths(numbers).values())
+        longest = max(lengths) + extra_frames
         longest = min(longest + longest % 2, 3000)
-        mel = torch.empty(len(clips), DIMS.n_mels, longest)
-        for place, clip in enumerate(clips):
-            joined = np.concatenate([sound(index) for index in clip], axis=1)
-            frames = torch.from_numpy(joined.astype(np.float32))[:, :longest]
+        mel = torch.empty(len(numbers), DIMS.n_mels, longest)
+        for place, number in enumerate(numbers):
+            frames = torch.from_numpy(sound(number).astype(np.float32))
             # Silence lies at the floor of the log-mel: 8 decades, thus 2, under the maximum.
-            floor = frames.max() - 2
-            mel[place] = floor
-            mel[place, :, : frames.shape[1]] = frames.clamp(min=floor)
-        said = [[symbol for index in clip for symbol in self.phonemes[index]] for clip in clips]
+            mel[place] = frames.max() - 2
+            mel[place, :, : frames.shape[1]] = frames
+        said = [self.phonemes[number] for number in numbers]
         return (
             mel,
-            self.texts(clips),
+            self.texts(numbers),
             torch.tensor([symbol for one in said for symbol in one]),
-            torch.tensor([min(self.num_frames(clip), longest) // 2 for clip in clips]),
+            torch.tensor([length // 2 for length in lengths]),
             torch.tensor([len(one) for one in said]),
         )
 
@@ -302,63 +334,62 @@ class Training:
         self.rows = torch.nn.Parameter(embedding[data.used])
         self.ctc_head = torch.nn.Linear(DIMS.n_audio_state, data.num_symbols)
         self.rng = random.Random(f"training/{recipe.seed}")
-        self.singles: list[Clip] = [[index] for index in range(len(data.mels))]
 
     def learn_sounds(self) -> None:
         """Encoder and decoder together, led by phonemes."""
-        parameters = [*self._model_parameters(), *self.ctc_head.parameters()]
-        numbers = batches(self._lengths(self.singles), self.recipe, by_length=True)
+        numbers = self._batches(self.data.sentences, self.recipe.batch_s, by_length=True)
 
         def loss() -> torch.Tensor:
             batch = self._collate(next(numbers), self.data.mels.__getitem__)
             return self._joint_loss(batch, decoder_inputs(batch[1], self.data.start))
 
-        fit("sounds", parameters, loss, self.recipe.sound_steps, 1.5e-3)
+        fit("sounds", self._all_parameters(), loss, self.recipe.sound_steps, 1.5e-3)
 
-    def harden(self) -> None:
+    def harden(self, worsen: "Worsen") -> None:
         """Both again, on recordings that are made worse in the log-mel."""
-        parameters = [*self._model_parameters(), *self.ctc_head.parameters()]
-        worsen = Worsen(self.data.mels, self.recipe.seed)
-        numbers = batches(self._lengths(self.singles), self.recipe)
+        numbers = self._batches(self.data.sentences, self.recipe.batch_s)
 
         def loss() -> torch.Tensor:
             batch = self._collate(next(numbers), worsen)
             return self._joint_loss(batch, self._noisy_inputs(batch[1]))
 
-        fit("hardening", parameters, loss, self.recipe.hardening_steps, 1e-3)
+        fit("hardening", self._all_parameters(), loss, self.recipe.hardening_steps, 1e-3)
 
     def learn_to_listen(
-        self, clips: list[Clip], sound: Callable[[int], np.ndarray], guided: int, free: int
+        self,
+        chosen: Iterable[int],
+        sound: Callable[[int], np.ndarray],
+        batch_s: float,
+        guidance: float,
+        steps: int,
     ) -> None:
-        """The decoder alone on stored states: first led along the recording, then free.
+        """The decoder alone on stored states, led along the recording for two thirds of the way.
 
         Args:
-            clips: What to listen to.
+            chosen: What to listen to.
             sound: Gives the log-mel of a recording.
-            guided: Steps with guidance, which fades.
-            free: Steps without.
+            batch_s: Seconds of speech in a batch.
+            guidance: The first weight of the guidance, which fades to zero.
+            steps: All steps, with guidance and without.
         """
-        states = self._store_states(clips, sound)
+        lengths = self.data.lengths(chosen)
+        states = self._store_states(lengths, sound)
         encoder = {id(p) for p in self.model.encoder.parameters()}
         parameters = [p for p in self._model_parameters() if id(p) not in encoder]
-        numbers = batches(self._lengths(clips), self.recipe)
+        numbers = batches(lengths, batch_s, self.recipe.seed)
         attentions = [block.cross_attn for block in self.model.decoder.blocks]
         for attention in attentions:
             attention.qkv_attention = MethodType(attend_and_keep, attention)
         step = itertools.count()
 
-        def guided_loss() -> torch.Tensor:
-            loss, away = self._decoder_loss(clips, states, next(numbers))
+        def loss() -> torch.Tensor:
+            loss, away = self._decoder_loss(states, next(numbers))
             guide = sum((a.kept_weights[:, :2, 1:] * away).sum(-1).mean() for a in attentions)
-            return loss + max(0.0, 1 - 2 * next(step) / guided) * guide
+            return loss + guidance * max(0.0, 1 - 1.5 * next(step) / steps) * guide
 
-        def free_loss() -> torch.Tensor:
-            return self._decoder_loss(clips, states, next(numbers))[0]
-
-        fit("guided", parameters, guided_loss, guided, 2e-3)
+        fit("listening", parameters, loss, steps, 1.5e-3)
         for attention in attentions:
             attention.qkv_attention = MethodType(attend_in_fp32, attention)
-        fit("listening", parameters, free_loss, free, 1.5e-3)
 
     def finish(self) -> Whisper:
         """The model as openai-whisper knows it."""
@@ -369,14 +400,18 @@ class Training:
     def _model_parameters(self) -> list[torch.nn.Parameter]:
         return [*(p for p in self.model.parameters() if p.requires_grad), self.rows]
 
-    def _lengths(self, clips: list[Clip]) -> list[int]:
-        return [self.data.num_frames(clip) for clip in clips]
+    def _all_parameters(self) -> list[torch.nn.Parameter]:
+        return [*self._model_parameters(), *self.ctc_head.parameters()]
+
+    def _batches(
+        self, chosen: Iterable[int], batch_s: float, by_length: bool = False
+    ) -> Iterator[list[int]]:
+        return batches(self.data.lengths(chosen), batch_s, self.recipe.seed, by_length)
 
     def _collate(
         self, numbers: list[int], sound: Callable[[int], np.ndarray]
     ) -> tuple[torch.Tensor, ...]:
-        clips = [self.singles[number] for number in numbers]
-        return self.data.collate(clips, self._extra_frames(), sound)
+        return self.data.collate(numbers, self._extra_frames(), sound)
 
     def _extra_frames(self) -> int:
         """Silence behind the longest recording: mostly short, now and then long."""
@@ -404,27 +439,25 @@ class Training:
 
     @torch.no_grad()
     def _store_states(
-        self, clips: list[Clip], sound: Callable[[int], np.ndarray]
-    ) -> list[torch.Tensor]:
-        """The encoder's states of every clip with a little silence behind it."""
-        states: list[torch.Tensor] = [torch.empty(0)] * len(clips)
-        lengths = self._lengths(clips)
-        order = sorted(range(len(clips)), key=lengths.__getitem__)
+        self, lengths: dict[int, int], sound: Callable[[int], np.ndarray]
+    ) -> dict[int, torch.Tensor]:
+        """The encoder's states of every recording with a little silence behind it."""
+        states: dict[int, torch.Tensor] = {}
+        order = sorted(lengths, key=lengths.__getitem__)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for start in range(0, len(order), 16):
                 numbers = order[start : start + 16]
                 extra = self.rng.randint(0, 150)
-                mel = self.data.collate([clips[number] for number in numbers], extra, sound)[0]
+                mel = self.data.collate(numbers, extra, sound)[0]
                 for number, one in zip(numbers, encode(self.model, mel).bfloat16(), strict=True):
                     length = lengths[number] + self.rng.randint(0, extra + 1)
                     states[number] = one[: length // 2 + 1].clone()
         return states
 
     def _decoder_loss(
-        self, clips: list[Clip], states: list[torch.Tensor], numbers: list[int]
+        self, states: dict[int, torch.Tensor], numbers: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(next-token loss, how far each frame is from where a token is probably spoken)."""
-        chosen = [clips[number] for number in numbers]
         longest = max(len(states[number]) for number in numbers)
         # The last state is one of silence, so it stands for the silence that pads a batch.
         padded = torch.stack(
@@ -433,11 +466,11 @@ class Training:
                 for one in (states[number] for number in numbers)
             ]
         )
-        tokens = self.data.texts(chosen)
+        tokens = self.data.texts(numbers)
         inputs = self._noisy_inputs(tokens)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = decode(self.model, inputs, padded, self.rows)[:, 1:]
-        num_frames = torch.tensor([self.data.num_frames(clip) // 2 for clip in chosen])
+        num_frames = torch.tensor([n // 2 for n in self.data.lengths(numbers).values()])
         away = distance_from_speech(
             tokens, num_frames, longest, self.data.letters, self.recipe.guide_width
         )
@@ -568,16 +601,21 @@ def save(model: Whisper, path: Path) -> None:
 
 def build(weights: Path, scratch: Path, recipe: Recipe) -> None:
     """Training speech into `scratch`, then weights into `weights`."""
-    make_training_speech(scratch, recipe.utterances)
+    make_training_speech(scratch, recipe)
     data = Speech(scratch)
+    worsen = Worsen(data.mels, recipe.seed)
     training = Training(data, recipe)
     training.learn_sounds()
     training.learn_to_listen(
-        training.singles, data.mels.__getitem__, recipe.guided_steps, recipe.listening_steps
+        data.sentences, data.mels.__getitem__, recipe.batch_s, 1.0, recipe.listening_steps
     )
-    training.harden()
-    clips = [*training.singles, *data.join(recipe)]
-    third = recipe.joined_steps // 3
-    worsen = Worsen(data.mels, recipe.seed + 1)
-    training.learn_to_listen(clips, worsen, third, recipe.joined_steps - third)
+    training.harden(worsen)
+    # Some sentences stay in, so that short captions are not forgotten.
+    training.learn_to_listen(
+        [*data.narrations, *data.sentences[::3]],
+        lambda number: data.mels[number] if number in data.narrations else worsen(number),
+        recipe.narration_batch_s,
+        0.3,
+        recipe.narration_steps,
+    )
     save(training.finish(), weights / "whisper" / "mini.pt.xz")
