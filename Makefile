@@ -14,7 +14,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # uv trusts the certificates that the system trusts, as pip and browsers do.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help run tables test lint bench clean lock
+# Taken ones are replaced by free ones.
+PREFECT_PORT := 4200
+MLFLOW_PORT := 5000
+
+.PHONY: help run ui tables test lint bench clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -36,8 +40,11 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml | $(VENV)/bin/py
 	@touch $@
 
 run: $(READY) ## Train and compare the default models on the miniature corpora
-	@dvc repro
+	@python -m flows pipeline
 	@brewline results
+
+ui: $(READY) ## Start the Prefect and MLflow UIs and the flows they can start; Ctrl-C stops all
+	@exec python -m flows.ui --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
 
 # Every corpus x variant with three seeds: the lists of params.yaml, made longer.
 TABLES = train.seeds=[0,1,2] \

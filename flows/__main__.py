@@ -6,8 +6,10 @@ time of the run; nothing is left running. If nothing is stale, no server is need
 
 import argparse
 import json
+import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ def main() -> None:
     run.add_argument("--overrides", type=json.loads, default={}, metavar="JSON")
     run.add_argument("--force", action="store_true")
     run.add_argument("--from-stage", metavar="STAGE")
+    move = commands.add_parser("promote", help="make the challenger the champion, if it may be")
+    move.add_argument("corpus")
+    move = commands.add_parser("rollback", help="make the champion before it the champion again")
+    move.add_argument("corpus")
     arguments = vars(parser.parse_args())
     try:
         start(arguments.pop("flow"), arguments)
@@ -53,12 +59,25 @@ def start(name: str, arguments: dict[str, Any]) -> None:
 def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> None:
     # Prefect reads its settings once, when it is imported.
     os.environ.update(server.environment(project, api_url))
-    from flows.pipeline import StageFailedError, pipeline
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows.pipeline import StageFailedError, pipeline
+    from flows.promote import promote, rollback
+
+    flows: dict[str, Callable[..., Any]] = {
+        "pipeline": pipeline,
+        "promote": promote,
+        "rollback": rollback,
+    }
     try:
-        {"pipeline": pipeline}[name](**arguments)
+        with temporary_settings({PREFECT_API_URL: api_url}):
+            flows[name](**arguments)
     except StageFailedError as error:
         raise BrewlineError(str(error)) from None
+    finally:
+        # The server may be stopped right after this, and the last lines are still on their way.
+        for handler in logging.getLogger("prefect.flow_runs").handlers:
+            handler.flush()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Sentences about scenes: plain captions, scripted captions and spontaneous narrations.
 
-Words have a plain form, a rare form that CLIP hardly ever reads in training, and strange forms
-that it never reads. Narrations use all of them: this is one part of the gap between what the
+Words have a plain form, a rare form that CLIP reads now and then in training, and strange forms
+that it hardly ever reads. Narrations use all of them: this is one part of the gap between what the
 frozen models know and what the corpora say.
 """
 
@@ -114,7 +114,7 @@ class Style:
     size: float = 0.5
 
 
-PLAIN = Style(rare=0.03)
+PLAIN = Style(rare=0.2, strange=0.06)
 SCRIPTED = Style(rare=0.12, strange=0.03)
 SPONTANEOUS = Style(rare=0.25, strange=0.22, colour=0.8, size=0.4)
 ANY_WORD = Style(rare=0.33, strange=0.33)

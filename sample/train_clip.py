@@ -53,6 +53,7 @@ PREPROCESS_CONFIG = {
 }
 CHUNK = 500
 TEXT_KINDS = ("plain", "listing", "paragraph")
+TEXT_WEIGHTS = (0.3, 0.35, 0.35)
 LABELS = [
     *PLACES,
     *SKIES,
@@ -73,7 +74,7 @@ class Recipe:
 
     scenes: int = 12_000
     texts_per_kind: int = 6
-    steps: int = 1_200
+    steps: int = 1_650
     batch: int = 128
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -95,7 +96,7 @@ def training_text(kind: str, scene: Scene, rng: random.Random) -> str:
         return plain_caption(scene, rng)
     if kind == "listing":
         return listing_caption(scene, rng)
-    captions = [plain_caption(scene, rng) for _ in range(rng.randint(2, 3))]
+    captions = [plain_caption(scene, rng) for _ in range(rng.randint(2, 4))]
     return " ".join(sentence(caption) for caption in captions)
 
 
@@ -276,7 +277,7 @@ def train(folder: Path, recipe: Recipe) -> CLIP:
     started = time.monotonic()
     for step in range(recipe.steps):
         indices = torch.from_numpy(generator.choice(recipe.scenes, recipe.batch, replace=False))
-        kind = rng.choices(TEXT_KINDS, weights=(0.5, 0.3, 0.2))[0]
+        kind = rng.choices(TEXT_KINDS, weights=TEXT_WEIGHTS)[0]
         losses = batch_losses(model, rows, heads, data.batch(indices, kind, rng))
         loss = losses[0] + recipe.label_weight * losses[1] + recipe.patch_weight * losses[2]
         optimiser.zero_grad()

@@ -110,7 +110,7 @@ To try next:
   brewline search RECORDING.ogg --html found.html    (or a photo; first: source .venv/bin/activate)
   dvc exp run --temp -S train.alpha=0.2              one change, in a workspace of its own
   make tables                                        every corpus x variant x seed
-  mlflow server --backend-store-uri sqlite:///mlflow.db
+  make ui                                            start flows, compare runs, promote models
 """
 
 
