@@ -1,4 +1,4 @@
-"""A Prefect server on this machine: the one that is there, or one for the time of a run."""
+"""The Prefect and MLflow servers of this machine: those that are there, or ones of our own."""
 
 import contextlib
 import os
@@ -14,6 +14,8 @@ import requests
 
 from brewline.errors import BrewlineError
 from brewline.files import read_json
+from brewline.params import load_params
+from brewline.tracking import open_store, tracking_uri
 from flows.children import stop_group
 
 # One stage at a time uses the machine; raise the limit in the UI where there is more of it.
@@ -85,6 +87,33 @@ def running_server(project: Path, port: int = 0) -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start"]
     log = project / "work/prefect-server.log"
     with service(command, environment(project, url) | own, f"{url}/health", log):
+        yield url
+
+
+@contextmanager
+def running_mlflow(project: Path, port: int) -> Iterator[str]:
+    """Yields the address of the configured MLflow server, or of one that it starts and stops.
+
+    Its own lies over the project's store, on loopback.
+
+    Raises:
+        BrewlineError: it does not come up; the message quotes its log.
+    """
+    configured = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if configured.startswith("http"):
+        yield configured
+        return
+    # Makes the schema and the experiment, so that nothing races to do it.
+    open_store(load_params().tracking)
+    port = free_port(port)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1", "--backend-store-uri", tracking_uri()]
+    command += ["--artifacts-destination", (project / "mlartifacts").absolute().as_uri()]
+    # Its job runners, which nothing here uses, would take most of a gigabyte.
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = project / "work/mlflow-server.log"
+    with service(command, environment(project) | own, f"{url}/health", log):
         yield url
 
 

@@ -11,14 +11,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from brewline.errors import BrewlineError
 from brewline.files import remove, write_json
-from brewline.params import load_params
-from brewline.tracking import open_store, tracking_uri
-from flows.server import SERVER_FILE, environment, free_port, running_server, service
+from flows.server import SERVER_FILE, environment, running_mlflow, running_server, service
 
 
 def main() -> None:
@@ -39,7 +36,7 @@ def main() -> None:
 def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
     project = Path.cwd()
     with contextlib.ExitStack() as stack:
-        mlflow_url = stack.enter_context(_mlflow(project, mlflow_port))
+        mlflow_url = stack.enter_context(running_mlflow(project, mlflow_port))
         os.environ["MLFLOW_TRACKING_URI"] = mlflow_url
         api_url = stack.enter_context(running_server(project, prefect_port))
         write_json(project / SERVER_FILE, {"api_url": api_url, "mlflow_url": mlflow_url})
@@ -56,27 +53,6 @@ def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
             if served.poll() is not None:
                 raise BrewlineError(f"the deployments ended by themselves; see {log}", "crash")
         print("stopping", flush=True)
-
-
-@contextlib.contextmanager
-def _mlflow(project: Path, port: int) -> "Iterator[str]":
-    """The configured MLflow server, or one of our own over the project's store."""
-    configured = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if configured.startswith("http"):
-        yield configured
-        return
-    # Makes the schema and the experiment, so that nothing races to do it.
-    open_store(load_params().tracking)
-    port = free_port(port)
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--backend-store-uri", tracking_uri()]
-    command += ["--artifacts-destination", (project / "mlartifacts").absolute().as_uri()]
-    # Its job runners, which nothing here uses, would take most of a gigabyte.
-    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = project / "work/mlflow-server.log"
-    with service(command, environment(project) | own, f"{url}/health", log):
-        yield url
 
 
 if __name__ == "__main__":

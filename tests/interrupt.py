@@ -9,10 +9,10 @@ the time of `make run`, and uses the environment of this checkout.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -52,9 +52,11 @@ def kill_dvc(run: subprocess.Popen[bytes]) -> None:
             return
 
 
-def kill_group(run: subprocess.Popen[bytes]) -> None:
-    """Kills every process of a run at once."""
-    os.killpg(run.pid, signal.SIGKILL)
+def kill_all(run: subprocess.Popen[bytes]) -> None:
+    """Kills every process of a run at once, its Prefect server too."""
+    for process in [*psutil.Process(run.pid).children(recursive=True), run]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def outputs(folder: Path) -> dict[str, str]:
@@ -92,7 +94,7 @@ def main() -> int:
             continue
         except subprocess.TimeoutExpired:
             pass
-        (kill_dvc if number % 2 else kill_group)(run)
+        (kill_dvc if number % 2 else kill_all)(run)
         run.wait()
         print(f"kill {number + 1}: after {wait_s:.0f} s", flush=True)
     if start(disturbed).wait() != 0:

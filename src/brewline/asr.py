@@ -7,6 +7,7 @@ once, with one cache of keys and values.
 
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,30 @@ def load_whisper(path: Path, device: torch.device) -> whisper.Whisper:
     Raises:
         BrewlineError: the file is missing or is no such checkpoint.
     """
-    try:
+    with _says_what_is_wrong(path):
         model = whisper.load_model(str(path), device=device)
+    return model.requires_grad_(False).eval()
+
+
+def checkpoint_width(path: Path) -> int:
+    """The width of the encoder states that a checkpoint gives, without loading its weights.
+
+    Raises:
+        BrewlineError: the file is missing or is no such checkpoint.
+    """
+    with _says_what_is_wrong(path):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(checkpoint["dims"]["n_audio_state"])
+
+
+@contextmanager
+def _says_what_is_wrong(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
         raise BrewlineError(
             f"{path} is not a Whisper checkpoint ({error}); run `dvc repro weights`"
         ) from None
-    return model.requires_grad_(False).eval()
 
 
 def split_windows(waveform: NDArray[np.float32], max_samples: int) -> Iterator[NDArray[np.float32]]:
@@ -128,11 +146,6 @@ class Recogniser:
         self._suppressed = torch.tensor(_never_spoken(self._tokenizer), device=self._device)
         blank = [*self._tokenizer.encode(" "), self._tokenizer.eot]
         self._suppressed_first = torch.tensor(blank, device=self._device)
-
-    @property
-    def width(self) -> int:
-        """The width of the encoder states."""
-        return int(self._model.dims.n_audio_state)
 
     def recognise(self, waveforms: list[NDArray[np.float32]]) -> list[Recognition]:
         """Transcribes recordings of any length.

@@ -1,8 +1,16 @@
-"""Which device computes, and in which precision."""
+"""Which device computes, in which precision, and in how many processes."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from brewline.params import Precision
+from brewline.processes import die_with_parent
+
+Task = TypeVar("Task")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,3 +37,43 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """A context in which matrix products run in `dtype`; none needed for fp32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def in_processes(function: Callable[[Task], None], tasks: Sequence[Task], workers: int) -> None:
+    """Does every task; several at a time in processes that share the threads of this one.
+
+    Models as small as ours gain nothing from a second thread, but all of a second process. With
+    one worker, or one task, the work is done in this process.
+
+    Args:
+        function: Of a module, so that another process can import it.
+        tasks: What it is called with.
+        workers: How many processes at most.
+
+    Raises:
+        Exception: what the first failing task raised; those not begun are not begun any more.
+    """
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        for task in tasks:
+            function(task)
+        return
+    with ProcessPoolExecutor(
+        workers,
+        # A fork would inherit the locks of whatever threads this process runs.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(max(1, torch.get_num_threads() // workers),),
+    ) as pool:
+        waiting = [pool.submit(function, task) for task in tasks]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker(num_threads: int) -> None:
+    die_with_parent()
+    torch.set_num_threads(num_threads)

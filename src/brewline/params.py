@@ -184,6 +184,10 @@ class RuntimeParams(_Section):
     """How the machine is used. Nothing here can change a result, and no stage depends on it."""
 
     validate_workers: PositiveInt
+    # Processes that recognise speech, where there is no GPU.
+    transcribe_workers: PositiveInt
+    # Processes that train a seed each, where there is no GPU.
+    train_workers: PositiveInt
     # Training steps between checkpoints: what a killed run has to do again at most.
     checkpoint_every: PositiveInt
     # Memory for decoded images during training and evaluation.

@@ -131,7 +131,7 @@ def test_every_parameter_can_make_some_stage_stale() -> None:
 def test_stage_files_are_thin() -> None:
     for path in STAGES:
         code = [line for line in path.read_text().splitlines() if line.strip()]
-        assert len(code) <= 60, path.name
+        assert len(code) <= 65, path.name
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A tiny project, and the whole line run over it once, in this process."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from driving import Services
 from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whisper
 
 PROJECT = Path(__file__).parents[2]
@@ -64,7 +67,7 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     values["train"] |= {"evaluate_every": 3, "precision": "fp32"}
     values["evaluate"] |= {"bootstrap_samples": 50, "num_examples": 4}
     values["tracking"]["system_metrics"] = False
-    values["runtime"] |= {"checkpoint_every": 2}
+    values["runtime"] |= {"checkpoint_every": 2, "transcribe_workers": 1, "train_workers": 1}
     return values
 
 
@@ -179,3 +182,33 @@ def copy_project(source: Path, target: Path) -> Path:
     """A copy of a project under git and DVC that a test may change."""
     shutil.copytree(source, target, symlinks=True)
     return target
+
+
+@pytest.fixture(scope="session")
+def services(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """`make ui` in a project of its own."""
+    project = copy_project(dvc_project, tmp_path_factory.mktemp("flows") / "project")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT", "MLFLOW"))
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.ui", "--prefect-port", "0", "--mlflow-port", "0"],
+        cwd=project,
+        env=environment | {"PYTHONPATH": str(project / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if "Ctrl-C" in line:
+            break
+    addresses = re.findall(r"http://127\.0\.0\.1:\d+", "".join(printed))
+    assert len(addresses) == 2, "".join(printed)
+    yield Services(project, process, *addresses)
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)

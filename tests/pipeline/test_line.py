@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import Line
 
@@ -140,6 +141,40 @@ def test_transcription_goes_on_after_a_crash(
     # Three until the crash, then the third again and the rest; the first two were kept.
     assert len(shards) == 3 + len(list((folder / outputs[1]).glob("*.tar"))) - 2
     assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+@pytest.mark.slow
+def test_two_processes_transcribe_as_one_does(
+    line: Line, tmp_path: Path, stage: Callable[..., None]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    outputs = ("data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco")
+    before = [sha256_tree(folder / path) for path in outputs]
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["runtime"]["transcribe_workers"] = 2
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    stage(folder, "transcribe", "mini-lncoco")
+    assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_models_with_the_same_threads(
+    line: Line, tmp_path: Path, stage: Callable[..., None]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    threads = torch.get_num_threads()
+    made = []
+    try:
+        for workers, num_threads in ((1, 1), (2, 2)):
+            values["runtime"]["train_workers"] = workers
+            (folder / "params.yaml").write_text(yaml.safe_dump(values))
+            torch.set_num_threads(num_threads)
+            stage(folder, "train", "mini-flickr8k", "full")
+            made.append(sha256_tree(folder / "models/mini-flickr8k/full"))
+    finally:
+        torch.set_num_threads(threads)
+    assert made[0] == made[1]
 
 
 @pytest.mark.slow

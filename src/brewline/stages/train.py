@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from brewline.devices import choose_device, in_processes
 from brewline.errors import exits_cleanly
 from brewline.files import atomic_path, fingerprint, remove, sha256_tree, work_dir
 from brewline.models.backbones import load_clip
@@ -13,9 +14,13 @@ from brewline.models.card import (
     settings_that_apply,
 )
 from brewline.models.checkpoint import save_model
+from brewline.params import load_params
 from brewline.stages.arguments import model_argument
 from brewline.tracking import live, record
 from brewline.training import TrainingData, TrainingJob, train
+
+# A card with its seed, its work folder, and where the model goes.
+_Task = tuple[ModelCard, Path, Path]
 
 
 @exits_cleanly
@@ -23,33 +28,45 @@ def main() -> None:
     """Runs the stage."""
     params, corpus, variant = model_argument(__doc__)
     switches = params.variants[variant]
-    acoustic = params.acoustic if switches.acoustic else None
-    shards = Path("data/shards") / corpus
-    states = Path("data/states") / corpus if switches.acoustic else None
+    shards, states = Path("data/shards") / corpus, Path("data/states") / corpus
     card = ModelCard(
         corpus=corpus,
         variant=variant,
         switches=switches,
         backbones=needed_backbones(switches, load_backbone_hashes()),
-        acoustic=acoustic,
+        acoustic=params.acoustic if switches.acoustic else None,
         train=settings_that_apply(params.train, switches),
         data={"shards": sha256_tree(shards)},
     )
-    dependencies = [BACKBONES_FOLDER / "clip", *([states] if states else [])]
+    dependencies = [BACKBONES_FOLDER / "clip", *([states] if switches.acoustic else [])]
     name = fingerprint(card.model_dump(), dependencies)
-    data, backbone = TrainingData.from_shards(shards, states), load_clip()
     with atomic_path(Path("models") / corpus / variant) as partial:
-        for seed in params.train.seeds:
-            work, folder = work_dir("train", f"{name}/seed-{seed}"), partial / f"seed-{seed}"
-            job = TrainingJob(switches, acoustic, params.train, seed)
-            seeded = card.model_copy(update={"seed": seed})
-            with live(seeded.model_dump(), params.tracking, work / "run.json") as run:
-                trained = train(job, backbone, data, work, params.runtime, on_row=run.log_row)
-                save_model(folder, seeded, trained)
-                run.model_made(folder)
-            # Completes the run where the store was away for a while.
-            record(folder, params.tracking, run_id_path=work / "run.json")
+        tasks: list[_Task] = [
+            (
+                card.model_copy(update={"seed": seed}),
+                work_dir("train", f"{name}/seed-{seed}"),
+                partial / f"seed-{seed}",
+            )
+            for seed in params.train.seeds
+        ]
+        # A GPU is kept busy by one process.
+        workers = 1 if choose_device().type == "cuda" else params.runtime.train_workers
+        in_processes(_train_seed, tasks, workers)
     remove(Path("work/train") / name)
+
+
+def _train_seed(task: _Task) -> None:
+    """Trains from one seed, in a process of its own where there are several."""
+    (card, work, folder), params = task, load_params()
+    states = Path("data/states") / card.corpus if card.acoustic else None
+    data = TrainingData.from_shards(Path("data/shards") / card.corpus, states)
+    job = TrainingJob(card.switches, card.acoustic, params.train, card.seed or 0)
+    with live(card.model_dump(), params.tracking, work / "run.json") as run:
+        trained = train(job, load_clip(), data, work, params.runtime, on_row=run.log_row)
+        save_model(folder, card, trained)
+        run.model_made(folder)
+    # Completes the run where the store was away for a while.
+    record(folder, params.tracking, run_id_path=work / "run.json")
 
 
 if __name__ == "__main__":

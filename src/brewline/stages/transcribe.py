@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from brewline.archives import MediaStore
 from brewline.errors import exits_cleanly
 from brewline.files import fingerprint, read_json, remove, work_dir
 from brewline.manifest import TRANSCRIPTS, read_table, write_table
@@ -23,15 +22,17 @@ def main() -> None:
         fingerprint([params.asr.model_dump(), per_shard], [manifest_path, checkpoint]),
     )
     # Imported late: importing torch and whisper takes seconds, and a mistake above should not.
-    from brewline.asr import Recogniser
-    from brewline.transcription import STATES, estimated_states_mb, transcribe_corpus
+    from brewline.asr import checkpoint_width
+    from brewline.devices import choose_device
+    from brewline.transcription import STATES, AsrJob, estimated_states_mb, transcribe_corpus
 
-    recogniser = Recogniser(checkpoint, params.asr)
-    size_mb = estimated_states_mb(manifest, recogniser.width)
+    size_mb = estimated_states_mb(manifest, checkpoint_width(checkpoint))
     print(f"{corpus}: {len(manifest)} utterances; encoder states will take {size_mb:.0f} MB")
     name = read_json(checkpoint.with_name("backbones.json"))["whisper"]["name"]
-    store = MediaStore(Path("data/raw") / corpus)
-    rows = transcribe_corpus(manifest, store, recogniser, name, per_shard, work)
+    job = AsrJob(Path("data/raw") / corpus, checkpoint, name, params.asr)
+    # A GPU is kept busy by one process.
+    workers = 1 if choose_device().type == "cuda" else params.runtime.transcribe_workers
+    rows = transcribe_corpus(manifest, job, per_shard, work, workers)
     states = Path("data/states") / corpus
     states.parent.mkdir(parents=True, exist_ok=True)
     remove(states)

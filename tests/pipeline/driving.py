@@ -1,0 +1,114 @@
+"""Drives Prefect and MLflow over HTTP, as their UIs do."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+ONE_MODEL = {"corpora": ["mini-flickr8k"], "variants": ["full"]}
+TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+
+@dataclass
+class Services:
+    """What `make ui` runs, and the project it runs in."""
+
+    project: Path
+    process: subprocess.Popen[str]
+    prefect: str
+    mlflow: str
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Asks Prefect."""
+        answer = requests.post(f"{self.prefect}/api/{path}", json=body, timeout=30)
+        assert answer.ok, answer.text
+        return answer.json() if answer.content else None
+
+    def get(self, path: str) -> Any:
+        """Asks Prefect."""
+        answer = requests.get(f"{self.prefect}/api/{path}", timeout=30)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """Starts a deployment with the UI's own request; returns the flow run's id."""
+        found = self.get(f"deployments/name/{deployment}")
+        run = self.post(
+            f"deployments/{found['id']}/create_flow_run",
+            parameters=parameters,
+            state={"type": "SCHEDULED"},
+        )
+        return str(run["id"])
+
+    def state(self, run_id: str) -> str:
+        return str(self.get(f"flow_runs/{run_id}")["state"]["type"])
+
+    def finish(self, run_id: str, timeout_s: float = 120) -> str:
+        """Waits for the end of a flow run; returns its state."""
+        wait_for(lambda: self.state(run_id) in TERMINAL, timeout_s)
+        return self.state(run_id)
+
+    def tasks(self, run_id: str) -> set[str]:
+        """The names of a flow run's task runs."""
+        found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
+        return {task["name"] for task in found}
+
+    def logs(self, run_id: str) -> str:
+        """Everything that a flow run has logged, task runs too."""
+        found = self.post(
+            "logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, sort="TIMESTAMP_ASC"
+        )
+        return "\n".join(entry["message"] for entry in found)
+
+    def artifact(self, run_id: str, key: str) -> Any:
+        """The data of a flow run's artifact."""
+        found = self.post(
+            "artifacts/filter",
+            artifacts={"key": {"any_": [key]}, "flow_run_id": {"any_": [run_id]}},
+        )
+        assert found, f"{run_id} has no artifact {key}"
+        data = found[0]["data"]
+        return json.loads(data) if found[0]["type"] == "table" else data
+
+    def models(self) -> list[dict[str, Any]]:
+        """The runs of models in MLflow, the newest first."""
+        url = f"{self.mlflow}/api/2.0/mlflow/"
+        named = requests.get(
+            f"{url}experiments/get-by-name", params={"experiment_name": "brewline"}, timeout=30
+        ).json()
+        body = {
+            "experiment_ids": [named["experiment"]["experiment_id"]],
+            "filter": "tags.kind = 'model'",
+            "order_by": ["attributes.start_time DESC"],
+        }
+        answer = requests.post(f"{url}runs/search", json=body, timeout=30).json()
+        return list(answer.get("runs", []))
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float) -> float:
+    """Waits until something is true; returns the seconds it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < timeout_s, "waited in vain"
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def working_on(folder: Path) -> list[psutil.Process]:
+    """The processes of stages, and of DVC, that work in a folder or below it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            inside = Path(process.cwd()).is_relative_to(folder)
+        except (psutil.Error, OSError):
+            continue
+        if inside and ("brewline.stages" in words or "dvc" in words):
+            found.append(process)
+    return found
