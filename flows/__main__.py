@@ -26,7 +26,7 @@ def main() -> None:
     run.add_argument("--variants", nargs="+", default=[], metavar="VARIANT")
     run.add_argument("--overrides", type=json.loads, default={}, metavar="JSON")
     run.add_argument("--force", action="store_true")
-    run.add_argument("--from-stage", metavar="STAGE")
+    run.add_argument("--from-stage", default="", metavar="STAGE")
     move = commands.add_parser("promote", help="make the challenger the champion, if it may be")
     move.add_argument("corpus")
     move = commands.add_parser("rollback", help="make the champion before it the champion again")

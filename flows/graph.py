@@ -104,7 +104,7 @@ def plan(
     stages: list[Stage],
     corpora: Collection[str],
     variants: Collection[str],
-    from_stage: str | None = None,
+    from_stage: str = "",
     force: bool = False,
 ) -> Plan:
     """Chooses the stages of a run.

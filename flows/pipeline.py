@@ -181,11 +181,11 @@ def _environment(run_key: str) -> dict[str, str]:
 
 @flow(name="pipeline")
 def pipeline(
-    corpora: list[str] | None = None,
-    variants: list[str] | None = None,
-    overrides: dict[str, Any] | None = None,
+    corpora: list[str] = [],
+    variants: list[str] = [],
+    overrides: dict[str, Any] = {},
     force: bool = False,
-    from_stage: str | None = None,
+    from_stage: str = "",
     time_limit_h: float = 24.0,
 ) -> dict[str, str]:
     """Brings everything up to date: data, transcripts, models, metrics, report.
@@ -211,7 +211,7 @@ def pipeline(
     with held(place, get_run_logger().info) as folder:
         try:
             for outcome in _run_stages(
-                folder, run_key, corpora or [], variants or [], from_stage, force, time_limit_h
+                folder, run_key, corpora, variants, from_stage, force, time_limit_h
             ):
                 outcomes.append(outcome)
         finally:
@@ -225,7 +225,7 @@ def _run_stages(
     run_key: str,
     corpora: list[str],
     variants: list[str],
-    from_stage: str | None,
+    from_stage: str,
     force: bool,
     time_limit_h: float,
 ) -> Iterator[Outcome]:

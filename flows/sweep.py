@@ -27,10 +27,10 @@ _LOG_FOLDER = Path("work/sweeps")
 
 @flow(name="sweep")
 def sweep(
-    grid: dict[str, list[Any]] | None = None,
-    runs: list[dict[str, Any]] | None = None,
-    corpora: list[str] | None = None,
-    variants: list[str] | None = None,
+    grid: dict[str, list[Any]] = {},
+    runs: list[dict[str, Any]] = [],
+    corpora: list[str] = [],
+    variants: list[str] = [],
     parallel: int = 1,
 ) -> list[dict[str, Any]]:
     """Runs the pipeline once for each of several overrides.
@@ -50,10 +50,10 @@ def sweep(
         A row for each run, corpus and variant, the best on dev first.
     """
     project = Path.cwd()
-    chosen = combinations(grid or {}, runs or [])
+    chosen = combinations(grid, runs)
     # Bad overrides show before anything runs.
     folders = [make_workspace(project, overrides) for overrides in chosen]
-    _run_all(chosen, corpora or [], variants or [], parallel)
+    _run_all(chosen, corpora, variants, parallel)
     rows = [
         row
         for overrides, folder in zip(chosen, folders, strict=True)
