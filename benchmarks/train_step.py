@@ -130,7 +130,13 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
             make_backbone_of_miniature_size(),
             data,
             Path(folder),
-            RuntimeParams(validate_workers=1, checkpoint_every=10_000, image_cache_mb=512),
+            RuntimeParams(
+                validate_workers=1,
+                transcribe_workers=1,
+                train_workers=1,
+                checkpoint_every=10_000,
+                image_cache_mb=512,
+            ),
             on_row=lambda row: moments.append(time.perf_counter()) if "loss" in row else None,
             progress_bar=False,
         )

@@ -37,8 +37,8 @@ def _start(page: Page, prefect: str, picture: Path) -> str:
     found = requests.get(f"{prefect}/api/deployments/name/pipeline/on-demand", timeout=30).json()
     page.goto(f"{prefect}/deployments/deployment/{found['id']}/run")
     page.get_by_text("from_stage").first.wait_for()
-    # After the name of the run, the first line of text is that of the stage.
-    page.locator("input.p-text-input__control").nth(1).fill("report")
+    # The only free text of the form.
+    page.locator("textarea.p-textarea__control").fill("report")
     page.wait_for_timeout(1000)
     page.screenshot(path=picture, full_page=True)
     page.get_by_role("button", name="Submit").click()
