@@ -36,6 +36,9 @@ def main() -> None:
         start(arguments.pop("flow"), arguments)
     except BrewlineError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; run it again to continue", file=sys.stderr)
+        sys.exit(130)
 
 
 def start(name: str, arguments: dict[str, Any]) -> None:

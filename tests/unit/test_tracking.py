@@ -192,6 +192,21 @@ def test_sigterm_handler_is_put_back(project: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_second_sigterm_does_not_cut_off_the_end(project: Path) -> None:
+    """DVC gets a SIGTERM with the stage; when it dies, the kernel sends the stage another."""
+    with (
+        pytest.raises(SystemExit),
+        tracking.live(facts(), TRACKING, project / "work/run.json"),
+    ):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+    (run,) = runs()
+    assert run.info.status == "KILLED"
+
+
 def test_record_completes_the_live_run_once(project: Path) -> None:
     with tracking.live(facts(), TRACKING, project / "work/run.json") as run:
         for row in rows()[:10]:

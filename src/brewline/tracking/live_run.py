@@ -144,6 +144,8 @@ def _sigterm_raises() -> Iterator[None]:
     """Lets SIGTERM unwind the stack, unless somebody handles it already."""
 
     def handler(number: int, frame: object) -> None:
+        # A second one (the kernel sends it when DVC dies too) must not cut off the unwinding.
+        signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     try:
