@@ -189,7 +189,7 @@ def test_stopping_the_services_leaves_no_process_and_no_port(
         text=True,
     )
     assert process.stdout
-    printed = "".join(line for line, _ in zip(process.stdout, range(3), strict=False))
+    printed = "".join(line for _, line in zip(range(3), process.stdout, strict=False))
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 3
     memory_gb = sum(member.memory_info().rss for member in family) / 1e9
