@@ -15,7 +15,6 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from brewline.embeddings import SELECTION_METRIC
 from brewline.errors import BrewlineError
 from brewline.files import read_json
 from brewline.tracking import PIPELINE_VARIABLE
@@ -49,6 +48,9 @@ def sweep(
     Returns:
         A row for each run, corpus and variant, the best on dev first.
     """
+    # Imported late, with torch: the process that serves the flows can do without.
+    from brewline.embeddings import SELECTION_METRIC
+
     project = Path.cwd()
     chosen = combinations(grid, runs)
     # Bad overrides show before anything runs.
@@ -57,7 +59,7 @@ def sweep(
     rows = [
         row
         for overrides, folder in zip(chosen, folders, strict=True)
-        for row in _dev_results(folder, overrides)
+        for row in _dev_results(folder, overrides, SELECTION_METRIC)
         if (not corpora or row["corpus"] in corpora)
         and (not variants or row["variant"] in variants)
     ]
@@ -142,17 +144,17 @@ def _log_folder() -> Path:
     return _LOG_FOLDER / str(flow_run.get_id())
 
 
-def _dev_results(folder: Path, overrides: dict[str, Any]) -> list[dict[str, Any]]:
+def _dev_results(folder: Path, overrides: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     rows = []
     for path in sorted((folder / "metrics").glob("*.json")):
         for variant, metrics in read_json(path).items():
-            if SELECTION_METRIC in metrics:
+            if metric in metrics:
                 rows.append(
                     {
                         "overrides": json.dumps(overrides),
                         "corpus": path.stem,
                         "variant": variant,
-                        SELECTION_METRIC: metrics[SELECTION_METRIC],
+                        metric: metrics[metric],
                     }
                 )
     return rows

@@ -43,7 +43,8 @@ def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
         stack.callback(remove, project / SERVER_FILE)
         command = [sys.executable, "-m", "flows.deployments"]
         log = project / "work/deployments.log"
-        ready = f"{api_url}/deployments/name/pipeline/on-demand"
+        # The last one that it registers.
+        ready = f"{api_url}/deployments/name/rollback/on-demand"
         children = environment(project, api_url)
         served = stack.enter_context(service(command, children, ready, log))
         print(f"Prefect: {api_url.removesuffix('/api')}   start and watch flows")

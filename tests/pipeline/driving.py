@@ -26,15 +26,23 @@ class Services:
 
     def post(self, path: str, **body: Any) -> Any:
         """Asks Prefect."""
-        answer = requests.post(f"{self.prefect}/api/{path}", json=body, timeout=30)
-        assert answer.ok, answer.text
+        answer = self._ask("post", path, body)
         return answer.json() if answer.content else None
 
     def get(self, path: str) -> Any:
         """Asks Prefect."""
-        answer = requests.get(f"{self.prefect}/api/{path}", timeout=30)
+        return self._ask("get", path, None).json()
+
+    def _ask(self, method: str, path: str, body: Any) -> requests.Response:
+        """Asks again, as Prefect's clients do, while its database is busy (503)."""
+        for _ in range(20):
+            url = f"{self.prefect}/api/{path}"
+            answer = requests.request(method, url, json=body, timeout=30)
+            if answer.status_code != requests.codes.unavailable:
+                break
+            time.sleep(0.5)
         assert answer.ok, answer.text
-        return answer.json()
+        return answer
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Starts a deployment with the UI's own request; returns the flow run's id."""
