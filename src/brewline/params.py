@@ -181,7 +181,11 @@ class EvaluateParams(_Section):
 
 
 class RuntimeParams(_Section):
-    """How the machine is used. Nothing here can change a result, and no stage depends on it."""
+    """How the machine is used; no stage depends on it.
+
+    Nothing here changes what is computed. `train_workers` changes how many threads compute it, and
+    so, on a processor, the last digits of a sum.
+    """
 
     validate_workers: PositiveInt
     # Processes that recognise speech, where there is no GPU.

@@ -74,6 +74,13 @@ class Services:
         )
         return "\n".join(entry["message"] for entry in found)
 
+    def wait_for_log(self, run_id: str, words: str, timeout_s: float = 20) -> None:
+        """Waits until a flow run has logged something; lines arrive a little after they happen."""
+        try:
+            wait_for(lambda: words in self.logs(run_id), timeout_s)
+        except AssertionError:
+            raise AssertionError(f"{words!r} is not in:\n{self.logs(run_id)}") from None
+
     def artifact(self, run_id: str, key: str) -> Any:
         """The data of a flow run's artifact."""
         found = self.post(
