@@ -55,8 +55,9 @@ def start(name: str, arguments: dict[str, Any]) -> None:
     if known:
         _run(name, arguments, project, known)
     else:
-        with server.running_server(project) as api_url:
-            _run(name, arguments, project, api_url)
+        with server.prefect_server(project) as started:
+            started.wait_until_ready()
+            _run(name, arguments, project, started.url)
 
 
 def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> None:
@@ -64,7 +65,7 @@ def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> N
     os.environ.update(server.environment(project, api_url))
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.pipeline import StageFailedError, pipeline
+    from flows.pipeline import pipeline
     from flows.promote import promote, rollback
 
     flows: dict[str, Callable[..., Any]] = {
@@ -75,8 +76,6 @@ def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> N
     try:
         with temporary_settings({PREFECT_API_URL: api_url}):
             flows[name](**arguments)
-    except StageFailedError as error:
-        raise BrewlineError(str(error)) from None
     finally:
         # The server may be stopped right after this, and the last lines are still on their way.
         for handler in logging.getLogger("prefect.flow_runs").handlers:

@@ -16,7 +16,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
-from brewline.errors import FAILURE_FILE
+from brewline.errors import FAILURE_FILE, BrewlineError, FailureKind
 from brewline.files import read_json, remove
 from brewline.params import load_params
 from brewline.tracking import PIPELINE_VARIABLE, tracking_uri
@@ -45,12 +45,11 @@ _RESTORED = "is cached - skipping run"
 _KEPT_LINES = 40
 
 
-class StageFailedError(Exception):
-    """A stage failed; `kind` says whether another try can help."""
+class StageFailedError(BrewlineError):
+    """A stage failed."""
 
-    def __init__(self, stage: str, kind: str, message: str) -> None:
-        super().__init__(f"{stage} failed ({kind}): {message}")
-        self.kind = kind
+    def __init__(self, stage: str, kind: FailureKind, message: str) -> None:
+        super().__init__(f"{stage} failed ({kind}): {message}", kind)
 
 
 @dataclass

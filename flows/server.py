@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import requests
@@ -71,37 +72,65 @@ def known_api_url(project: Path) -> str | None:
     return url if url and answers(f"{url}/health") else None
 
 
+@dataclass(frozen=True)
+class Service:
+    """What was started, or found: where it is, and what answers once it is ready."""
+
+    name: str
+    url: str
+    ready_url: str
+    log: Path
+    child: "subprocess.Popen[bytes] | None" = None
+
+    def wait_until_ready(self) -> None:
+        """Returns once it answers; one that was found is not asked.
+
+        Raises:
+            BrewlineError: it does not come up; the message quotes its log.
+        """
+        if self.child is None:
+            return
+        end = time.monotonic() + _START_S
+        while not answers(self.ready_url):
+            if self.child.poll() is not None or time.monotonic() > end:
+                last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
+                raise BrewlineError(
+                    f"the {self.name} did not come up ({self.log}): {last}", "crash"
+                )
+            time.sleep(0.2)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it stopped by itself."""
+        return self.child is not None and self.child.poll() is not None
+
+
 @contextmanager
-def running_server(project: Path, port: int = 0) -> Iterator[str]:
-    """Starts a Prefect server on loopback and stops it in the end; yields its API's address.
+def prefect_server(project: Path, port: int = 0) -> Iterator[Service]:
+    """Starts a Prefect server on loopback and stops it in the end; its URL is that of its API.
 
     Its database lies in `.prefect/` of the project, so runs are there the next time.
-
-    Raises:
-        BrewlineError: it does not come up; the message quotes its log.
     """
     port = free_port(port)
     url = f"http://127.0.0.1:{port}/api"
     # The UI learns the address from the environment; told on the command line, it would not.
     own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
     command = [sys.executable, "-m", "prefect", "server", "start"]
-    log = project / "work/prefect-server.log"
-    with service(command, environment(project, url) | own, f"{url}/health", log):
-        yield url
+    service = Service("Prefect server", url, f"{url}/health", project / "work/prefect-server.log")
+    with started(service, command, environment(project, url) | own) as running:
+        yield running
 
 
 @contextmanager
-def running_mlflow(project: Path, port: int) -> Iterator[str]:
-    """Yields the address of the configured MLflow server, or of one that it starts and stops.
+def mlflow_server(project: Path, port: int) -> Iterator[Service]:
+    """Finds the configured MLflow server, or starts one on loopback and stops it in the end.
 
-    Its own lies over the project's store, on loopback.
-
-    Raises:
-        BrewlineError: it does not come up; the message quotes its log.
+    Its own lies over the project's store.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI", "")
+    log = project / "work/mlflow-server.log"
     if configured.startswith("http"):
-        yield configured
+        yield Service("MLflow server", configured, configured, log)
         return
     # Makes the schema and the experiment, so that nothing races to do it.
     open_store(load_params().tracking)
@@ -112,28 +141,24 @@ def running_mlflow(project: Path, port: int) -> Iterator[str]:
     command += ["--artifacts-destination", (project / "mlartifacts").absolute().as_uri()]
     # Its job runners, which nothing here uses, would take most of a gigabyte.
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = project / "work/mlflow-server.log"
-    with service(command, environment(project) | own, f"{url}/health", log):
-        yield url
+    service = Service("MLflow server", url, f"{url}/health", log)
+    with started(service, command, environment(project) | own) as running:
+        yield running
 
 
 @contextmanager
-def service(
-    command: list[str], environment: Mapping[str, str], health_url: str, log: Path
-) -> Iterator["subprocess.Popen[bytes]"]:
+def started(
+    service: Service, command: list[str], environment: Mapping[str, str]
+) -> Iterator[Service]:
     """Runs a server until the block ends; it also ends when this process is killed.
 
     Args:
+        service: What is to be there; its log gets what the server writes.
         command: Program and arguments.
         environment: The whole environment of it.
-        health_url: Answers once it is ready.
-        log: Gets what it writes.
-
-    Raises:
-        BrewlineError: it does not come up; the message quotes its log.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
+    service.log.parent.mkdir(parents=True, exist_ok=True)
+    with service.log.open("w") as file:
         child = subprocess.Popen(
             [sys.executable, "-m", "brewline.processes", str(os.getpid()), *command],
             env=dict(environment),
@@ -143,15 +168,7 @@ def service(
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + _START_S
-        while not answers(health_url):
-            if child.poll() is not None or time.monotonic() > end:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise BrewlineError(
-                    f"`{' '.join(command[1:4])}` did not come up ({log}): {''.join(last)}", "crash"
-                )
-            time.sleep(0.2)
-        yield child
+        yield replace(service, child=child)
     finally:
         stop_group(child)
 

@@ -7,7 +7,6 @@ All of it listens on loopback alone. A port that is taken is replaced by a free 
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,14 @@ from pathlib import Path
 
 from brewline.errors import BrewlineError
 from brewline.files import remove, write_json
-from flows.server import SERVER_FILE, environment, running_mlflow, running_server, service
+from flows.server import (
+    SERVER_FILE,
+    Service,
+    environment,
+    mlflow_server,
+    prefect_server,
+    started,
+)
 
 
 def main() -> None:
@@ -36,23 +42,33 @@ def main() -> None:
 def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
     project = Path.cwd()
     with contextlib.ExitStack() as stack:
-        mlflow_url = stack.enter_context(running_mlflow(project, mlflow_port))
-        os.environ["MLFLOW_TRACKING_URI"] = mlflow_url
-        api_url = stack.enter_context(running_server(project, prefect_port))
-        write_json(project / SERVER_FILE, {"api_url": api_url, "mlflow_url": mlflow_url})
+        # Both come up at the same time.
+        mlflow = stack.enter_context(mlflow_server(project, mlflow_port))
+        prefect = stack.enter_context(prefect_server(project, prefect_port))
+        mlflow.wait_until_ready()
+        prefect.wait_until_ready()
+        write_json(project / SERVER_FILE, {"api_url": prefect.url, "mlflow_url": mlflow.url})
         stack.callback(remove, project / SERVER_FILE)
-        command = [sys.executable, "-m", "flows.deployments"]
         log = project / "work/deployments.log"
-        # The last one that it registers.
-        ready = f"{api_url}/deployments/name/rollback/on-demand"
-        children = environment(project, api_url)
-        served = stack.enter_context(service(command, children, ready, log))
-        print(f"Prefect: {api_url.removesuffix('/api')}   start and watch flows")
-        print(f"MLflow:  {mlflow_url}   compare runs, see models")
+        # The last one that they register.
+        ready_url = f"{prefect.url}/deployments/name/rollback/on-demand"
+        deployments = stack.enter_context(
+            started(
+                Service("process that starts flows", prefect.url, ready_url, log),
+                [sys.executable, "-m", "flows.deployments"],
+                environment(project, prefect.url) | {"MLFLOW_TRACKING_URI": mlflow.url},
+            )
+        )
+        deployments.wait_until_ready()
+        print(f"Prefect: {prefect.url.removesuffix('/api')}   start and watch flows")
+        print(f"MLflow:  {mlflow.url}   compare runs, see models")
         print("Ctrl-C stops all of it.", flush=True)
         while not stop.wait(1.0):
-            if served.poll() is not None:
-                raise BrewlineError(f"the deployments ended by themselves; see {log}", "crash")
+            for service in (mlflow, prefect, deployments):
+                if service.has_ended:
+                    raise BrewlineError(
+                        f"the {service.name} ended by itself; see {service.log}", "crash"
+                    )
         print("stopping", flush=True)
 
 

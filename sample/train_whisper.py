@@ -273,6 +273,11 @@ def make_model(used: list[int]) -> Whisper:
     return model
 
 
+def split_heads(attention: MultiHeadAttention, *parts: torch.Tensor) -> list[torch.Tensor]:
+    """[B, T, D] each -> [B, heads, T, D / heads] in fp32."""
+    return [x.view(*x.shape[:2], attention.n_head, -1).transpose(1, 2).float() for x in parts]
+
+
 def attend_in_fp32(
     self: MultiHeadAttention,
     q: torch.Tensor,
@@ -281,7 +286,7 @@ def attend_in_fp32(
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, None]:
     """Whisper's attention; the processor's bf16 kernel for its gradient is several times slower."""
-    heads = [x.view(*x.shape[:2], self.n_head, -1).transpose(1, 2).float() for x in (q, k, v)]
+    heads = split_heads(self, q, k, v)
     with torch.autocast("cpu", enabled=False):
         mixed = F.scaled_dot_product_attention(*heads, is_causal=mask is not None)
     return mixed.transpose(1, 2).flatten(2), None
@@ -560,7 +565,7 @@ def attend_and_keep(
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, None]:
     """Whisper's attention over the recording, with the weights [B, heads, L, T] kept."""
-    heads = [x.view(*x.shape[:2], self.n_head, -1).transpose(1, 2).float() for x in (q, k, v)]
+    heads = split_heads(self, q, k, v)
     with torch.autocast("cpu", enabled=False):
         scores = heads[0] @ heads[1].transpose(-1, -2) / math.sqrt(heads[0].shape[-1])
         self.kept_weights = scores.softmax(-1)

@@ -86,18 +86,23 @@ def main() -> int:
     disturbed = clone(folder / "disturbed")
     # What is left after a kill is shorter each time, so later kills come sooner.
     longest_s = 1.5 * undisturbed_s / arguments.kills
+    run = start(disturbed)
     for number in range(arguments.kills):
-        run = start(disturbed)
         wait_s = moments.uniform(2, longest_s)
         try:
             print(f"kill {number + 1}: it had finished with code {run.wait(wait_s)}", flush=True)
+            run = start(disturbed)
             continue
         except subprocess.TimeoutExpired:
-            pass
-        (kill_dvc if number % 2 else kill_all)(run)
-        run.wait()
-        print(f"kill {number + 1}: after {wait_s:.0f} s", flush=True)
-    if start(disturbed).wait() != 0:
+            print(f"kill {number + 1}: after {wait_s:.0f} s", flush=True)
+        if number % 2:
+            # The run tries the stage again.
+            kill_dvc(run)
+        else:
+            kill_all(run)
+            run.wait()
+            run = start(disturbed)
+    if run.wait() != 0:
         print("the disturbed run failed")
         return 1
 

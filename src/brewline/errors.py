@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 
 from brewline.processes import die_with_parent
 
-FailureKind = Literal["network", "data", "memory", "settings", "crash"]
+FailureKind = Literal["network", "busy", "time", "data", "memory", "settings", "crash"]
 
 FAILURE_FILE = Path("work/failure.json")
 

@@ -211,5 +211,6 @@ def services(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     addresses = re.findall(r"http://127\.0\.0\.1:\d+", "".join(printed))
     assert len(addresses) == 2, "".join(printed)
     yield Services(project, process, *addresses)
-    process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)

@@ -8,6 +8,7 @@ from driving import Services
 tour = pytest.importorskip("tour", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("services"),
     pytest.mark.skipif(not tour.CHROMIUM.exists(), reason="Chromium is not installed"),
 ]
 

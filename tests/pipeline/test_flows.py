@@ -1,10 +1,7 @@
 """The flows over HTTP, as the Prefect UI drives them, with real servers on the tiny project."""
 
 import json
-import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,16 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import copy_project, git
+from conftest import git, run_stage
 from driving import ONE_MODEL, Services, wait_for, working_on
 
 from brewline.files import sha256_tree
 from flows.workspace import workspace_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
+
+
+METRIC = "dev/mean_recall_at_1"
 
 
 def test_a_run_with_nothing_to_do_is_green_and_quick(services: Services) -> None:
@@ -36,25 +36,23 @@ def test_a_run_with_nothing_to_do_is_green_and_quick(services: Services) -> None
 
 
 def test_overrides_leave_the_tree_alone(services: Services) -> None:
-    project = services.project
+    project, overrides = services.project, {"validate.max_quarantine_rate": 0.5}
     before = git(project, "status", "--porcelain"), (project / "params.yaml").read_bytes()
-    shards = sha256_tree(project / "data/shards")
-    run = services.start(
-        "pipeline/on-demand", overrides={"shard.utterances_per_shard": 2}, corpora=["mini-ravdess"]
-    )
+    reports = sha256_tree(project / "reports")
+    run = services.start("pipeline/on-demand", overrides=overrides, corpora=["mini-ravdess"])
     assert services.finish(run) == "COMPLETED", services.logs(run)
-    assert services.tasks(run) == {"shard@mini-ravdess"}
+    assert services.tasks(run) == {"validate@mini-ravdess"}
     assert (git(project, "status", "--porcelain"), (project / "params.yaml").read_bytes()) == before
-    assert sha256_tree(project / "data/shards") == shards
-    workspace = workspace_of(project, {"shard.utterances_per_shard": 2})
-    made, ours = (len(list(f.rglob("data/shards/mini-ravdess/*.tar"))) for f in (workspace, project))
-    assert made > ours
+    assert sha256_tree(project / "reports") == reports
+    used = yaml.safe_load((workspace_of(project, overrides) / "params.yaml").read_text())
+    assert used["validate"]["max_quarantine_rate"] == 0.5
 
 
 def test_bad_parameters_end_with_one_sentence(services: Services) -> None:
     run = services.start("pipeline/on-demand", overrides={"train.alhpa": 0.3})
     assert services.finish(run) == "FAILED"
     services.wait_for_log(run, "did you mean 'alpha'?")
+    assert "Traceback" not in services.logs(run)
     assert services.tasks(run) == set()
 
 
@@ -87,7 +85,7 @@ def test_cancelling_stops_the_stage_and_closes_its_run(services: Services) -> No
 
 
 def test_a_killed_flow_leaves_nothing_and_goes_on_when_run_again(services: Services) -> None:
-    overrides = {"train.steps": 600, "train.seeds": [0]}
+    overrides = {"train.steps": 200, "train.seeds": [0]}
     run, folder = start_long_training(services, **overrides)
     engines = [
         process
@@ -102,19 +100,53 @@ def test_a_killed_flow_leaves_nothing_and_goes_on_when_run_again(services: Servi
     assert services.finish(again, 240) == "COMPLETED", services.logs(again)
     history = next(folder.glob("models/mini-flickr8k/full/seed-0/history.jsonl"))
     steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
-    assert max(steps) == 600
+    assert max(steps) == 200
     assert services.finish(run) == "CRASHED"
     newest = services.models()[0]["data"]
     params = {param["key"]: param["value"] for param in newest["params"]}
-    assert params["train.steps"] == "600"
+    assert params["train.steps"] == "200"
     tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
     assert tags["prefect_flow_run_id"] == run
+
+
+def test_a_sweep_runs_every_combination_and_sorts_them(services: Services) -> None:
+    before = workspaces(services.project)
+    run = services.start(
+        "sweep/on-demand", grid={"evaluate.bootstrap_samples": [40, 60]}, parallel=2, **ONE_MODEL
+    )
+    assert services.finish(run, 240) == "COMPLETED", services.logs(run)
+    table = services.artifact(run, "sweep")
+    assert [json.loads(row["overrides"]) for row in table] == [
+        {"evaluate.bootstrap_samples": 40},
+        {"evaluate.bootstrap_samples": 60},
+    ]
+    recalls = [row[METRIC] for row in table]
+    assert recalls == sorted(recalls, reverse=True)
+    assert len(workspaces(services.project) - before) == 2
+
+
+def test_a_changed_corpus_is_noticed(services: Services) -> None:
+    def look() -> None:
+        run = services.start("watch/every-five-minutes")
+        assert services.finish(run) == "COMPLETED", services.logs(run)
+
+    def downloaded() -> bool:
+        found = services.post("task_runs/filter", task_runs={"name": {"any_": [name]}})
+        return any(task["state"]["type"] == "COMPLETED" for task in found)
+
+    name = "download@mini-ravdess"
+    look()
+    assert not downloaded()
+    (services.project / "published/mini-ravdess/Audio_Speech_Actors_01-24.zip").touch()
+    # The schedule may look in the same moment: whoever comes first runs the pipeline.
+    look()
+    wait_for(downloaded, 60)
 
 
 def use_policy(project: Path, margin: float) -> None:
     """A policy whose margin decides alone."""
     policy = {
-        "metric": "dev/mean_recall_at_1",
+        "metric": METRIC,
         "margin": margin,
         "must_not_drop": {},
         "max_wer": None,
@@ -124,7 +156,9 @@ def use_policy(project: Path, margin: float) -> None:
     (project / "mlflow/promotion.yaml").write_text(yaml.safe_dump(policy))
 
 
-def test_promotion_rejection_approval_and_rollback(services: Services) -> None:
+def test_promotion_rejection_approval_and_rollback(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "brewline-mini-flickr8k"
 
     def mlflow(method: str, path: str, **body: Any) -> Any:
@@ -147,7 +181,7 @@ def test_promotion_rejection_approval_and_rollback(services: Services) -> None:
         """The tiny world's models are random: says that one of them was good on dev."""
         first = version("1")["tags"]
         measured = json.loads(first["measured"])
-        measured["dev"]["dev/mean_recall_at_1"] = recall
+        measured["dev"][METRIC] = recall
         for key, value in (
             ("dev_manifest_digest", first["dev_manifest_digest"]),
             ("measured", json.dumps(measured)),
@@ -170,32 +204,33 @@ def test_promotion_rejection_approval_and_rollback(services: Services) -> None:
         assert services.finish(asked) == "COMPLETED", services.logs(asked)
         assert champion() == expected
 
-    # The registry's own tests roll back over several versions; here there is only one.
-    back = services.start("rollback/on-demand", corpus="mini-flickr8k")
-    assert services.finish(back) == "FAILED"
+    # Another seed is better on dev now: its model is version 2.
+    models = services.project / "reports/evaluation/mini-flickr8k/models.json"
+    found = json.loads(models.read_text())
+    worst = min(("full/seed-0", "full/seed-1"), key=lambda model: found[model][METRIC])
+    found[worst][METRIC] = 0.95
+    models.write_text(json.dumps(found))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", services.mlflow)
+    run_stage(services.project, "register")
+    promoted = services.start("promote/on-demand", corpus="mini-flickr8k")
+    assert services.finish(promoted) == "COMPLETED", services.logs(promoted)
+    assert champion() == "2"
+
+    for expected in ("COMPLETED", "FAILED"):
+        back = services.start("rollback/on-demand", corpus="mini-flickr8k")
+        assert services.finish(back) == expected, services.logs(back)
+        assert champion() == "1"
     services.wait_for_log(back, "had no champion before it")
-    assert champion() == "1"
 
 
-def test_stopping_the_services_leaves_no_process_and_no_port(
-    dvc_project: Path, tmp_path: Path
-) -> None:
-    project = copy_project(dvc_project, tmp_path / "project")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.ui", "--prefect-port", "0", "--mlflow-port", "0"],
-        cwd=project,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    printed = "".join(line for _, line in zip(range(3), process.stdout, strict=False))
-    family = psutil.Process(process.pid).children(recursive=True)
+def test_stopping_the_services_leaves_no_process_and_no_port(services: Services) -> None:
+    """Comes last: it stops what the tests of this file use."""
+    family = psutil.Process(services.process.pid).children(recursive=True)
     assert len(family) >= 3
-    memory_gb = sum(member.memory_info().rss for member in family) / 1e9
-    assert memory_gb < 1.5
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert sum(member.memory_info().rss for member in family) < 1.5e9
+    services.process.send_signal(signal.SIGINT)
+    assert services.process.wait(30) == 0
     assert not [member for member in family if member.is_running()]
-    for address in re.findall(r"http://127\.0\.0\.1:\d+", printed):
+    for address in (services.prefect, services.mlflow):
         with pytest.raises(requests.ConnectionError):
             requests.get(address, timeout=2)

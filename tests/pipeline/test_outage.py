@@ -14,9 +14,9 @@ from driving import wait_for
 
 from brewline.params import load_params
 from brewline.tracking import record
-from flows.server import free_port, running_mlflow
+from flows.server import free_port, mlflow_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("line")]
 
 
 def test_no_metric_is_lost_when_the_server_goes_away(
@@ -30,22 +30,26 @@ def test_no_metric_is_lost_when_the_server_goes_away(
     port = free_port()
     model = project / "models/mini-flickr8k/full/seed-0"
     with inside(project):
-        with running_mlflow(project, port) as url:
+        with mlflow_server(project, port) as server:
+            server.wait_until_ready()
             command = [sys.executable, "-m", "brewline.stages.train", "mini-flickr8k", "full"]
             training = subprocess.Popen(
-                command, env=os.environ | {"MLFLOW_TRACKING_URI": url}, stderr=subprocess.PIPE
+                command,
+                env=os.environ | {"MLFLOW_TRACKING_URI": server.url},
+                stderr=subprocess.PIPE,
             )
             wait_for(lambda: list(project.glob("work/train/*/seed-0/checkpoint.pt")), 90)
         _, stderr = training.communicate(timeout=120)
         assert training.returncode == 0, stderr
         assert stderr.decode().count("cannot be reached") == 1
-        with running_mlflow(project, port) as url:
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        with mlflow_server(project, port) as server:
+            server.wait_until_ready()
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
             run_id = record(model, load_params().tracking)
             rows = [json.loads(row) for row in (model / "history.jsonl").read_text().splitlines()]
             expected = {row["step"]: row["loss"] for row in rows if "loss" in row}
             history = requests.get(
-                f"{url}/api/2.0/mlflow/metrics/get-history",
+                f"{server.url}/api/2.0/mlflow/metrics/get-history",
                 params={"run_id": run_id, "metric_key": "loss", "max_results": "5000"},
                 timeout=30,
             ).json()["metrics"]

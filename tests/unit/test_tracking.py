@@ -338,6 +338,35 @@ def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
     assert len(runs("pipeline")) == 1
 
 
+def test_seeds_that_start_together_log_the_same_data(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    together, create_run = fork.Barrier(4), tracking.runs.create_run
+
+    def create_and_wait(*arguments: Any) -> Any:
+        run = create_run(*arguments)
+        together.wait(timeout=30)
+        return run
+
+    monkeypatch.setattr(tracking.runs, "create_run", create_and_wait)
+
+    def train(seed: int) -> None:
+        facts = json.loads((project / MODEL / "model.json").read_text()) | {"seed": seed}
+        with tracking.live(facts, TRACKING, Path(f"work/seed-{seed}.json")):
+            pass
+
+    started = [fork.Process(target=train, args=(seed,)) for seed in range(4)]
+    for child in started:
+        child.start()
+    for child in started:
+        child.join(timeout=60)
+    assert [child.exitcode for child in started] == [0] * 4
+    found = runs()
+    assert len(found) == 4
+    assert {len(run.inputs.dataset_inputs) for run in found} == {1}
+
+
 def test_pipeline_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "a'b c")
     assert tracking.pipeline_key() == "a-b-c"

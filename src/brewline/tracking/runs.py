@@ -122,6 +122,7 @@ def _params(facts: Mapping[str, Any]) -> dict[str, str]:
 def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> None:
     """Adds the parameters, tags and data sets that the run lacks; touches no other."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+    from mlflow.exceptions import MlflowException
 
     params = [
         Param(name, value) for name, value in _params(facts).items() if name not in run.data.params
@@ -147,7 +148,12 @@ def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> Non
         for name, digest in (facts.get("data") or {}).items()
     ]
     if datasets:
-        store.client.log_inputs(run.info.run_id, datasets)
+        try:
+            store.client.log_inputs(run.info.run_id, datasets)
+        except MlflowException:
+            # Of several runs that bring a new data set at once MLflow serves one; the others find
+            # it there the second time.
+            store.client.log_inputs(run.info.run_id, datasets)
 
 
 def create_run(store: Store, facts: Mapping[str, Any], extra_tags: Mapping[str, str]) -> "Run":
