@@ -173,6 +173,8 @@ def _environment(run_key: str) -> dict[str, str]:
     return os.environ | {
         "PATH": path,
         PIPELINE_VARIABLE: run_key,
+        # A sweep's runs would otherwise hand on the sweep's.
+        "PREFECT__FLOW_RUN_ID": str(flow_run.get_id()),
         "MLFLOW_TRACKING_URI": tracking_uri(),
         "DVC_NO_ANALYTICS": "1",
     }
