@@ -6,8 +6,6 @@ import pytest
 import yaml
 from conftest import copy_project, dvc
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 @pytest.fixture(scope="module")
 def project(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

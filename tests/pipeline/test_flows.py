@@ -16,10 +16,12 @@ from driving import ONE_MODEL, Services, wait_for, working_on
 from brewline.files import sha256_tree
 from flows.workspace import workspace_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
+pytestmark = pytest.mark.slow
 
 
 METRIC = "dev/mean_recall_at_1"
+# What `tour` looks with; needs the optional packages `browser` too.
+CHROMIUM = Path("/usr/bin/chromium")
 
 
 def test_a_run_with_nothing_to_do_is_green_and_quick(services: Services) -> None:
@@ -107,6 +109,14 @@ def test_a_killed_flow_leaves_nothing_and_goes_on_when_run_again(services: Servi
     assert params["train.steps"] == "200"
     tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
     assert tags["prefect_flow_run_id"] == run
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
+def test_a_person_starts_a_run_and_compares_models(services: Services, tmp_path: Path) -> None:
+    tour = pytest.importorskip("tour", reason="playwright is not installed")
+    assert tour.walk(services.prefect, services.mlflow, tmp_path) == "COMPLETED"
+    for name in ("form", "run", "compare", "registry"):
+        assert (tmp_path / f"operate-{name}.png").stat().st_size > 10_000
 
 
 def test_a_sweep_runs_every_combination_and_sorts_them(services: Services) -> None:

@@ -16,8 +16,6 @@ from brewline.files import sha256_tree
 from brewline.manifest import read_table
 from brewline.shards import read_split
 
-pytestmark = pytest.mark.xdist_group("line")
-
 CORPORA = ("mini-flickr8k", "mini-lncoco", "mini-ravdess")
 
 

@@ -16,7 +16,7 @@ from brewline.params import load_params
 from brewline.tracking import record
 from flows.server import free_port, mlflow_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("line")]
+pytestmark = pytest.mark.slow
 
 
 def test_no_metric_is_lost_when_the_server_goes_away(
