@@ -25,7 +25,7 @@ from brewline.files import total_size
 
 LINKS = "links.json"
 # Suffixes under which a recording may be stored instead of its published one.
-_AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 def check_member_name(archive: Path, name: str) -> str:
@@ -94,7 +94,7 @@ class MediaStore:
     def find(self, name: str) -> str | None:
         """The stored name of a published file: itself, or the same with another audio suffix."""
         stem = name.rpartition(".")[0]
-        candidates = (name, *(stem + suffix for suffix in _AUDIO_SUFFIXES))
+        candidates = (name, *(stem + suffix for suffix in AUDIO_SUFFIXES))
         return next((each for each in candidates if each in self._members), None)
 
     def read(self, name: str) -> bytes:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from brewline.corpora import READERS as LOADED
 from brewline.errors import BrewlineError
-from brewline.params import load_params, parse_params
+from brewline.params import READERS, load_params, parse_params
 
 PROJECT = Path(__file__).parents[2]
 
@@ -56,8 +57,21 @@ def test_an_unknown_corpus_lists_the_known_ones(values: dict[str, Any]) -> None:
 
 def test_an_unknown_reader_lists_the_known_ones(values: dict[str, Any]) -> None:
     values["sources"]["mini-ravdess"]["reader"] = "ravdes"
-    with pytest.raises(BrewlineError, match="'flickr8k', 'localized_narratives' or 'ravdess'"):
+    with pytest.raises(
+        BrewlineError, match=r"'ravdes'; did you mean 'ravdess'\? known: flickr8k, "
+    ):
         parse_params(values)
+
+
+def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any]) -> None:
+    values["sources"]["mini-ravdess"]["subset"] = "coco"
+    message = "mini-ravdess.subset: reader 'ravdess' does not take it; it takes dev_fraction, dev_s"
+    with pytest.raises(BrewlineError, match=message):
+        parse_params(values)
+
+
+def test_every_reader_can_be_loaded() -> None:
+    assert list(LOADED) == list(READERS)
 
 
 def test_a_model_in_the_wrong_list_is_told_the_right_one(values: dict[str, Any]) -> None:
