@@ -51,7 +51,7 @@ _ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 class Container(Protocol):
-    """Files under one roof."""
+    """Files under one roof. It can be pickled: a listing travels to worker processes."""
 
     def members(self) -> Iterator[tuple[str, Place]]:
         """Lists the files with their names as stored, in the order of the container.
@@ -204,6 +204,9 @@ class GzippedTar:
         key = f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
         self._folder = work_dir("archives", hashlib.sha256(key.encode()).hexdigest()[:16])
         self._file: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
 
     def members(self) -> Iterator[tuple[str, Place]]:
         import pyarrow.parquet
@@ -385,8 +388,12 @@ class ParquetTable:
             and pyarrow.types.is_struct(field.type)
             and field.type.get_field_index("bytes") >= 0
         ]
+        # The row group that was read last, and where it lies.
         self._group: tuple[int, int] | None = None
         self._contents: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_group": None, "_contents": None}
 
     def members(self) -> Iterator[tuple[str, Place]]:
         import pyarrow.parquet

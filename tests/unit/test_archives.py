@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import tarfile
 import zipfile
 from pathlib import Path
@@ -143,6 +144,19 @@ def test_reads_sources_where_they_lie(tmp_path: Path) -> None:
     (root / "links.json").write_text(json.dumps(links))
     with pytest.raises(BrewlineError, match=r"t\.tar, which is 'audio\.tar' of .*, is gone"):
         MediaStore(root)
+
+
+def test_a_store_travels_to_another_process(workplace: Path) -> None:
+    raw = workplace / "raw"
+    write_targz(raw / "a.tar.gz", {"in-gzip": b"1"})
+    write_tar(raw / "b.tar", {"in-tar": b"2"})
+    with zipfile.ZipFile(raw / "c.zip", "w") as archive:
+        archive.writestr("in-zip", b"3")
+    media_table(raw / "audio/0.parquet", "audio", {"in-parquet": b"4"})
+    store = MediaStore(raw)
+    contents = [store.read(name) for name in store.names()]
+    arrived = pickle.loads(pickle.dumps(store))
+    assert [arrived.read(name) for name in arrived.names()] == contents == [b"4", b"1", b"2", b"3"]
 
 
 def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
