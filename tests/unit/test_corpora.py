@@ -444,7 +444,9 @@ def test_spokencoco_joined_with_karpathys_split(tmp_path: Path) -> None:
 
 def test_spokencoco_in_the_split_that_the_papers_share(tmp_path: Path) -> None:
     write_spokencoco(tmp_path)
-    with pytest.raises(BrewlineError, match=r"neither SpokenCOCO_ksplit_train\.json.*, nor datas"):
+    with pytest.raises(
+        BrewlineError, match=r"neither SpokenCOCO_ksplit_train\.json.*, nor dataset_coco"
+    ):
         read("spokencoco", tmp_path, split="karpathy")
     for part, image in (("train", 3), ("val", 1), ("test", 4)):
         entry = {**spoken(image, COCO_IMAGES[image], image + 1), "reassign_id": 17}

@@ -1,5 +1,6 @@
 """`params.yaml` is read strictly, and its mistakes are explained."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any
     message = "mini-ravdess.subset: reader 'ravdess' does not take it; it takes dev_fraction, dev_s"
     with pytest.raises(BrewlineError, match=message):
         parse_params(values)
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Values with some keys changed; lists of models and corpora as a whole."""
+    whole = ("retrieval_corpora", "models")
+    return values | {
+        key: values[key] | change if isinstance(change, dict) and key not in whole else change
+        for key, change in changes.items()
+    }
+
+
+def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
+    guide = (PROJECT / "docs/guide.md").read_text()
+    flickr, own = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", guide, re.S))
+    params = parse_params(merge(values, flickr))
+    assert params.models.all().keys() == {"flickr8k-zero-shot", "flickr8k-full"}
+    nothing = {group: {} for group in values["models"]}
+    own |= {"retrieval_corpora": {}, "models": nothing}
+    assert parse_params(merge(values, own)).sources["mine"].index == "index.csv"
 
 
 def test_every_reader_can_be_loaded() -> None:
