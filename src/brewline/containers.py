@@ -140,7 +140,7 @@ class _HeadersOnly:
         self.tell, self.seek = file.tell, file.seek
 
     def read(self, size: int) -> bytes:
-        if size > MAX_TAR_HEADER_BYTES:
+        if not 0 <= size <= MAX_TAR_HEADER_BYTES:
             raise refused(self._path, f"one of its headers claims to take {size} bytes")
         return self._file.read(size)
 
@@ -157,6 +157,8 @@ def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str,
                 number += 1
                 if number > MAX_MEMBERS:
                     raise refused(path, f"it has more than {MAX_MEMBERS} members")
+                if member.size < 0:
+                    raise refused(path, f"its member {member.name!r} has a negative size")
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
@@ -278,7 +280,7 @@ class Zip:
         packed_bytes = self._path.stat().st_size
         total = 0
         for entry in self._directory():
-            if entry.is_dir():
+            if entry.is_dir() or stat.S_ISDIR(entry.external_attr >> 16):
                 continue
             self._check(entry)
             total += entry.file_size

@@ -250,6 +250,35 @@ def test_refuses_a_tar_header_of_gigabytes(workplace: Path) -> None:
         MediaStore(workplace / "raw")
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_refuses_negative_sizes(workplace: Path, kind: bytes) -> None:
+    """A size of -1 means all there is to Python's `read`, and a step back to its tarfile."""
+    member = tarfile.TarInfo("x")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 11 + b"\x00"  # -256 in base 256
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+    (workplace / "raw/bad.tar.gz").write_bytes(gzip.compress(bytes(header) + bytes(1 << 20)))
+    with pytest.raises(BrewlineError, match=r"bad\.tar\.gz is"):
+        MediaStore(workplace / "raw")
+
+
+def test_damaged_tables_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"<html>")
+    with pytest.raises(BrewlineError, match=r"a\.parquet is not a whole Parquet file"):
+        MediaStore(tmp_path)
+
+
+def test_refuses_a_table_that_is_read_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "MAX_ROW_GROUP_BYTES", 1 << 10)
+    media_table(tmp_path / "a.parquet", "audio", {"x": os.urandom(1 << 11)})
+    with pytest.raises(BrewlineError, match=r"one of its row groups takes \d+ bytes"):
+        MediaStore(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_refuses_too_many_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
