@@ -42,7 +42,7 @@ def check_member_name(archive: Path, name: str) -> str:
 
 def _is_shadow(name: str) -> bool:
     """Hidden files, and the tree of resource forks that macOS adds; no corpus means them."""
-    return name.startswith(("__MACOSX/", ".")) or "/." in name or "/__MACOSX/" in name
+    return any(sign in f"/{name}" for sign in ("/.", "/__MACOSX/"))
 
 
 class MediaStore:

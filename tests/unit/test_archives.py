@@ -26,7 +26,8 @@ def test_reads_loose_tar_and_zip_under_one_tree(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", {"audio/b.ogg": b"in a tar", "audio/c.ogg": b""})
     with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images/d.jpg", b"in a zip" * 100)
-        archive.writestr("__MACOSX/images/._d.jpg", b"shadow")
+        for name in ("__MACOSX/images/d.jpg", "images/._d.jpg", ".DS_Store", "a/__MACOSX/d.jpg"):
+            archive.writestr(name, b"shadow")
     store = MediaStore(tmp_path)
     assert store.names() == ["audio/b.ogg", "audio/c.ogg", "images/d.jpg", "notes/a.txt"]
     assert store.read("audio/b.ogg") == b"in a tar"
@@ -201,6 +202,14 @@ def test_refuses_links_and_devices_in_a_zip(tmp_path: Path, mode: int) -> None:
         MediaStore(tmp_path)
 
 
+def test_a_folder_in_a_zip_may_lack_its_slash(tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo("folder")
+    entry.external_attr = 0o040755 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(entry, "")
+    assert MediaStore(tmp_path).names() == []
+
+
 def test_refuses_a_zip_that_swells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -250,17 +259,24 @@ def test_refuses_a_tar_header_of_gigabytes(workplace: Path) -> None:
         MediaStore(workplace / "raw")
 
 
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_refuses_negative_sizes(workplace: Path, kind: bytes) -> None:
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (tarfile.REGTYPE, "has a negative size"),
+        (tarfile.DIRTYPE, "has a negative size"),
+        (tarfile.GNUTYPE_LONGNAME, "claims to take -512 bytes"),
+    ],
+)
+def test_refuses_negative_sizes(workplace: Path, kind: bytes, message: str) -> None:
     """A size of -1 means all there is to Python's `read`, and a step back to its tarfile."""
     member = tarfile.TarInfo("x")
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    header[124:136] = b"\xff" * 11 + b"\x00"  # -256 in base 256
+    header[124:136] = b"\xff" * 10 + b"\xfe\x00"  # -512 in base 256
     header[156:157] = kind
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
     (workplace / "raw/bad.tar.gz").write_bytes(gzip.compress(bytes(header) + bytes(1 << 20)))
-    with pytest.raises(BrewlineError, match=r"bad\.tar\.gz is"):
+    with pytest.raises(BrewlineError, match=rf"bad\.tar\.gz is refused: .*{message}"):
         MediaStore(workplace / "raw")
 
 

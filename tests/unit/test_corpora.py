@@ -94,7 +94,7 @@ def test_flickr8k_as_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_zip(
         folder / "Flickr8k_Dataset.zip",
         {
-            "Images/readme.txt": b"",
+            "Images/preview.jpg": b"stray",
             **{f"Images/Flicker8k_Dataset/{image}.jpg": b"jpg" for image in FLICKR_IMAGES},
             "__MACOSX/Images/Flicker8k_Dataset/._10_a.jpg": b"shadow",
         },
