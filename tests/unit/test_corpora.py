@@ -469,6 +469,7 @@ def test_spokencoco_counts_what_is_missing_and_double(tmp_path: Path) -> None:
     ("train", "message"),
     [
         ("{", r"SpokenCOCO_train\.json: expected JSON with a list `data`"),
+        ('{"data": null}', r"SpokenCOCO_train\.json: expected JSON with a list `data`"),
         ("[]", r"SpokenCOCO_train\.json: expected JSON with a list `data`"),
         ('{"data": [{"image": "x.jpg"}]}', r"SpokenCOCO_train\.json, image 1: expected image and"),
         ('{"data": ["x"]}', r"SpokenCOCO_train\.json, image 1: expected image and"),
@@ -562,8 +563,9 @@ def test_a_folder_listed_in_json_lines(tmp_path: Path) -> None:
     [
         ("a.wav,training", r"i\.csv, line 2: split must be train, dev or test, not 'training'"),
         (",train", r"i\.csv, line 2: audio is missing"),
-        ("a.wav,train,more", r"i\.csv, line 2: unknown column '\(after the last\)'; known: audio"),
+        ("a.wav,train,more", r"i\.csv, line 2: expected 2 cells as in the header, not 3"),
         ("../a.wav,train", r"i\.csv, line 2: '\.\./a\.wav' leaves the folder of the corpus"),
+        ('"a.wav,train', r"i\.csv, line 2: unexpected end of data"),
         ("/etc/passwd,train", r"i\.csv, line 2: '/etc/passwd' leaves the folder"),
     ],
 )
@@ -587,6 +589,12 @@ def test_a_bad_line_of_a_folder_is_named(tmp_path: Path, text: str, message: str
     write(tmp_path, {"i.jsonl": text})
     with pytest.raises(BrewlineError, match=message):
         read("folder", tmp_path, index="i.jsonl")
+
+
+def test_recordings_of_nobody_are_held_out_one_by_one(tmp_path: Path) -> None:
+    rows = "".join(f"{number}.wav,train\n" for number in range(10))
+    write(tmp_path, {"i.csv": "audio,split\n" + rows})
+    assert splits(read("folder", tmp_path, index="i.csv", dev_fraction=0.3))["dev"] == 3
 
 
 def test_another_seed_holds_out_others() -> None:

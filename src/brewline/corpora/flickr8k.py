@@ -21,14 +21,21 @@ Audio: groups.csail.mit.edu/sls/downloads/flickraudio (CC BY-SA). Images outside
 have no audio and are left out.
 """
 
-import csv
 import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import Listing, find_file, find_folder, lines_of, one_file, stem
+from brewline.corpora.listing import (
+    Listing,
+    csv_rows,
+    find_file,
+    find_folder,
+    lines_of,
+    one_file,
+    stem,
+)
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
@@ -154,13 +161,13 @@ def _token_captions(store: MediaStore, name: str) -> dict[tuple[str, int], str]:
 def _csv_captions(store: MediaStore, name: str) -> dict[tuple[str, int], str]:
     captions: dict[tuple[str, int], str] = {}
     seen: Counter[str] = Counter()
-    reader = csv.reader(store.lines(name))
-    if next(reader, None) != ["image", "caption"]:
+    rows = csv_rows(store, name)
+    if next(rows, None) != (1, ["image", "caption"]):
         raise BrewlineError(f"{name}, line 1: expected the header `image,caption`")
-    for row in reader:
+    for number, row in rows:
         if len(row) != 2:
             raise BrewlineError(
-                f"{name}, line {reader.line_num}: expected an image and a caption, not {row!r}"
+                f"{name}, line {number}: expected an image and a caption, not {row!r}"
             )
         jpg, caption = row
         captions[jpg, seen[jpg]] = caption.strip()

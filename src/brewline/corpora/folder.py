@@ -9,17 +9,16 @@ The table is a CSV with a header, or JSON Lines, with these columns or keys:
     speaker   who says it (optional)
     id        a name for the utterance (optional; otherwise it is made from the recording's path)
 
-`index` names the table. Where no row is in dev, set `dev_fraction`: part of the training images
-(without images: of the speakers) is held out.
+`index` names the table. Where no row is in dev, set `dev_fraction`: part of the training images is
+held out; without images, of the speakers; without both, of the recordings.
 """
 
-import csv
 import posixpath
 from collections.abc import Iterator
 from typing import Any
 
 from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, json_lines, one_file, safe_id, with_dev
+from brewline.corpora.listing import Listing, csv_rows, json_lines, one_file, safe_id, with_dev
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
@@ -37,7 +36,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     if source.index is None:
         raise BrewlineError("folder: set index, the name of the CSV or JSONL file", "settings")
     name = one_file(store, source.index)
-    rows = _csv_rows(store, name) if name.endswith(".csv") else json_lines(store, name)
+    rows = _csv_objects(store, name) if name.endswith(".csv") else json_lines(store, name)
     listings = [
         _listing(f"{name}, line {line}", posixpath.dirname(name), row) for line, row in rows
     ]
@@ -46,17 +45,20 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     return with_dev(listings, source)
 
 
-def _csv_rows(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(store.lines(name), restkey="(after the last)")
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise BrewlineError(f"{name}, line {reader.line_num}: {error}") from None
+def _csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = csv_rows(store, name)
+    _, header = next(rows, (0, []))
+    for number, row in rows:
+        if len(row) != len(header):
+            raise BrewlineError(
+                f"{name}, line {number}: expected {len(header)} cells as in the header, not "
+                f"{len(row)}"
+            )
+        yield number, dict(zip(header, row, strict=True))
 
 
-def _listing(where: str, folder: str, row: dict[Any, Any]) -> Listing:
-    unknown = [str(key) for key in row if key not in _COLUMNS]
+def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
+    unknown = [key for key in row if key not in _COLUMNS]
     if unknown:
         raise BrewlineError(f"{where}: unknown column {unknown[0]!r}; known: {', '.join(_COLUMNS)}")
     # An empty cell of a CSV, or null, is as good as none.

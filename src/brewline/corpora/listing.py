@@ -1,5 +1,6 @@
 """What a reader says of one utterance, and what the readers share."""
 
+import csv
 import hashlib
 import json
 import re
@@ -52,7 +53,7 @@ def held_out(groups: Iterable[str], fraction: float, seed: int = 0) -> set[str]:
 
 
 def with_dev(listings: list[Listing], source: SourceParams) -> list[Listing]:
-    """Makes a dev split out of whole images (without images: speakers) of the training part.
+    """Makes a dev split out of whole images of the training part; without images, of speakers.
 
     Raises:
         BrewlineError: `dev_fraction` is not set, or there is a published dev split already.
@@ -77,7 +78,7 @@ def with_dev(listings: list[Listing], source: SourceParams) -> list[Listing]:
 
 
 def _group(row: Listing) -> str:
-    return row.image_id or row.speaker_id
+    return row.image_id or row.speaker_id or row.utterance_id
 
 
 def survey(store: MediaStore, listings: list[Listing]) -> dict[str, int]:
@@ -162,6 +163,21 @@ def json_lines(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, An
         if not isinstance(row, dict):
             raise BrewlineError(f"{name}, line {number}: expected a JSON object")
         yield number, row
+
+
+def csv_rows(store: MediaStore, name: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV that are not empty, with their line numbers.
+
+    Raises:
+        BrewlineError: a line is no CSV.
+    """
+    reader = csv.reader(store.lines(name), strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise BrewlineError(f"{name}, line {reader.line_num}: {error}") from None
 
 
 def safe_id(name: str) -> str:

@@ -37,7 +37,6 @@ from brewline.corpora.listing import (
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
-_PARTS = ("train", "val")
 _KARPATHY_FILE = "dataset_coco.json"
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
 
@@ -116,7 +115,7 @@ def _coco_id(path: str) -> str:
 def _rows(store: MediaStore, name: str, split: str) -> Iterator[Listing]:
     """The utterances of one annotation file; recordings lie beside it."""
     try:
-        images = json.loads(store.read_text(name))["data"]
+        images = list(json.loads(store.read_text(name))["data"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise BrewlineError(f"{name}: expected JSON with a list `data`; {error!r}") from None
     folders = {part: find_folder(store, part) for part in ("train2014", "val2014")}
