@@ -1,28 +1,31 @@
-"""Read the files of a published corpus in place: loose, in a tar, or in a zip.
+"""Read the files of a published corpus in place: loose, in archives, or in Parquet tables.
 
-Nothing is unpacked, because one file per utterance on disk makes every later step slow. Archives
-come from outside and are not trusted: members that would leave their folder, links, devices and
-names that occur twice are refused.
+Nothing is unpacked, because one file per utterance on disk makes every later step slow. Names come
+from outside and are not trusted: members that would leave their folder and names that occur twice
+are refused. What each kind of container refuses beyond that stands in `containers`.
 """
 
+import io
+import json
 import os
-import stat
-import tarfile
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, BinaryIO
 
+from brewline.containers import (
+    MAX_MEMBERS,
+    Container,
+    ParquetTable,
+    Place,
+    open_container,
+    refused,
+)
 from brewline.errors import BrewlineError
+from brewline.files import total_size
 
-
-@dataclass(frozen=True)
-class _Member:
-    """A file: in a tar or loose, the bytes [offset, offset + size); in a zip, an entry."""
-
-    container: Path
-    offset: int | None
-    size: int
+LINKS = "links.json"
+# Suffixes under which a recording may be stored instead of its published one.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 def check_member_name(archive: Path, name: str) -> str:
@@ -31,106 +34,80 @@ def check_member_name(archive: Path, name: str) -> str:
     Raises:
         BrewlineError: it is absolute, climbs with `..`, or holds a NUL or a backslash.
     """
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
-        raise BrewlineError(f"{archive} is refused: its member {name!r} would leave its folder")
-    return PurePosixPath(name).as_posix()
+        raise refused(archive, f"its member {name!r} would leave its folder")
+    return "/".join(parts)
 
 
-def _tar_members(path: Path) -> Iterator[tuple[str, _Member]]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if member.isdir():
-                    continue
-                if not member.isreg():
-                    raise BrewlineError(
-                        f"{path} is refused: its member {member.name!r} is a link or a device"
-                    )
-                yield member.name, _Member(path, member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise BrewlineError(f"{path} is not a whole, uncompressed tar archive: {error}") from None
-
-
-def _zip_members(path: Path) -> Iterator[tuple[str, _Member]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.is_dir():
-                    continue
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise BrewlineError(
-                        f"{path} is refused: its member {member.filename!r} is a link"
-                    )
-                yield member.filename, _Member(path, None, member.file_size)
-    except zipfile.BadZipFile as error:
-        raise BrewlineError(f"{path} is not a whole zip archive: {error}") from None
+def _is_shadow(name: str) -> bool:
+    """Hidden files, and the tree of resource forks that macOS adds; no corpus means them."""
+    return any(sign in f"/{name}" for sign in ("/.", "/__MACOSX/"))
 
 
 class MediaStore:
     """The files under a corpus' folder by their published paths, whatever container holds them.
 
-    A name with another audio suffix than the published one is found as well, so that a corpus
-    may be stored in another codec (decoding goes by content).
+    Sources that are used where they lie are named by `links.json`:
+    `{"<published name>": {"path": "<absolute path>", "size": <bytes>}}`; of a folder, the files
+    are found below the published name. A name with another audio suffix than the published one is
+    found as well, so that a corpus may be stored in another codec (decoding goes by content).
     """
 
     def __init__(self, root: Path) -> None:
         """Lists the files.
 
         Raises:
-            BrewlineError: the folder is missing, or an archive in it is damaged or hostile.
+            BrewlineError: the folder is missing, a linked source has changed, or an archive is
+                damaged or hostile.
         """
         if not root.is_dir():
             raise BrewlineError(f"{root} is missing; run `dvc repro download`")
         self.root = root
-        self._members: dict[str, _Member] = {}
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
-            if path.suffix == ".tar":
-                self._add(path, _tar_members(path))
-            elif path.suffix == ".zip":
-                self._add(path, _zip_members(path))
-            else:
-                loose = _Member(path, 0, path.stat().st_size)
-                self._add(root, iter([(path.relative_to(root).as_posix(), loose)]))
-        self._by_stem = {name.rpartition(".")[0]: name for name in self._members}
+        self._members: dict[str, tuple[Container, Place]] = {}
+        self._tables: dict[str, ParquetTable] = {}
+        for name, path in sorted([*_files_below(root), *_linked(root)]):
+            container = open_container(path, name)
+            if isinstance(container, ParquetTable):
+                self._tables[name] = container
+            for member, place in container.members():
+                self._add(path, member, container, place)
+        self._names = sorted(self._members)
 
-    def _add(self, archive: Path, members: Iterator[tuple[str, _Member]]) -> None:
-        for raw_name, member in members:
-            name = check_member_name(archive, raw_name)
-            # macOS' zip adds a shadow tree of resource forks; no corpus means them.
-            if name.startswith("__MACOSX/"):
-                continue
-            if name in self._members:
-                raise BrewlineError(f"{archive} is refused: {name!r} occurs twice")
-            self._members[name] = member
+    def _add(self, archive: Path, raw_name: str, container: Container, place: Place) -> None:
+        name = check_member_name(archive, raw_name)
+        if _is_shadow(name):
+            return
+        if name in self._members:
+            raise refused(archive, f"{name!r} occurs twice")
+        if len(self._members) == MAX_MEMBERS:
+            raise BrewlineError(f"{self.root} is refused: it has more than {MAX_MEMBERS} files")
+        self._members[name] = container, place
 
     def names(self) -> list[str]:
-        """Every file, sorted."""
-        return sorted(self._members)
+        """Every file, sorted; not to be changed."""
+        return self._names
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
     def find(self, name: str) -> str | None:
-        """The stored name of a published file: itself, or the same stem with another suffix."""
-        if name in self._members:
-            return name
-        return self._by_stem.get(name.rpartition(".")[0])
+        """The stored name of a published file: itself, or the same with another audio suffix."""
+        stem = name.rpartition(".")[0]
+        candidates = (name, *(stem + suffix for suffix in AUDIO_SUFFIXES))
+        return next((each for each in candidates if each in self._members), None)
 
     def read(self, name: str) -> bytes:
         """The content of a file.
 
         Raises:
-            BrewlineError: there is no such file.
+            BrewlineError: there is no such file, or it is cut off.
         """
-        member = self._members.get(name)
-        if member is None:
-            raise BrewlineError(f"{self.root} has no file {name!r}")
-        if member.offset is None:
-            with zipfile.ZipFile(member.container) as archive:
-                return archive.read(name)
-        with member.container.open("rb") as file:
-            return os.pread(file.fileno(), member.size, member.offset)
+        try:
+            with self._open(name) as file:
+                return file.read()
+        except EOFError:
+            raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
 
     def read_text(self, name: str) -> str:
         """The content of a UTF-8 text file.
@@ -138,7 +115,67 @@ class MediaStore:
         Raises:
             BrewlineError: there is no such file, or it is not UTF-8.
         """
+        return "".join(self.lines(name))
+
+    def lines(self, name: str) -> Iterator[str]:
+        """The lines of a UTF-8 text file, read as they are asked for.
+
+        Raises:
+            BrewlineError: there is no such file, or it is not UTF-8.
+        """
         try:
-            return self.read(name).decode("utf-8-sig")
+            with io.TextIOWrapper(self._open(name), encoding="utf-8-sig") as file:
+                yield from file
         except UnicodeDecodeError as error:
             raise BrewlineError(f"{name!r} in {self.root} is not UTF-8 text: {error}") from None
+        except EOFError:
+            raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
+
+    def tables(self) -> list[str]:
+        """Every Parquet table, sorted; the media in them are among the files."""
+        return sorted(self._tables)
+
+    def rows(self, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+        """The rows of a Parquet table, with these columns only.
+
+        Raises:
+            BrewlineError: it lacks one of the columns.
+        """
+        return self._tables[table].rows(columns)
+
+    def _open(self, name: str) -> BinaryIO:
+        if name not in self._members:
+            raise BrewlineError(f"{self.root} has no file {name!r}")
+        container, place = self._members[name]
+        return container.open(place)
+
+
+def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """Every file of a folder and what it is called, which is below `prefix`."""
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            path = Path(parent, file)
+            name = prefix + path.relative_to(folder).as_posix()
+            # Neither pipes, which block, nor links that lead nowhere.
+            if name != LINKS and path.is_file():
+                yield name, path
+
+
+def _linked(root: Path) -> Iterator[tuple[str, Path]]:
+    """The files of the sources that are used where they lie."""
+    if not (root / LINKS).exists():
+        return
+    for name, link in json.loads((root / LINKS).read_text(encoding="utf-8")).items():
+        path = Path(link["path"])
+        if not path.exists():
+            raise BrewlineError(f"{path}, which is {name!r} of {root}, is gone")
+        size = total_size(path)
+        if size != link["size"]:
+            raise BrewlineError(
+                f"{path} has changed since the download: {size} bytes, not {link['size']}; "
+                "run `dvc repro download --force`"
+            )
+        if path.is_dir():
+            yield from _files_below(path, f"{name.rstrip('/')}/")
+        else:
+            yield name, path

@@ -33,6 +33,14 @@ def sha256_tree(path: Path) -> str:
     return digest.hexdigest()
 
 
+def total_size(path: Path) -> int:
+    """Returns the size of a file, or of a folder's files together, in bytes."""
+    if path.is_file():
+        return path.stat().st_size
+    files = (Path(parent, file) for parent, _, names in os.walk(path) for file in names)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

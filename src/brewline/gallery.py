@@ -27,8 +27,8 @@ from brewline.files import atomic_path
 from brewline.models.backbones import load_clip
 from brewline.models.card import CLIP_FOLDER, WHISPER_FILE
 from brewline.models.checkpoint import load_model
-from brewline.packing import shrink_jpeg
 from brewline.params import AsrParams, ShardParams
+from brewline.pictures import shrink_jpeg
 from brewline.shards import Utterance, read_split
 
 Vector = NDArray[np.float32]

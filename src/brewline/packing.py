@@ -1,18 +1,17 @@
 """Manifest, transcripts and pictures to WebDataset shards."""
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
 from brewline.archives import MediaStore
 from brewline.errors import BrewlineError
 from brewline.files import atomic_path
 from brewline.params import ShardParams
+from brewline.pictures import shrink_jpeg
 from brewline.shards import plan_shards, shard_name, write_index, write_shard
 
 _MANIFEST_FACTS = ("image_id", "speaker_id", "caption", "duration_s", "emotion", "intensity")
@@ -71,21 +70,3 @@ def _samples(
         if row["image_path"]:
             sample["jpg"] = shrink_jpeg(store.read(row["image_path"]), settings)
         yield sample
-
-
-def shrink_jpeg(content: bytes, settings: ShardParams) -> bytes:
-    """Returns a JPEG whose short side is at most `image_short_side_px`.
-
-    A JPEG that is small enough already is kept to the byte: encoding it again would only lose.
-    """
-    with Image.open(io.BytesIO(content)) as image:
-        scale = settings.image_short_side_px / min(image.size)
-        if scale >= 1 and image.format == "JPEG" and image.mode == "RGB":
-            return content
-        rgb = image.convert("RGB")
-    if scale < 1:
-        size = (round(rgb.width * scale), round(rgb.height * scale))
-        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    rgb.save(buffer, "JPEG", quality=settings.jpeg_quality)
-    return buffer.getvalue()

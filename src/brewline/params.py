@@ -35,14 +35,33 @@ class FileParams(_Section):
     sha256: Sha256 | None
 
 
+# The readers in `brewline.corpora`, and which of the options of a source each one takes.
+READERS: dict[str, tuple[str, ...]] = {
+    "flickr8k": (),
+    "spokencoco": ("split", "dev_fraction", "dev_seed"),
+    "localized_narratives": ("subset", "dev_fraction", "dev_seed"),
+    "ravdess": ("dev_fraction", "dev_seed"),
+    "folder": ("index", "dev_fraction", "dev_seed"),
+}
+
+
 class SourceParams(_Section):
     """A published corpus: which reader understands it, and the files it consists of."""
 
-    reader: Literal["flickr8k", "localized_narratives", "ravdess"]
+    # One of `READERS`.
+    reader: str
     licence: str
     files: dict[str, FileParams]
     # Share of the training images (or speakers) held out for dev where no dev split is published.
     dev_fraction: Fraction | None = None
+    # Chooses which ones; 0 where it is not set.
+    dev_seed: int | None = None
+    # SpokenCOCO: the archive's own parts, or the split of the papers.
+    split: Literal["own", "karpathy"] | None = None
+    # Localized Narratives: whose pictures are described; COCO's where it is not set.
+    subset: Literal["coco", "open_images", "flickr30k", "ade20k"] | None = None
+    # A corpus of your own: the name of the table that lists it.
+    index: str | None = None
 
 
 class BackboneParams(_Section):
@@ -309,11 +328,28 @@ def _explain(error: ValidationError) -> list[str]:
 def _contradictions(params: Params) -> list[str]:
     """Whatever is well typed but refers to something that is not there."""
     return [
+        *_bad_sources(params),
         *_unknown_corpora(params),
         *_bad_models(params),
         *_bad_variants(params),
         *_bad_rows(params),
     ]
+
+
+def _bad_sources(params: Params) -> list[str]:
+    problems = []
+    options = {option for taken in READERS.values() for option in taken}
+    for name, source in params.sources.items():
+        if source.reader not in READERS:
+            hint = _hint(source.reader, list(READERS))
+            problems.append(f"sources.{name}.reader: unknown reader {source.reader!r}{hint}")
+            continue
+        problems += [
+            f"sources.{name}.{option}: reader {source.reader!r} does not take it; it takes "
+            f"{', '.join(READERS[source.reader]) or 'no options'}"
+            for option in sorted(options & source.model_fields_set - {*READERS[source.reader]})
+        ]
+    return problems
 
 
 def _unknown_corpora(params: Params) -> list[str]:

@@ -1,12 +1,21 @@
 """Reading in place, and what an archive may not hold."""
 
+import gzip
+import io
+import json
+import os
+import pickle
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from world import write_tar
 
+from brewline import containers
 from brewline.archives import MediaStore
 from brewline.errors import BrewlineError
 
@@ -17,13 +26,146 @@ def test_reads_loose_tar_and_zip_under_one_tree(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", {"audio/b.ogg": b"in a tar", "audio/c.ogg": b""})
     with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images/d.jpg", b"in a zip" * 100)
-        archive.writestr("__MACOSX/images/._d.jpg", b"shadow")
+        for name in ("__MACOSX/images/d.jpg", "images/._d.jpg", ".DS_Store", "a/__MACOSX/d.jpg"):
+            archive.writestr(name, b"shadow")
     store = MediaStore(tmp_path)
     assert store.names() == ["audio/b.ogg", "audio/c.ogg", "images/d.jpg", "notes/a.txt"]
     assert store.read("audio/b.ogg") == b"in a tar"
     assert store.read("audio/c.ogg") == b""
     assert store.read("images/d.jpg") == b"in a zip" * 100
     assert store.read_text("notes/a.txt") == "loose"
+
+
+def write_targz(path: Path, files: dict[str, bytes]) -> None:
+    write_tar(path.with_suffix(".plain"), files)
+    path.write_bytes(gzip.compress(path.with_suffix(".plain").read_bytes()))
+    path.with_suffix(".plain").unlink()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, where `work/` may be written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])
+def test_reads_a_gzipped_tar_at_random(workplace: Path, suffix: str) -> None:
+    noise = {f"wavs/{number}.wav": os.urandom(150_000) for number in range(20)}
+    write_targz(workplace / f"raw/a{suffix}", noise)
+    store = MediaStore(workplace / "raw")
+    assert store.names() == sorted(noise)
+    for name in ("wavs/19.wav", "wavs/0.wav", "wavs/7.wav"):
+        assert store.read(name) == noise[name]
+    # The index lies under work/, not in the corpus, which is an output of another stage.
+    assert [path.name for path in (workplace / "raw").iterdir()] == [f"a{suffix}"]
+
+
+def test_a_gzipped_tar_is_gone_through_once(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_targz(workplace / "raw/a.tar.gz", {"x": b"1", "y": b"2"})
+    MediaStore(workplace / "raw")
+    monkeypatch.setattr(containers, "_list_tar", None)
+    assert MediaStore(workplace / "raw").read("y") == b"2"
+
+
+def test_a_gzipped_tar_that_changed_is_listed_again(workplace: Path) -> None:
+    write_targz(workplace / "raw/a.tar.gz", {"x": b"1"})
+    MediaStore(workplace / "raw")
+    write_targz(workplace / "raw/a.tar.gz", {"new": b"other"})
+    assert MediaStore(workplace / "raw").read("new") == b"other"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no gzip"])
+def test_a_damaged_gzip_is_named(workplace: Path, damage: str) -> None:
+    path = workplace / "raw/a.tar.gz"
+    write_targz(path, {str(number): os.urandom(50_000) for number in range(10)})
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"cut": content[:-100_000], "no gzip": b"<html>"}.get(damage, content))
+    with pytest.raises(BrewlineError, match=r"a\.tar\.gz is not a whole tar"):
+        MediaStore(workplace / "raw")
+
+
+def test_a_tar_with_a_damaged_header_does_not_just_end_there(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"x": b"1", "y": b"2"})
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[1024] ^= 1
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(BrewlineError, match=r"a\.tar is damaged at byte 1024"):
+        MediaStore(tmp_path)
+
+
+def media_table(path: Path, column: str, files: dict[str, bytes], **more: Any) -> None:
+    """Writes a table as the hub publishes media, two rows to a row group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    media = [{"bytes": content, "path": None} for content in files.values()]
+    table = pyarrow.table({"id": list(files), column: media, **more})
+    pyarrow.parquet.write_table(table, path, row_group_size=2)
+
+
+def test_reads_media_in_parquet_tables(tmp_path: Path) -> None:
+    sounds = {str(number): bytes([number]) * 10 for number in range(5)}
+    media_table(tmp_path / "audio/train-00000-of-00001.parquet", "audio", sounds)
+    media_table(tmp_path / "images/0.parquet", "image", {"p": b"jpg"}, text=["A picture."])
+    store = MediaStore(tmp_path)
+    assert store.names() == [*(f"audio/{number}" for number in range(5)), "image/p"]
+    assert [store.read(f"audio/{name}") for name in "40312"] == [sounds[name] for name in "40312"]
+    assert store.tables() == ["audio/train-00000-of-00001.parquet", "images/0.parquet"]
+    assert list(store.rows("images/0.parquet", ["text"])) == [{"text": "A picture."}]
+    with pytest.raises(BrewlineError, match=r"0\.parquet has no column speaker"):
+        list(store.rows("images/0.parquet", ["id", "speaker"]))
+
+
+def test_reads_sources_where_they_lie(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "raw"
+    (outside / "photos/deep").mkdir(parents=True)
+    (outside / "photos/deep/a.jpg").write_bytes(b"jpg")
+    write_tar(outside / "t.tar", {"wavs/a.wav": b"wav"})
+    root.mkdir()
+    links = {
+        "Images": {"path": str(outside / "photos"), "size": 3},
+        "audio.tar": {
+            "path": str(outside / "t.tar"),
+            "size": (outside / "t.tar").stat().st_size,
+        },
+    }
+    (root / "links.json").write_text(json.dumps(links))
+    store = MediaStore(root)
+    assert store.names() == ["Images/deep/a.jpg", "wavs/a.wav"]
+    assert store.read("Images/deep/a.jpg") == b"jpg"
+    (outside / "photos/b.jpg").write_bytes(b"new")
+    with pytest.raises(BrewlineError, match=r"photos has changed since.*6 bytes, not 3"):
+        MediaStore(root)
+    (outside / "t.tar").unlink()
+    links.pop("Images")
+    (root / "links.json").write_text(json.dumps(links))
+    with pytest.raises(BrewlineError, match=r"t\.tar, which is 'audio\.tar' of .*, is gone"):
+        MediaStore(root)
+
+
+def test_a_store_travels_to_another_process(workplace: Path) -> None:
+    raw = workplace / "raw"
+    write_targz(raw / "a.tar.gz", {"in-gzip": b"1"})
+    write_tar(raw / "b.tar", {"in-tar": b"2"})
+    with zipfile.ZipFile(raw / "c.zip", "w") as archive:
+        archive.writestr("in-zip", b"3")
+    media_table(raw / "audio/0.parquet", "audio", {"in-parquet": b"4"})
+    store = MediaStore(raw)
+    contents = [store.read(name) for name in store.names()]
+    arrived = pickle.loads(pickle.dumps(store))
+    assert [arrived.read(name) for name in arrived.names()] == contents == [b"4", b"1", b"2", b"3"]
+
+
+def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes("\ufeffone\u2028still\x85one\r\ntwo".encode())
+    assert list(MediaStore(tmp_path).lines("a.jsonl")) == ["one\u2028still\x85one\n", "two"]
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    with pytest.raises(BrewlineError, match=r"'b\.txt' in .* is not UTF-8"):
+        MediaStore(tmp_path).read_text("b.txt")
 
 
 def test_finds_a_recording_under_another_suffix(tmp_path: Path) -> None:
@@ -48,6 +190,156 @@ def test_refuses_links_and_devices(tmp_path: Path, kind: bytes) -> None:
         archive.addfile(member)
     with pytest.raises(BrewlineError, match="link or a device"):
         MediaStore(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o010644])
+def test_refuses_links_and_devices_in_a_zip(tmp_path: Path, mode: int) -> None:
+    entry = zipfile.ZipInfo("x")
+    entry.external_attr = mode << 16
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+    with pytest.raises(BrewlineError, match="link or a device"):
+        MediaStore(tmp_path)
+
+
+def test_a_folder_in_a_zip_may_lack_its_slash(tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo("folder")
+    entry.external_attr = 0o040755 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(entry, "")
+    assert MediaStore(tmp_path).names() == []
+
+
+def test_refuses_a_zip_that_swells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.wav", bytes(2 << 20))
+    with pytest.raises(
+        BrewlineError, match=r"bomb\.zip is refused: .*'zeros\.wav' swells \d+ times"
+    ):
+        MediaStore(tmp_path)
+
+
+def test_refuses_a_zip_that_swells_in_many_small_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(40):
+            archive.writestr(str(number), bytes(1 << 18))
+    with pytest.raises(BrewlineError, match="swells to more than 100 times its size"):
+        MediaStore(tmp_path)
+
+
+def test_silence_is_no_bomb(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("silent.wav", bytes(1 << 20))
+    assert MediaStore(tmp_path).read("silent.wav") == bytes(1 << 20)
+
+
+@pytest.mark.parametrize("inside", ["a member", "what follows the members"])
+def test_refuses_a_gzip_that_swells(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
+    path = workplace / "raw/bomb.tar.gz"
+    write_targz(path, {"zeros": bytes(8 << 20) if inside == "a member" else b"x"})
+    if inside != "a member":
+        path.write_bytes(path.read_bytes() + gzip.compress(bytes(8 << 20)))
+    with pytest.raises(BrewlineError, match=r"bomb\.tar\.gz is refused: .* swells"):
+        MediaStore(workplace / "raw")
+
+
+def test_refuses_a_tar_header_of_gigabytes(workplace: Path) -> None:
+    """Python's tarfile reads a long name as a whole, and a gzip holds a thousand times its size."""
+    member = tarfile.TarInfo("name")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 7 << 30
+    (workplace / "raw/bad.tar.gz").write_bytes(gzip.compress(member.tobuf() + bytes(1 << 20)))
+    with pytest.raises(BrewlineError, match=r"headers claims to take 7516192768 bytes"):
+        MediaStore(workplace / "raw")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (tarfile.REGTYPE, "has a negative size"),
+        (tarfile.DIRTYPE, "has a negative size"),
+        (tarfile.GNUTYPE_LONGNAME, "claims to take -512 bytes"),
+    ],
+)
+def test_refuses_negative_sizes(workplace: Path, kind: bytes, message: str) -> None:
+    """A size of -1 means all there is to Python's `read`, and a step back to its tarfile."""
+    member = tarfile.TarInfo("x")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + b"\xfe\x00"  # -512 in base 256
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+    (workplace / "raw/bad.tar.gz").write_bytes(gzip.compress(bytes(header) + bytes(1 << 20)))
+    with pytest.raises(BrewlineError, match=rf"bad\.tar\.gz is refused: .*{message}"):
+        MediaStore(workplace / "raw")
+
+
+def test_damaged_tables_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"<html>")
+    with pytest.raises(BrewlineError, match=r"a\.parquet is not a whole Parquet file"):
+        MediaStore(tmp_path)
+
+
+def test_refuses_a_table_that_is_read_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "MAX_ROW_GROUP_BYTES", 1 << 10)
+    media_table(tmp_path / "a.parquet", "audio", {"x": os.urandom(1 << 11)})
+    with pytest.raises(BrewlineError, match=r"one of its row groups takes \d+ bytes"):
+        MediaStore(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_refuses_too_many_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(containers, "MAX_MEMBERS", 10)
+    names = [str(number) for number in range(11)]
+    if kind == "tar":
+        write_tar(tmp_path / "a.tar", dict.fromkeys(names, b""))
+    else:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, "")
+    with pytest.raises(BrewlineError, match=r"is refused: it has more than 10 members"):
+        MediaStore(tmp_path)
+
+
+def test_refuses_a_zip_with_a_huge_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "MAX_ZIP_DIRECTORY_BYTES", 66_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(1500):
+            archive.writestr(str(number), "")
+    with pytest.raises(BrewlineError, match=r"its directory takes \d+ bytes"):
+        MediaStore(tmp_path)
+
+
+def test_refuses_an_encrypted_zip(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x", "secret")
+    content = bytearray(buffer.getvalue())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(BrewlineError, match="'x' is encrypted"):
+        MediaStore(tmp_path)
+
+
+def test_a_zip_member_that_was_damaged_is_no_recording(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x.wav", b"speech")
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"speech", b"spEEch", 1))
+    with pytest.raises(BrewlineError, match=r"a\.zip is damaged after byte 0"):
+        MediaStore(tmp_path).read("x.wav")
 
 
 def test_refuses_a_name_that_occurs_twice(tmp_path: Path) -> None:

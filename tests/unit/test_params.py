@@ -1,13 +1,15 @@
 """`params.yaml` is read strictly, and its mistakes are explained."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from brewline.corpora import READERS as LOADED
 from brewline.errors import BrewlineError
-from brewline.params import load_params, parse_params
+from brewline.params import READERS, load_params, parse_params
 
 PROJECT = Path(__file__).parents[2]
 
@@ -56,8 +58,40 @@ def test_an_unknown_corpus_lists_the_known_ones(values: dict[str, Any]) -> None:
 
 def test_an_unknown_reader_lists_the_known_ones(values: dict[str, Any]) -> None:
     values["sources"]["mini-ravdess"]["reader"] = "ravdes"
-    with pytest.raises(BrewlineError, match="'flickr8k', 'localized_narratives' or 'ravdess'"):
+    with pytest.raises(
+        BrewlineError, match=r"'ravdes'; did you mean 'ravdess'\? known: flickr8k, "
+    ):
         parse_params(values)
+
+
+def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any]) -> None:
+    values["sources"]["mini-ravdess"]["subset"] = "coco"
+    message = "mini-ravdess.subset: reader 'ravdess' does not take it; it takes dev_fraction, dev_s"
+    with pytest.raises(BrewlineError, match=message):
+        parse_params(values)
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Values with some keys changed; lists of models and corpora as a whole."""
+    whole = ("retrieval_corpora", "models")
+    return values | {
+        key: values[key] | change if isinstance(change, dict) and key not in whole else change
+        for key, change in changes.items()
+    }
+
+
+def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
+    guide = (PROJECT / "docs/guide.md").read_text()
+    flickr, own = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", guide, re.S))
+    params = parse_params(merge(values, flickr))
+    assert params.models.all().keys() == {"flickr8k-zero-shot", "flickr8k-full"}
+    nothing = {group: {} for group in values["models"]}
+    own |= {"retrieval_corpora": {}, "models": nothing}
+    assert parse_params(merge(values, own)).sources["mine"].index == "index.csv"
+
+
+def test_every_reader_can_be_loaded() -> None:
+    assert list(LOADED) == list(READERS)
 
 
 def test_a_model_in_the_wrong_list_is_told_the_right_one(values: dict[str, Any]) -> None:

@@ -1,20 +1,18 @@
 """Readers: one per published corpus, from what is published to one row per utterance.
 
-A new corpus is one file here with a `read` function, one entry in `READERS`, and one entry under
-`sources` in `params.yaml`.
+A new corpus is one file here with a `read` function, its name in `READERS` of `brewline.params`
+with the options that it takes, and an entry under `sources` in `params.yaml`.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 
+from brewline import params
 from brewline.archives import MediaStore
-from brewline.corpora import flickr8k, localized_narratives, ravdess
 from brewline.corpora.listing import Listing
-from brewline.params import SourceParams
 
-Reader = Callable[[MediaStore, SourceParams], list[Listing]]
+Reader = Callable[[MediaStore, params.SourceParams], list[Listing]]
 
 READERS: dict[str, Reader] = {
-    "flickr8k": flickr8k.read,
-    "localized_narratives": localized_narratives.read,
-    "ravdess": ravdess.read,
+    name: import_module(f"{__name__}.{name}").read for name in params.READERS
 }

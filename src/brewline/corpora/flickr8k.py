@@ -1,23 +1,60 @@
-r"""Flickr8k Audio Captions (Harwath & Glass, 2015) in the layout that its users share.
+r"""Flickr8k Audio Captions (Harwath & Glass, 2015) in the layouts that its users share.
 
-    Images/<image>.jpg
+As the authors of the recordings publish them, with the texts of Hodosh et al. (2013):
+
+    Images/<image>.jpg                           or Flicker8k_Dataset/ (the archive is misspelt)
     flickr_audio/wavs/<image>_<k>.wav            k counts an image's captions from 0
     flickr_audio/wav2capt.txt                    <wav> <jpg> #<k>
-    flickr_audio/wav2spk.txt                     <wav> <speaker>
+    flickr_audio/wav2spk.txt                     <wav> <speaker>; some copies leave it out
     Flickr8k.token.txt                           <jpg>#<k>\t<caption>
     Flickr_8k.{train,dev,test}Images.txt         one jpg a line; 6,000 / 1,000 / 1,000
 
-Audio: groups.csail.mit.edu/sls/downloads/flickraudio (CC BY-SA). Captions and splits: Hodosh et
-al., 2013. Images outside the three splits have no audio and are left out.
+On Kaggle (warcoder/flickr-8k-audio-caption-corpus with adityajn105/flickr8k), the captions are
+`captions.txt`, a CSV of image and caption, in the order of k. It has no splits: either the files
+above (Flickr8k_text.zip) or Karpathy's `dataset_flickr8k.json` has to lie beside it.
+
+On the Hugging Face hub (deep9539/flickr-audio-image), three configurations of Parquet tables:
+`audio{id,audio}`, `images{id,image,text}` with the first caption, `qrels{image_id,audio_id}`. The
+splits are missing there too; captions beyond the first need one of the files above.
+
+Audio: groups.csail.mit.edu/sls/downloads/flickraudio (CC BY-SA). Images outside the three splits
+have no audio and are left out.
 """
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, one_file, stem
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from brewline.archives import AUDIO_SUFFIXES, MediaStore
+from brewline.corpora.listing import (
+    Listing,
+    csv_rows,
+    find_file,
+    find_folder,
+    lines_of,
+    one_file,
+    stem,
+)
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
-# The published image archive is misspelt; some copies mend it.
 _IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+_SPLIT_FILES = {split: f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test")}
+_KARPATHY_FILE = "dataset_flickr8k.json"
+_KARPATHY_SPLITS = {"train": "train", "val": "dev", "test": "test"}
+_TOKEN_FILES = ("Flickr8k.token.txt", "Flickr8k.lemma.token.txt")
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """Somebody reads caption `k` of the image `jpg`; the paths are those in the store."""
+
+    audio_path: str
+    image_path: str
+    jpg: str
+    k: int
+    speaker_id: str = ""
 
 
 def read(store: MediaStore, source: SourceParams) -> list[Listing]:
@@ -27,73 +64,142 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
         BrewlineError: an annotation file is missing or malformed.
     """
     del source  # all its splits are published
-    captions = _captions(store)
-    speakers = _pairs(store, "flickr_audio/wav2spk.txt")
-    splits = _splits(store)
-    folder = next((name for name in _IMAGE_FOLDERS if _has_folder(store, name)), _IMAGE_FOLDERS[0])
-    listings = []
-    for wav, jpg, index in _recordings(store):
-        if jpg not in splits:
-            continue
-        listings.append(
-            Listing(
-                utterance_id=stem(wav),
-                split=splits[jpg],
-                audio_path=f"flickr_audio/wavs/{wav}",
-                speaker_id=speakers.get(wav, ""),
-                image_id=stem(jpg),
-                image_path=f"{folder}/{jpg}",
-                caption=captions.get((jpg, index)),
-            )
+    recordings = _hub_recordings(store) if _tables(store, "qrels") else _recordings(store)
+    captions, splits = _captions(store), _splits(store)
+    return [
+        Listing(
+            utterance_id=stem(recording.audio_path),
+            split=splits[recording.jpg],
+            audio_path=recording.audio_path,
+            speaker_id=recording.speaker_id,
+            image_id=stem(recording.jpg),
+            image_path=recording.image_path,
+            caption=captions.get((recording.jpg, recording.k)),
         )
-    return listings
+        for recording in recordings
+        if recording.jpg in splits
+    ]
 
 
-def _has_folder(store: MediaStore, folder: str) -> bool:
-    return any(name.startswith(f"{folder}/") for name in store.names())
-
-
-def _lines(store: MediaStore, name: str) -> list[str]:
-    return [line for line in store.read_text(name).splitlines() if line.strip()]
-
-
-def _pairs(store: MediaStore, name: str) -> dict[str, str]:
-    pairs = {}
-    for line in _lines(store, name):
-        wav, _, value = line.partition(" ")
-        pairs[wav] = value.strip()
-    return pairs
-
-
-def _recordings(store: MediaStore) -> list[tuple[str, str, int]]:
-    name = one_file(store, "flickr_audio/wav2capt.txt", "wav2capt.txt")
+def _recordings(store: MediaStore) -> list[_Recording]:
+    name = one_file(store, "wav2capt.txt")
+    audio = find_folder(store, "wavs", suffixes=AUDIO_SUFFIXES)
+    images = find_folder(store, *_IMAGE_FOLDERS)
+    speakers = _speakers(store)
     recordings = []
-    for number, line in enumerate(_lines(store, name), start=1):
+    for number, line in lines_of(store, name):
         parts = line.split()
         if len(parts) != 3 or not parts[2].startswith("#") or not parts[2][1:].isdigit():
             raise BrewlineError(f"{name}, line {number}: expected `<wav> <jpg> #<k>`, not {line!r}")
-        recordings.append((parts[0], parts[1], int(parts[2][1:])))
+        wav, jpg, k = parts
+        recordings.append(
+            _Recording(f"{audio}/{wav}", f"{images}/{jpg}", jpg, int(k[1:]), speakers.get(wav, ""))
+        )
+    return recordings
+
+
+def _speakers(store: MediaStore) -> dict[str, str]:
+    name = find_file(store, "wav2spk.txt")
+    if name is None:
+        return {}
+    pairs = (line.partition(" ") for _, line in lines_of(store, name))
+    return {wav: speaker.strip() for wav, _, speaker in pairs}
+
+
+def _tables(store: MediaStore, config: str) -> list[str]:
+    """The Parquet tables of one of the hub's configurations, which is their folder."""
+    return [name for name in store.tables() if PurePosixPath(name).parent.name == config]
+
+
+def _hub_recordings(store: MediaStore) -> list[_Recording]:
+    recordings = []
+    for table in _tables(store, "qrels"):
+        for row in store.rows(table, ["image_id", "audio_id"]):
+            image, audio = str(row["image_id"]), str(row["audio_id"])
+            k = audio.rpartition("_")[2]
+            if not k.isdigit():
+                raise BrewlineError(f"{table}: expected an audio_id `<image>_<k>`, not {audio!r}")
+            recordings.append(
+                _Recording(f"audio/{audio}", f"image/{image}", f"{image}.jpg", int(k))
+            )
     return recordings
 
 
 def _captions(store: MediaStore) -> dict[tuple[str, int], str]:
+    """The captions by image and number; of several files, the first that is there."""
+    tokens = find_file(store, _TOKEN_FILES[0])
+    if tokens is None and (table := find_file(store, "captions.txt")):
+        return _csv_captions(store, table)
+    tokens = tokens or find_file(store, _TOKEN_FILES[1])
+    if tokens:
+        return _token_captions(store, tokens)
+    hub = _tables(store, "images")
+    if not hub:
+        raise BrewlineError(f"{store.root} has no {' or '.join((*_TOKEN_FILES, 'captions.txt'))}")
+    return {
+        (f"{row['id']}.jpg", 0): row["text"]
+        for table in hub
+        for row in store.rows(table, ["id", "text"])
+    }
+
+
+def _token_captions(store: MediaStore, name: str) -> dict[tuple[str, int], str]:
     captions = {}
-    for line in _lines(store, "Flickr8k.token.txt"):
+    for number, line in lines_of(store, name):
         # Captions may contain `#` and tabs may not, so the key ends at the first tab.
-        key, _, caption = line.partition("\t")
+        key, tab, caption = line.partition("\t")
         jpg, _, index = key.rpartition("#")
+        if not tab or not index.isdigit():
+            raise BrewlineError(
+                f"{name}, line {number}: expected `<jpg>#<k>`, a tab and a caption, not {line!r}"
+            )
         # One published key, 2258277193_586949ec62.jpg.1, names no image; no split has it.
-        if jpg and index.isdigit():
-            captions[jpg, int(index)] = caption.strip()
+        captions[jpg, int(index)] = caption.strip()
+    return captions
+
+
+def _csv_captions(store: MediaStore, name: str) -> dict[tuple[str, int], str]:
+    captions: dict[tuple[str, int], str] = {}
+    seen: Counter[str] = Counter()
+    rows = csv_rows(store, name)
+    if next(rows, None) != (1, ["image", "caption"]):
+        raise BrewlineError(f"{name}, line 1: expected the header `image,caption`")
+    for number, row in rows:
+        if len(row) != 2:
+            raise BrewlineError(
+                f"{name}, line {number}: expected an image and a caption, not {row!r}"
+            )
+        jpg, caption = row
+        captions[jpg, seen[jpg]] = caption.strip()
+        seen[jpg] += 1
     return captions
 
 
 def _splits(store: MediaStore) -> dict[str, str]:
+    """The split of every image (its file name) that is in one."""
+    files = {split: find_file(store, name) for split, name in _SPLIT_FILES.items()}
+    if all(files.values()):
+        return _listed_splits(store, files)
+    karpathy = find_file(store, _KARPATHY_FILE)
+    if karpathy is None:
+        missing = [_SPLIT_FILES[split] for split, name in files.items() if name is None]
+        raise BrewlineError(f"{store.root} has no {', '.join(missing)}, nor {_KARPATHY_FILE}")
+    try:
+        return {
+            image["filename"]: _KARPATHY_SPLITS[image["split"]]
+            for image in json.loads(store.read_text(karpathy))["images"]
+        }
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BrewlineError(
+            f"{karpathy}: expected images with filename and split; {error!r}"
+        ) from None
+
+
+def _listed_splits(store: MediaStore, files: dict[str, str | None]) -> dict[str, str]:
     splits: dict[str, str] = {}
-    for split in ("train", "dev", "test"):
-        for jpg in _lines(store, f"Flickr_8k.{split}Images.txt"):
-            if splits.setdefault(jpg.strip(), split) != split:
-                raise BrewlineError(
-                    f"image {jpg.strip()!r} is in {splits[jpg.strip()]} and {split}"
-                )
+    for split, name in files.items():
+        for _, line in lines_of(store, name or ""):
+            jpg = line.strip()
+            if splits.setdefault(jpg, split) != split:
+                raise BrewlineError(f"image {jpg!r} is in {splits[jpg]} and {split}")
     return splits

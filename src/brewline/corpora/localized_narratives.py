@@ -1,71 +1,126 @@
-"""Localized Narratives, COCO part (Pont-Tuset et al., 2020): spontaneous spoken descriptions.
+"""Localized Narratives (Pont-Tuset et al., 2020): spontaneous spoken descriptions of pictures.
 
-    coco_train_localized_narratives-0000?-of-0000?.jsonl, coco_val_localized_narratives.jsonl
-    coco_train/coco_train_<image>_<annotator>.ogg, coco_val/...
-    train2017/<image, 12 digits>.jpg, val2017/...
+    <subset>_<part>_localized_narratives[-0000?-of-0000?].jsonl
+    <subset>_<part>/<subset>_<part>_<image>_<annotator>.ogg
 
-One JSON object a line (google.github.io/localized-narratives): dataset_id, image_id, annotator_id,
-caption (what was said, transcribed by hand), timed_caption, traces, voice_recording. Annotations
-are CC BY 4.0. The published val part is our test split, as in BrewCLIP; there is no published dev
-split, so part of the training images is held out.
+`subset` is one of coco, open_images, flickr30k and ade20k; each comes with the pictures of the
+corpus that was described. One JSON object a line (google.github.io/localized-narratives):
+dataset_id, image_id, annotator_id, caption (what was said, transcribed by hand), timed_caption,
+traces, voice_recording. Annotations are CC BY 4.0. Of COCO and ADE20k only train and val are
+published: val is our test split, as in BrewCLIP, and part of the training images is held out.
 """
 
-import json
+import functools
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, held_out, stem
+from brewline.archives import AUDIO_SUFFIXES, MediaStore
+from brewline.corpora.listing import (
+    Listing,
+    find_folder,
+    json_lines,
+    safe_id,
+    stem,
+    with_dev,
+)
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A published part: our split, and how its pictures are called where they are published."""
+
+    split: str
+    image_folders: tuple[str, ...]
+    image_name: str = "{}.jpg"
+
+
+_FLICKR30K = ("flickr30k-images", "flickr30k_images")
+_PARTS = {
+    "coco": {
+        "coco_train": _Part("train", ("train2017",), "{:0>12}.jpg"),
+        "coco_val": _Part("test", ("val2017",), "{:0>12}.jpg"),
+    },
+    "open_images": {
+        "open_images_train": _Part("train", ("train",)),
+        "open_images_validation": _Part("dev", ("validation",)),
+        "open_images_test": _Part("test", ("test",)),
+    },
+    "flickr30k": {
+        "flickr30k_train": _Part("train", _FLICKR30K),
+        "flickr30k_val": _Part("dev", _FLICKR30K),
+        "flickr30k_test": _Part("test", _FLICKR30K),
+    },
+    # As in the archive of the scene parsing challenge, ADEChallengeData2016.zip.
+    "ade20k": {
+        "ade20k_train": _Part("train", ("training",)),
+        "ade20k_validation": _Part("test", ("validation",)),
+    },
+}
+# The field names another file than there is; the loader of the authors mends it in the same way
+# (github.com/google/localized-narratives, localized_narratives.py, voice_recording_url).
+_MENDED = ("flickr30k", "ade20k")
+_VOICE = re.compile(r"(?P<folder>\w+)/\w+_(?P<image>[0-9]+)_[0-9]+\.\w+")
+
+
 def read(store: MediaStore, source: SourceParams) -> list[Listing]:
-    """Lists every narrative of the train and val parts.
+    """Lists every narrative of a subset; without `subset`, of COCO.
 
     Raises:
         BrewlineError: there are no annotations, a line is not JSON, or it lacks a field that is
             needed (`traces` is not: one published line has none).
     """
-    if source.dev_fraction is None:
-        raise BrewlineError(
-            "Localized Narratives publishes no dev split: set dev_fraction for this source",
-            "settings",
-        )
-    train = list(_narratives(store, "coco_train_localized_narratives"))
-    test = list(_narratives(store, "coco_val_localized_narratives"))
-    if not train and not test:
-        raise BrewlineError(f"{store.root} has no coco_*_localized_narratives*.jsonl")
-    dev_images = held_out((row["image_id"] for row in train), source.dev_fraction)
-    return [
-        *(_listing(row, "dev" if row["image_id"] in dev_images else "train") for row in train),
-        *(_listing(row, "test") for row in test),
+    subset = source.subset or "coco"
+    listings = [
+        row for name, part in _PARTS[subset].items() for row in _listings(store, subset, name, part)
     ]
+    if not listings:
+        raise BrewlineError(f"{store.root} has no {subset}_*_localized_narratives*.jsonl")
+    return with_dev(listings, source)
 
 
-def _narratives(store: MediaStore, prefix: str) -> Iterator[dict[str, Any]]:
+def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Iterator[Listing]:
+    images = find_folder(store, *part.image_folders)
+    folder_of = functools.cache(lambda name: find_folder(store, name, suffixes=AUDIO_SUFFIXES))
     for name in store.names():
-        if not (name.startswith(prefix) and name.endswith(".jsonl")):
+        file = name.rpartition("/")[2]
+        # Beside them, `<prefix>_captions.jsonl` is published: the captions without recordings.
+        if not re.fullmatch(rf"{prefix}(_v6)?_localized_narratives.*\.jsonl", file):
             continue
-        for number, line in enumerate(store.read_text(name).splitlines(), start=1):
+        for number, row in json_lines(store, name):
             try:
-                row = json.loads(line)
-                wanted = ("dataset_id", "image_id", "annotator_id", "caption", "voice_recording")
-                yield {key: row[key] for key in wanted}
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                folder, voice = _voice_recording(row, mended=subset in _MENDED)
+                image_id = str(row["image_id"])
+                yield Listing(
+                    # An annotator may describe an image more than once; a recording has one name.
+                    utterance_id=safe_id(stem(voice)),
+                    split=part.split,
+                    audio_path=f"{folder_of(folder)}/{voice}",
+                    speaker_id=str(row["annotator_id"]),
+                    image_id=image_id,
+                    image_path=f"{images}/{part.image_name.format(image_id)}",
+                    caption=row["caption"],
+                )
+            except (KeyError, ValueError, TypeError) as error:
                 raise BrewlineError(f"{name}, line {number} is no narrative: {error!r}") from None
 
 
-def _listing(row: dict[str, Any], split: str) -> Listing:
-    folder = row["dataset_id"].removeprefix("mscoco_")
-    image_id = str(row["image_id"])
-    return Listing(
-        # An annotator may describe an image once only, so the recording's name is unique.
-        utterance_id=stem(row["voice_recording"]),
-        split=split,
-        audio_path=row["voice_recording"],
-        speaker_id=str(row["annotator_id"]),
-        image_id=image_id,
-        image_path=f"{folder}/{int(image_id):012d}.jpg",
-        caption=row["caption"],
-    )
+def _voice_recording(row: dict[str, Any], mended: bool) -> tuple[str, str]:
+    """The folder and the name of the recording.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: the path is not of the form that is to be mended.
+    """
+    published: str = row["voice_recording"]
+    if not mended:
+        folder, _, file = published.rpartition("/")
+        return folder, file
+    match = _VOICE.fullmatch(published)
+    if not match:
+        raise ValueError(f"voice_recording {published!r}")
+    folder = match["folder"]
+    return folder, f"{folder}_{match['image']:0>16}_{row['annotator_id']}.ogg"

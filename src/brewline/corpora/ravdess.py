@@ -2,15 +2,17 @@
 
     Actor_<actor>/<modality>-<channel>-<emotion>-<intensity>-<statement>-<repetition>-<actor>.wav
 
-Zenodo record 1188976 (CC BY-NC-SA 4.0). The labels are in the file name. BrewCLIP trains on the
-first three quarters of the actors (1-18 of 24) and tests on the rest; a dev split by speaker is
-held out of the training part when `dev_fraction` is set.
+Zenodo record 1188976 (CC BY-NC-SA 4.0). The labels are in the file name; some copies hold the
+folders of the actors twice, one level apart, and then the outer one counts. Two of the 1,440
+recordings are equal to the byte, and both are listed. BrewCLIP trains on the first three quarters
+of the actors (1-18 of 24) and tests on the rest; a dev split by speaker is held out of the
+training part when `dev_fraction` is set.
 """
 
 import re
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, held_out, stem
+from brewline.archives import AUDIO_SUFFIXES, MediaStore
+from brewline.corpora.listing import Listing, stem, with_dev
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
@@ -39,17 +41,19 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     Raises:
         BrewlineError: there is none.
     """
-    found = {}
-    for name in store.names():
+    names = [name for name in store.names() if name.endswith(AUDIO_SUFFIXES)]
+    found: dict[str, tuple[str, re.Match[str]]] = {}
+    # Of copies, the outermost.
+    for name in sorted(names, key=lambda name: name.count("/")):
         match = _NAME.fullmatch(stem(name))
         if match:
-            found[name] = match
+            found.setdefault(match[0], (name, match))
     if not found:
         raise BrewlineError(f"{store.root} has no recordings named like 03-01-06-01-02-01-12.wav")
-    splits = _splits({match["actor"] for match in found.values()}, source.dev_fraction or 0.0)
-    return [
+    splits = _splits({match["actor"] for _, match in found.values()})
+    listings = [
         Listing(
-            utterance_id=stem(name),
+            utterance_id=utterance_id,
             split=splits[match["actor"]],
             audio_path=name,
             speaker_id=match["actor"],
@@ -57,15 +61,12 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
             emotion=EMOTIONS[match["emotion"]],
             intensity=INTENSITIES[match["intensity"]],
         )
-        for name, match in found.items()
+        for utterance_id, (name, match) in found.items()
     ]
+    return listings if source.dev_fraction is None else with_dev(listings, source)
 
 
-def _splits(actors: set[str], dev_fraction: float) -> dict[str, str]:
+def _splits(actors: set[str]) -> dict[str, str]:
     ordered = sorted(actors)
     num_train = round(_TRAIN_SHARE * len(ordered))
-    dev = held_out(ordered[:num_train], dev_fraction)
-    return {
-        actor: "test" if index >= num_train else "dev" if actor in dev else "train"
-        for index, actor in enumerate(ordered)
-    }
+    return {actor: "train" if index < num_train else "test" for index, actor in enumerate(ordered)}

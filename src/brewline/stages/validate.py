@@ -5,6 +5,7 @@ from pathlib import Path
 
 from brewline.archives import MediaStore
 from brewline.corpora import READERS
+from brewline.corpora.listing import survey
 from brewline.errors import BrewlineError, exits_cleanly
 from brewline.files import write_json
 from brewline.manifest import MANIFEST, QUARANTINE, write_table
@@ -18,7 +19,14 @@ def main() -> None:
     params, corpus = corpus_argument(__doc__)
     root, limits = Path("data/raw") / corpus, params.validation
     source = params.sources[corpus]
-    listings = READERS[source.reader](MediaStore(root), source)
+    store = MediaStore(root)
+    listings = READERS[source.reader](store, source)
+    found = survey(store, listings)
+    print(
+        f"{corpus}: {', '.join(f'{count} {what}' for what, count in found.items())}".replace(
+            "_", " "
+        )
+    )
     verdicts = check_corpus(root, listings, limits, params.runtime.validate_workers)
     manifest = [v.manifest_row(corpus) for v in verdicts if v.reason is None]
     quarantine = [v.quarantine_row() for v in verdicts if v.reason is not None]
@@ -29,6 +37,7 @@ def main() -> None:
     )
     outcomes = expect(manifest, quarantine, len(listings), limits)
     report = {
+        "survey": found,
         "num_listed": len(listings),
         "num_good": len(manifest),
         "num_quarantined": len(quarantine),

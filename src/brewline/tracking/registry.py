@@ -71,7 +71,6 @@ SERVED_PACKAGES = (
     "soxr",
     "torch",
     "torchvision",
-    "tqdm",
     "webdataset",
 )
 

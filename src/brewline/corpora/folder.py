@@ -1,0 +1,92 @@
+"""A corpus of your own: recordings and pictures in a folder, and a table that says what is what.
+
+The table is a CSV with a header, or JSON Lines, with these columns or keys:
+
+    audio     path of a recording, from the table's folder on
+    split     train, dev or test
+    image     path of its picture (optional)
+    caption   what is said (optional)
+    speaker   who says it (optional)
+    id        a name for the utterance (optional; otherwise it is made from the recording's path)
+
+`index` names the table. Where no row is in dev, set `dev_fraction`: part of the training images is
+held out; without images, of the speakers; without both, of the recordings.
+"""
+
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from brewline.archives import MediaStore
+from brewline.corpora.listing import Listing, csv_rows, json_lines, one_file, safe_id, with_dev
+from brewline.errors import BrewlineError
+from brewline.params import SourceParams
+
+_COLUMNS = ("audio", "split", "image", "caption", "speaker", "id")
+_NEEDED = ("audio", "split")
+_SPLITS = ("train", "dev", "test")
+
+
+def read(store: MediaStore, source: SourceParams) -> list[Listing]:
+    """Lists every row of the table.
+
+    Raises:
+        BrewlineError: the table is missing, or a row is not as described above.
+    """
+    if source.index is None:
+        raise BrewlineError("folder: set index, the name of the CSV or JSONL file", "settings")
+    name = one_file(store, source.index)
+    rows = _csv_objects(store, name) if name.endswith(".csv") else json_lines(store, name)
+    listings = [
+        _listing(f"{name}, line {line}", posixpath.dirname(name), row) for line, row in rows
+    ]
+    if not listings:
+        raise BrewlineError(f"{name} lists nothing")
+    return with_dev(listings, source)
+
+
+def _csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = csv_rows(store, name)
+    _, header = next(rows, (0, []))
+    for number, row in rows:
+        if len(row) != len(header):
+            raise BrewlineError(
+                f"{name}, line {number}: expected {len(header)} cells as in the header, not "
+                f"{len(row)}"
+            )
+        yield number, dict(zip(header, row, strict=True))
+
+
+def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
+    unknown = [key for key in row if key not in _COLUMNS]
+    if unknown:
+        raise BrewlineError(f"{where}: unknown column {unknown[0]!r}; known: {', '.join(_COLUMNS)}")
+    # An empty cell of a CSV, or null, is as good as none.
+    cells = {key: value for key, value in row.items() if value not in (None, "")}
+    for key, value in cells.items():
+        if not isinstance(value, str):
+            raise BrewlineError(f"{where}: {key} must be text, not {value!r}")
+    for key in _NEEDED:
+        if key not in cells:
+            raise BrewlineError(f"{where}: {key} is missing")
+    if cells["split"] not in _SPLITS:
+        raise BrewlineError(f"{where}: split must be train, dev or test, not {cells['split']!r}")
+    audio = _path(where, folder, cells["audio"])
+    image = _path(where, folder, cells["image"]) if "image" in cells else None
+    return Listing(
+        utterance_id=safe_id(cells.get("id") or posixpath.splitext(audio)[0]),
+        split=cells["split"],
+        audio_path=audio,
+        speaker_id=cells.get("speaker", ""),
+        image_id=safe_id(posixpath.splitext(image)[0]) if image else None,
+        image_path=image,
+        caption=cells.get("caption"),
+    )
+
+
+def _path(where: str, folder: str, path: str) -> str:
+    """The name in the store of a path that is counted from the table's folder on."""
+    joined = posixpath.normpath(posixpath.join(folder, path))
+    if joined.startswith(("/", "../")):
+        raise BrewlineError(f"{where}: {path!r} leaves the folder of the corpus")
+    return joined
