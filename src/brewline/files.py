@@ -33,7 +33,8 @@ def sha256_tree(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -56,9 +57,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             remove(path)
         else:
-            _sync(partial)
+            sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         remove(partial)
         raise

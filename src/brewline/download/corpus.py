@@ -28,7 +28,7 @@ from brewline.download.recordings import (
     listed_recordings,
     publish,
 )
-from brewline.download.version import shown
+from brewline.download.troubles import shown
 from brewline.errors import BrewlineError
 from brewline.files import WORK_DIR, atomic_path, remove, sha256_tree, write_json
 from brewline.params import FileParams, SourceParams

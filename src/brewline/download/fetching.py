@@ -18,10 +18,11 @@ from brewline.download.checksums import (
     today,
 )
 from brewline.download.places import bring
-from brewline.download.version import Version, shown, sync
+from brewline.download.troubles import shown
+from brewline.download.version import Version
 from brewline.download.whole import check_whole
 from brewline.errors import BrewlineError
-from brewline.files import atomic_path, remove, sha256_file, work_dir
+from brewline.files import atomic_path, remove, sha256_file, sync, work_dir
 from brewline.params import FileParams
 
 _log = logging.getLogger(__name__)

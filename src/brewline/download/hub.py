@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from brewline.download.troubles import PASSING_STATUSES, explained
 from brewline.download.version import Version
 from brewline.errors import BrewlineError, FailureKind
-
-_PASSING = (408, 429, 500, 502, 503, 504)
 
 
 def _place(url: str) -> dict[str, Any]:
@@ -43,25 +42,27 @@ def _explained(url: str) -> Iterator[None]:
         RepositoryNotFoundError,
     )
 
-    try:
-        yield
-    except GatedRepoError:
-        raise BrewlineError(
-            f"{url}: accept the terms on the repository's page, and set HF_TOKEN", "settings"
-        ) from None
-    except RepositoryNotFoundError:
-        raise BrewlineError(
-            f"{url}: no such repository, or it is private and HF_TOKEN does not open it", "settings"
-        ) from None
-    # Raised for want of a connection; a subclass of the next one.
-    except LocalEntryNotFoundError as error:
-        raise BrewlineError(f"{url}: {error.__cause__ or error}", "network") from None
-    except EntryNotFoundError:
-        raise BrewlineError(f"{url}: the repository has no such file") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        kind: FailureKind = "network" if status in _PASSING else "data"
-        raise BrewlineError(f"{url}: HTTP {status}", kind) from None
+    with explained(url):
+        try:
+            yield
+        except GatedRepoError:
+            raise BrewlineError(
+                f"{url}: accept the terms on the repository's page, and set HF_TOKEN", "settings"
+            ) from None
+        except RepositoryNotFoundError:
+            raise BrewlineError(
+                f"{url}: no such repository, or it is private and HF_TOKEN does not open it",
+                "settings",
+            ) from None
+        # Raised for want of a connection; a subclass of the next one.
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            raise BrewlineError(f"{url}: the repository has no such file") from None
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            kind: FailureKind = "network" if status in PASSING_STATUSES else "data"
+            raise BrewlineError(f"{url}: HTTP {status}", kind) from None
 
 
 def look(url: str) -> Version:
@@ -74,7 +75,7 @@ def look(url: str) -> Version:
 
     place = _place(url)
     with _explained(url):
-        facts = get_hf_file_metadata(hf_hub_url(**place), timeout=30)
+        facts = get_hf_file_metadata(hf_hub_url(**place), timeout=30, retry_on_errors=True)
     # The ETag of a large file is its SHA-256, of a small one its git hash.
     sha256 = facts.etag if facts.etag and len(facts.etag) == 64 else None
     return Version(url=url, size=facts.size, tag=facts.etag, sha256=sha256)

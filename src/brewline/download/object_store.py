@@ -3,7 +3,6 @@
 Keys, endpoint and region come from the environment and the files that the store's own tools read.
 """
 
-import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from brewline.download.troubles import explained
 from brewline.download.version import Version
 from brewline.errors import BrewlineError
 from brewline.files import remove, write_json
@@ -25,23 +25,19 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
     """Yields the file system and the path in it, and says what is wrong in our words."""
     from fsspec.core import url_to_fs
 
-    try:
-        yield url_to_fs(url)
-    except ImportError:
-        raise BrewlineError(
-            f"{url} needs a package more: uv pip install s3fs", "settings"
-        ) from None
-    except FileNotFoundError:
-        raise BrewlineError(f"{url} is not there") from None
-    except PermissionError as error:
-        raise BrewlineError(
-            f"{url} is not open to these credentials: {error}", "settings"
-        ) from None
-    # What a store raises comes from its own package, which is optional and cannot be named here.
-    except Exception as error:
-        if isinstance(error, BrewlineError) or getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-        raise BrewlineError(f"{url}: {error}; run it again to continue", "network") from None
+    with explained(url):
+        try:
+            yield url_to_fs(url)
+        except ImportError:
+            raise BrewlineError(
+                f"{url} needs one more package: uv pip install s3fs", "settings"
+            ) from None
+        except FileNotFoundError:
+            raise BrewlineError(f"{url} is not there") from None
+        except PermissionError as error:
+            raise BrewlineError(
+                f"{url} is not open to these credentials: {error}", "settings"
+            ) from None
 
 
 def _version(filesystem: Any, url: str, path: str) -> Version:

@@ -1,9 +1,6 @@
 """What a source says about the file that it has at this moment."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,3 @@ class Version:
     sha256: str | None = None
     delimited: bool = True
     pieces: int = 1
-
-
-def shown(url: str) -> str:
-    """A URL as it may be printed and kept: without user, password, signature and fragment."""
-    parts = urlsplit(url)
-    if not parts.scheme:
-        return url
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def sync(path: Path) -> None:
-    """Waits until the content of a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

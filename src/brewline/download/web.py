@@ -26,7 +26,8 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
-from brewline.download.version import Version, shown
+from brewline.download.troubles import PASSING_STATUSES, shown
+from brewline.download.version import Version
 from brewline.errors import BrewlineError, FailureKind
 from brewline.files import remove, write_json
 
@@ -39,7 +40,6 @@ _TRIES = 6
 _BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 60
 _LONGEST_RETRY_AFTER_S = 300
-_MAY_PASS = (408, 429, 500, 502, 503, 504)
 _MAX_CONNECTIONS = 64
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -51,7 +51,7 @@ def _patience() -> Retry:
         backoff_factor=_BACKOFF_S,
         backoff_max=_LONGEST_BACKOFF_S,
         backoff_jitter=_BACKOFF_S,
-        status_forcelist=_MAY_PASS,
+        status_forcelist=PASSING_STATUSES,
         allowed_methods=("GET", "HEAD"),
         raise_on_status=False,
         retry_after_max=_LONGEST_RETRY_AFTER_S,
@@ -124,7 +124,7 @@ def answer(
         status = response.status_code
         if status >= 400 and status != 416:
             kinds: dict[int, FailureKind] = {401: "settings", 403: "settings", 407: "settings"}
-            kind = "network" if status in _MAY_PASS else kinds.get(status, "data")
+            kind = "network" if status in PASSING_STATUSES else kinds.get(status, "data")
             raise BrewlineError(f"{shown(url)}: HTTP {status} {response.reason}", kind)
         _refuse_wrong_kind(url, response)
         yield response

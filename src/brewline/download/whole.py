@@ -1,7 +1,6 @@
 """Whether a file that has no published hash is what its name says, and whole."""
 
 import gzip
-import os
 import tarfile
 import zipfile
 import zlib
@@ -25,8 +24,12 @@ def check_whole(path: Path, name: str) -> None:
     Raises:
         BrewlineError: it is something else, or a part of it is missing.
     """
+    size = path.stat().st_size
     try:
         if name.endswith((".gz", ".tgz")):
+            # To Python, no bytes at all are a whole gzip file.
+            if size == 0:
+                raise EOFError("it is empty")
             with gzip.open(path) as file:
                 while file.read(_CHUNK_BYTES):
                     pass
@@ -35,7 +38,7 @@ def check_whole(path: Path, name: str) -> None:
         elif name.endswith(".tar"):
             tarfile.open(path, "r:").close()
             with path.open("rb") as file:
-                file.seek(-len(_TAR_END), os.SEEK_END)
+                file.seek(max(0, size - len(_TAR_END)))
                 if file.read() != _TAR_END:
                     raise tarfile.TarError("its end mark is missing")
     except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
