@@ -93,6 +93,16 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name; where the file system cannot, a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Resolved: DVC may have put a symbolic link where the file was.
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def fingerprint(parameters: Any, dependencies: list[Path]) -> str:
     """Names a piece of work by what determines its result: parameters, inputs and our code.
 

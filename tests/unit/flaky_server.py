@@ -52,6 +52,7 @@ class Content:
     faults: Callable[[], str | None] = lambda: None
     # Where in the body `cut` stops, as a share.
     cut_at: Callable[[], float] = lambda: 0.5
+    retry_after: str = "0"
     bytes_per_s: float | None = None
     seen: list[Seen] = field(default_factory=list)
     bytes_sent: int = 0
@@ -90,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault in ("busy", "unavailable"):
             status = 429 if fault == "busy" else 503
-            self._status(status, {"Retry-After": "0", "Content-Length": "0"})
+            self._status(status, {"Retry-After": content.retry_after, "Content-Length": "0"})
         elif fault == "unsatisfiable":
             self._status(416, {"Content-Length": "0"})
         elif path not in content.files:

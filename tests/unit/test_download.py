@@ -32,7 +32,7 @@ from brewline.download.recordings import listed_recordings, stored_path
 from brewline.download.troubles import shown
 from brewline.download.whole import check_whole
 from brewline.errors import BrewlineError
-from brewline.params import FileParams, SourceParams
+from brewline.params import FileParams, SourceParams, load_params
 from brewline.stages import download as stage
 
 PROJECT = Path(__file__).parents[2]
@@ -289,6 +289,27 @@ def test_two_downloads_do_not_write_one_part(server: str) -> None:
     assert error.value.kind == "busy"
 
 
+@pytest.mark.parametrize("fault", ["busy", "unavailable"])
+def test_the_server_says_how_long_to_wait_but_not_for_ever(
+    server: str, content: Content, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    for asked in ("7", "86400"):
+        content.faults, content.retry_after = sequence(fault), asked
+        fetch(params(f"{server}/corpus.tar", CONTENT), Path("b"), "x")
+    assert waits == [7, 300]
+
+
+def test_what_lies_at_a_path_may_change(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    fetch(params(tmp_path / "a"), Path("b"), "x")
+    (tmp_path / "a").write_bytes(OTHER)
+    fetch(params(tmp_path / "a"), Path("b"), "x")
+    assert Path("b").read_bytes() == OTHER
+    assert not CHECKSUMS_DIR.exists()
+
+
 # Other kinds of sources
 
 
@@ -435,6 +456,12 @@ def write_params(files: dict[str, FileParams], **more: Any) -> None:
         **more,
     }
     Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_in_place_contradicts_another_machine() -> None:
+    write_params({"a": params("http://127.0.0.1:9/x", in_place=True)})
+    with pytest.raises(BrewlineError, match=r"sources.real.files.a: in_place needs a path"):
+        load_params()
 
 
 def test_a_dry_run_shows_what_would_come_and_fetches_nothing(
@@ -594,9 +621,7 @@ def test_too_many_missing_recordings_fail_the_stage(
 ) -> None:
     for name in NAMES[10:14]:
         del content.files[f"/voice/{name}"]
-    with pytest.raises(
-        BrewlineError, match=r"3 of 25 recordings cannot be had.* allows 2"
-    ) as error:
+    with pytest.raises(BrewlineError, match=r"3 of 25 recordings .* allows 2") as error:
         download_corpus("x", narratives, 1)
     assert error.value.kind == "data"
 

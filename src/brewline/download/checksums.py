@@ -1,10 +1,11 @@
 """What was found at the first download, so that a later one of other bytes is an error.
 
-A file whose `sha256` is null in `params.yaml` has its hash recorded in `checksums/<corpus>.json`,
-beside `params.yaml`, to be committed with it. Not in `data/raw/`: a record must outlive what it
-guards, and `make clean`; and it has a date, which an output may not have. Not in `params.yaml`:
-that is the user's file, and a change in it makes the stage stale. The record can only stop a run,
-never change its result, so it is no dependency of the stage. A hash in `params.yaml` wins.
+A file from another machine whose `sha256` is null in `params.yaml` has its hash recorded in
+`checksums/<corpus>.json`, beside `params.yaml`, to be committed with it. Not in `data/raw/`: a
+record must outlive what it guards, and `make clean`; and it has a date, which an output may not
+have. Not in `params.yaml`: that is the user's file, and a change in it makes the stage stale. The
+record can only stop a run, never change its result, so it is no dependency of the stage. A hash in
+`params.yaml` wins.
 """
 
 import datetime

@@ -20,9 +20,16 @@ from brewline.download.checksums import (
     record_checksums,
     today,
 )
-from brewline.download.fetching import Fetched, alone, fetch_verified, link, partial_path
+from brewline.download.fetching import (
+    Fetched,
+    alone,
+    fetch_verified,
+    is_recorded,
+    partial_path,
+)
 from brewline.download.places import content_size, local_path, look
 from brewline.download.recordings import (
+    RECORD,
     Archives,
     fetch_recordings,
     listed_recordings,
@@ -30,7 +37,7 @@ from brewline.download.recordings import (
 )
 from brewline.download.troubles import shown
 from brewline.errors import BrewlineError
-from brewline.files import WORK_DIR, atomic_path, remove, sha256_tree, write_json
+from brewline.files import WORK_DIR, atomic_path, link, read_json, remove, sha256_tree, write_json
 from brewline.params import FileParams, SourceParams
 
 RAW_DIR = Path("data/raw")
@@ -97,29 +104,39 @@ def make_plan(corpus: str, source: SourceParams, workers: int) -> Plan:
     known = read_checksums(corpus)
     with ThreadPool(workers) as pool:
         files = pool.map(plan, source.files.items())
+    if source.recordings:
+        files.append(_plan_recordings(corpus, source.recordings.base_url))
     return Plan(files, shutil.disk_usage(Path()).free)
 
 
 def _plan_file(corpus: str, name: str, file: FileParams, known: Checksum | None) -> PlannedFile:
+    in_place, published = path_in_place(file), RAW_DIR / corpus / name
+    if in_place and in_place.exists():
+        have = content_size(in_place)
+        return PlannedFile(name, file.url, have, have, "used in place")
     size = file.size if file.size is not None else known.size if known else None
-    published = RAW_DIR / corpus / name
-    in_place = path_in_place(file)
-    if in_place:
-        size = content_size(in_place) if in_place.exists() else None
-        state = "used in place" if in_place.exists() else "missing"
-        return PlannedFile(name, file.url, size, size or 0, state)
-    trouble = ""
+    if published.is_file() and (file.sha256 or known):
+        have = published.stat().st_size
+        if size in (None, have):
+            return PlannedFile(name, shown(file.url), have, have, "here")
+    urls, trouble = [file.url, *file.mirrors], ""
     if size is None:
-        size, trouble = _ask_size([file.url, *file.mirrors])
-    if published.is_file() and (file.sha256 or known) and published.stat().st_size == size:
-        return PlannedFile(name, shown(file.url), size, size, "here")
-    parts = [
-        partial_path(WORK_DIR / "download" / corpus, name, url) for url in (file.url, *file.mirrors)
-    ]
+        size, trouble = _ask_size(urls)
+    parts = [partial_path(WORK_DIR / "download" / corpus, name, url) for url in urls]
     here = max((part.stat().st_size for part in parts if part.exists()), default=0)
-    return PlannedFile(
-        name, shown(file.url), size, here, trouble or ("begun" if here else "to fetch")
-    )
+    state = trouble or (f"{human(here)} here" if here else "to fetch")
+    return PlannedFile(name, shown(file.url), size, here, state)
+
+
+def _plan_recordings(corpus: str, base_url: str) -> PlannedFile:
+    """What is known of the recordings that are fetched one by one; no server says their sizes."""
+    record = RAW_DIR / corpus / RECORD
+    if record.exists():
+        facts = read_json(record)
+        state = f"{facts['archived']} of {facts['listed']} here"
+    else:
+        state = "listed in the annotations"
+    return PlannedFile("voice-recordings-*.tar", base_url, None, 0, state)
 
 
 def _ask_size(urls: list[str]) -> tuple[int | None, str]:
@@ -129,8 +146,6 @@ def _ask_size(urls: list[str]) -> tuple[int | None, str]:
         try:
             return look(url).size, ""
         except BrewlineError as error:
-            if error.kind == "settings" and "cannot read" in str(error):
-                raise
             troubles.append(str(error))
     return None, "; ".join(troubles)
 
@@ -185,8 +200,8 @@ def download_corpus(corpus: str, source: SourceParams, workers: int) -> list[str
                 write_json(partial / LINKS_FILE, links)
             if archives:
                 publish(archives, partial)
-        unpublished = [name for name, file in copied.items() if file.sha256 is None]
-        record_checksums(corpus, {name: fetched[name].checksum for name in unpublished})
+        found = {name: fetched[name].checksum for name in copied if is_recorded(copied[name])}
+        record_checksums(corpus, found)
         remove(work)
     return [
         *(f"{name}  sha256 {file.checksum.sha256}" for name, file in fetched.items()),

@@ -3,8 +3,6 @@
 import fcntl
 import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +15,12 @@ from brewline.download.checksums import (
     record_checksums,
     today,
 )
-from brewline.download.places import bring
+from brewline.download.places import bring, local_path
 from brewline.download.troubles import shown
 from brewline.download.version import Version
 from brewline.download.whole import check_whole
 from brewline.errors import BrewlineError
-from brewline.files import atomic_path, remove, sha256_file, sync, work_dir
+from brewline.files import atomic_path, link, remove, sha256_file, sync, work_dir
 from brewline.params import FileParams
 
 _log = logging.getLogger(__name__)
@@ -59,7 +57,7 @@ def fetch(source: FileParams, target: Path, owner: str) -> str:
         fetched = fetch_verified(target.name, source, folder, known, checksums_file(owner))
         with atomic_path(target) as partial:
             link(fetched.path, partial)
-        if source.sha256 is None:
+        if is_recorded(source):
             record_checksums(owner, {target.name: fetched.checksum})
         remove(folder)
     return fetched.checksum.sha256
@@ -95,6 +93,14 @@ def fetch_verified(
         + "\n  ".join(str(trouble) for trouble in troubles),
         "network" if "network" in kinds else kinds[0],
     )
+
+
+def is_recorded(source: FileParams) -> bool:
+    """Whether the hash that is found is to be kept: none is given, and the file is not ours.
+
+    What lies at a path is the user's, who may change it.
+    """
+    return source.sha256 is None and local_path(source.url) is None
 
 
 def partial_path(folder: Path, name: str, url: str) -> Path:
@@ -158,15 +164,6 @@ def _verify(
             f"found {digest}"
         )
     return digest
-
-
-def link(source: Path, target: Path) -> None:
-    """Gives a file a second name; where the file system cannot, a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from brewline.download.troubles import PASSING_STATUSES, explained
 from brewline.download.version import Version
 from brewline.errors import BrewlineError, FailureKind
+from brewline.files import link, remove
 
 
 def _place(url: str) -> dict[str, Any]:
@@ -92,5 +93,7 @@ def bring(url: str, part: Path) -> Version:
     version = look(url)
     with _explained(url):
         arrived = Path(hf_hub_download(**_place(url), local_dir=part.with_name("hub")))
-    arrived.replace(part)
+    # The library knows its own file by its name; under another one it would be fetched again.
+    remove(part)
+    link(arrived, part)
     return version

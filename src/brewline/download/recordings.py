@@ -22,15 +22,14 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from brewline.archives import check_member_name
-from brewline.download.fetching import link
 from brewline.download.web import bring_small
 from brewline.errors import BrewlineError
-from brewline.files import atomic_path, read_json, remove, sha256_file, write_json
+from brewline.files import atomic_path, link, read_json, remove, sha256_file, write_json
 from brewline.params import RecordingsParams
 
 RECORD = "voice-recordings.json"
-# Two minutes of stereo speech in OGG Vorbis have 2 MB; nothing in such a corpus has this much.
-_MAX_FILE_BYTES = 1 << 28
+# Two minutes of stereo speech in OGG Vorbis have 2 MB. Each worker holds one file in memory.
+_MAX_FILE_BYTES = 1 << 26
 _BY_IMAGE = re.compile(r"(?P<split>[^/]+)/(?P=split)_(?P<image>.+)_(?P<annotator>\d+)\.ogg")
 
 _log = logging.getLogger(__name__)
@@ -133,12 +132,14 @@ class _Fetch:
         done, staging = path.with_suffix(".json"), path.with_suffix("")
         if not done.exists():
             staging.mkdir(exist_ok=True)
-            failed = {}
-            if not self._take_over(path, names, staging):
+            failed: dict[str, str] = {}
+            digest = self._take_over(path, names, staging)
+            if digest is None:
                 failed = self._fetch_missing(names, staging, progress)
                 with atomic_path(path) as partial:
                     _pack(partial, names, staging)
-            write_json(done, {"sha256": sha256_file(path), "failed": failed})
+                digest = sha256_file(path)
+            write_json(done, {"sha256": digest, "failed": failed})
         remove(staging)
         facts = read_json(done)
         self._archives[path.name] = facts["sha256"]
@@ -156,15 +157,18 @@ class _Fetch:
         }
         return Archives([self._folder / name for name in self._archives], record)
 
-    def _take_over(self, path: Path, names: list[str], staging: Path) -> bool:
-        """Takes the published archive, if it is complete; if not, what it has, for staging."""
-        published = self._old / path.name
-        if not published.exists() or sha256_file(published) != self._old_archives.get(path.name):
-            return False
+    def _take_over(self, path: Path, names: list[str], staging: Path) -> str | None:
+        """Takes the published archive, if it is complete, and returns its hash.
+
+        If it is not, what it has goes to the staging folder.
+        """
+        published, digest = self._old / path.name, self._old_archives.get(path.name)
+        if not published.exists() or sha256_file(published) != digest:
+            return None
         if not self._old_failed.keys() & set(names):
             with atomic_path(path) as partial:
                 link(published, partial)
-            return True
+            return digest
         places = {name: staging / f"{number:05d}" for number, name in enumerate(names)}
         with tarfile.open(published, "r:") as archive:
             for member in archive:
@@ -172,7 +176,7 @@ class _Fetch:
                 if content is not None and not places[member.name].exists():
                     with atomic_path(places[member.name]) as partial:
                         partial.write_bytes(content.read())
-        return False
+        return None
 
     def _fetch_missing(
         self, names: list[str], staging: Path, progress: "tqdm[Never]"

@@ -35,8 +35,6 @@ def _show_plan(corpus: str, source: SourceParams, workers: int) -> None:
     plan = make_plan(corpus, source, workers)
     rows = [("file", "size", "state", "from")]
     rows += [(file.name, human(file.size), file.state, file.url) for file in plan.files]
-    if source.recordings:
-        rows.append(("voice-recordings-*.tar", "unknown", "", source.recordings.base_url))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join([*(cell.ljust(n) for cell, n in zip(row, widths, strict=False)), row[3]]))
