@@ -118,6 +118,7 @@ def _fetch_from(
     record: Path,
 ) -> Fetched:
     part = partial_path(folder, name, url)
+    may_repeat = True
     while True:
         part.parent.mkdir(parents=True, exist_ok=True)
         version = bring(url, part, source.size)
@@ -126,10 +127,11 @@ def _fetch_from(
             digest = _verify(part, name, url, version, source, known, record)
         except BrewlineError:
             remove(part.parent)
-            # The pieces may be of two versions that the server gives the same name.
-            if version.pieces > 1:
-                continue
-            raise
+            # The pieces may be of two versions that the server gives the same tag.
+            if version.pieces == 1 or not may_repeat:
+                raise
+            may_repeat = False
+            continue
         size = part.stat().st_size
         return Fetched(part, Checksum(digest, size, version.url, version.tag, today()))
 

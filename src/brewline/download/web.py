@@ -95,6 +95,9 @@ def _explain(url: str, error: Exception) -> BrewlineError:
     cause: object = error.args[0] if error.args else error
     reason = getattr(cause, "reason", None) or cause
     text = str(reason).replace(urlsplit(url).query or "\0", "...")
+    # An address that makes no sense, of the file or of a proxy, will not get better.
+    if isinstance(error, ValueError):
+        return BrewlineError(f"{shown(url)}: {text}", "settings")
     return BrewlineError(f"{shown(url)}: {text}; run it again to continue", "network")
 
 

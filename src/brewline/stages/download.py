@@ -40,7 +40,8 @@ def _show_plan(corpus: str, source: SourceParams, workers: int) -> None:
         print("  ".join([*(cell.ljust(n) for cell, n in zip(row, widths, strict=False)), row[3]]))
     if source.accept_licence is False:
         print(f"not accepted yet: {source.licence} (sources.{corpus}.accept_licence)")
-    print(f"still to come {human(plan.needed)}, free {human(plan.free)}")
+    at_least = "at least " if any(file.size is None for file in plan.files) else ""
+    print(f"still to come {at_least}{human(plan.needed)}, free {human(plan.free)}")
     if plan.shortage:
         raise BrewlineError(plan.shortage, "settings")
 
