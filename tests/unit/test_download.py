@@ -335,7 +335,9 @@ def test_a_file_from_the_hub(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "secret")
     content.headers["X-Repo-Commit"] = "0" * 40
-    content.files["/datasets/o/n/resolve/main/a/corpus.tar"] = CONTENT
+    for revision in ("main", "0" * 40):
+        content.files[f"/datasets/o/n/resolve/{revision}/a/corpus.tar"] = CONTENT
+    content.faults = sequence("cut")
     fetch(params("hf://datasets/o/n/a/corpus.tar"), Path("b"), "x")
     assert Path("b").read_bytes() == CONTENT
     assert {request.authorization for request in content.seen} == {"Bearer secret"}
@@ -517,6 +519,17 @@ def stage_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "brewline.stages.download", "real"], env=environment
     )
+
+
+def test_an_interrupted_download_ends_at_once(server: str, content: Content) -> None:
+    content.bytes_per_s = 1e5
+    write_params({"corpus.tar": params(f"{server}/corpus.tar", CONTENT)})
+    process = stage_process()
+    while content.bytes_sent == 0:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
 
 
 def test_a_killed_download_goes_on(server: str, content: Content) -> None:

@@ -72,14 +72,19 @@ def look(url: str) -> Version:
     Raises:
         BrewlineError: there is no such file, it is not open to this token, or the Hub is away.
     """
+    version, _ = _look(url)
+    return version
+
+
+def _look(url: str) -> tuple[Version, str | None]:
+    """The version, and the commit that has it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    place = _place(url)
     with _explained(url):
-        facts = get_hf_file_metadata(hf_hub_url(**place), timeout=30, retry_on_errors=True)
+        facts = get_hf_file_metadata(hf_hub_url(**_place(url)), timeout=30, retry_on_errors=True)
     # The ETag of a large file is its SHA-256, of a small one its git hash.
     sha256 = facts.etag if facts.etag and len(facts.etag) == 64 else None
-    return Version(url=url, size=facts.size, tag=facts.etag, sha256=sha256)
+    return Version(url=url, size=facts.size, tag=facts.etag, sha256=sha256), facts.commit_hash
 
 
 def bring(url: str, part: Path) -> Version:
@@ -90,9 +95,11 @@ def bring(url: str, part: Path) -> Version:
     """
     from huggingface_hub import hf_hub_download
 
-    version = look(url)
+    version, commit = _look(url)
+    # From that commit, whatever the branch points to by the time that the bytes come.
+    place = {**_place(url), "revision": commit}
     with _explained(url):
-        arrived = Path(hf_hub_download(**_place(url), local_dir=part.with_name("hub")))
+        arrived = Path(hf_hub_download(**place, local_dir=part.with_name("hub")))
     # The library knows its own file by its name; under another one it would be fetched again.
     remove(part)
     link(arrived, part)
