@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from brewline.archives import check_member_name
 from brewline.download.web import bring_small
-from brewline.errors import BrewlineError
+from brewline.errors import BrewlineError, FailureKind
 from brewline.files import atomic_path, link, read_json, remove, sha256_file, write_json
 from brewline.params import RecordingsParams
 
@@ -144,7 +144,7 @@ class _Fetch:
         facts = read_json(done)
         self._archives[path.name] = facts["sha256"]
         self._failed.update(facts["failed"])
-        self._check_share(self._failed)
+        self._check_share(self._failed, "data")
 
     def result(self) -> Archives:
         """What was made, and the record of it."""
@@ -198,7 +198,7 @@ class _Fetch:
                 raise error
             _log.warning("%s", error)
             failed[name] = str(error)
-            self._check_share({**self._failed, **failed})
+            self._check_share({**self._failed, **failed}, error.kind)
         return dict(sorted(failed.items()))
 
     def _fetch_all(self, missing: dict[str, Path]) -> Iterator[tuple[str, BrewlineError | None]]:
@@ -216,14 +216,15 @@ class _Fetch:
         with ThreadPool(self._workers) as pool:
             yield from pool.imap_unordered(fetch, missing)
 
-    def _check_share(self, failed: dict[str, str]) -> None:
+    def _check_share(self, failed: dict[str, str], kind: FailureKind) -> None:
         allowed = self._source.max_failed_fraction * len(self._names)
         if len(failed) > allowed:
-            name, reason = next(iter(failed.items()))
+            name, reason = list(failed.items())[-1]
             raise BrewlineError(
                 f"{len(failed)} of {len(self._names)} recordings cannot be had, and "
-                f"recordings.max_failed_fraction allows {int(allowed)}; the first is {name}: "
-                f"{reason}"
+                f"recordings.max_failed_fraction allows {int(allowed)}; the last is {name}: "
+                f"{reason}",
+                kind,
             )
 
 
