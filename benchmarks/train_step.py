@@ -131,6 +131,7 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
             data,
             Path(folder),
             RuntimeParams(
+                download_workers=1,
                 validate_workers=1,
                 transcribe_workers=1,
                 train_workers=1,

@@ -41,7 +41,8 @@ def total_size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,9 +65,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             remove(path)
         else:
-            _sync(partial)
+            sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         remove(partial)
         raise
@@ -98,6 +99,16 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name; where the file system cannot, a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Resolved: DVC may have put a symbolic link where the file was.
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def fingerprint(parameters: Any, dependencies: list[Path]) -> str:

@@ -31,8 +31,27 @@ class _Section(BaseModel):
 class FileParams(_Section):
     """Where a file comes from. `sha256` may be null for a source that publishes none."""
 
+    # A path, file://, http://, https://, hf:// or s3://.
     url: str
     sha256: Sha256 | None
+    # Other places of the same file, tried in order.
+    mirrors: list[str] = []
+    # In bytes.
+    size: Annotated[int, Field(ge=0)] | None = None
+    # Read where it lies instead of copied. A folder always is.
+    in_place: bool = False
+
+
+class RecordingsParams(_Section):
+    """Recordings that are published one by one; the corpus' JSONL annotations name them."""
+
+    # What the recording's path is appended to, so it ends with a slash.
+    base_url: Annotated[str, Field(pattern=r"^https?://.+/$")]
+    # as_listed: the field `voice_recording` is the path; by_image: it is rebuilt from the field.
+    path_rule: Literal["as_listed", "by_image"]
+    files_per_archive: PositiveInt
+    # Share of the recordings that may be missing; above it, the download fails.
+    max_failed_fraction: Fraction
 
 
 # The readers in `brewline.corpora`, and which of the options of a source each one takes.
@@ -51,7 +70,10 @@ class SourceParams(_Section):
     # One of `READERS`.
     reader: str
     licence: str
+    # Whether you accept the licence, where it has to be accepted; absent where it has not.
+    accept_licence: bool | None = None
     files: dict[str, FileParams]
+    recordings: RecordingsParams | None = None
     # Share of the training images (or speakers) held out for dev where no dev split is published.
     dev_fraction: Fraction | None = None
     # Chooses which ones; 0 where it is not set.
@@ -206,6 +228,8 @@ class RuntimeParams(_Section):
     so, on a processor, the last digits of a sum.
     """
 
+    # Files that are downloaded at a time.
+    download_workers: PositiveInt
     validate_workers: PositiveInt
     # Processes that recognise speech, where there is no GPU.
     transcribe_workers: PositiveInt
@@ -330,6 +354,7 @@ def _contradictions(params: Params) -> list[str]:
     return [
         *_bad_sources(params),
         *_unknown_corpora(params),
+        *_bad_files(params),
         *_bad_models(params),
         *_bad_variants(params),
         *_bad_rows(params),
@@ -363,6 +388,19 @@ def _unknown_corpora(params: Params) -> list[str]:
         for corpus in params.retrieval_corpora
         if corpus not in params.corpora
     ]
+    return problems
+
+
+def _bad_files(params: Params) -> list[str]:
+    problems = []
+    for corpus, source in params.sources.items():
+        for name, file in source.files.items():
+            remote = "://" in file.url and not file.url.startswith("file://")
+            if file.in_place and (remote or file.mirrors):
+                problems.append(
+                    f"sources.{corpus}.files.{name}: in_place needs a path or file://, and no "
+                    "mirrors"
+                )
     return problems
 
 

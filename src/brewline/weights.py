@@ -10,7 +10,7 @@ import lzma
 import shutil
 from pathlib import Path
 
-from brewline.download import fetch
+from brewline.download.fetching import fetch
 from brewline.errors import BrewlineError
 from brewline.files import remove, sha256_file, sha256_tree, write_json
 from brewline.models.card import (
@@ -52,7 +52,7 @@ def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:
         _check_hash(backbone, target)
         return
     fetched = target.with_name(Path(backbone.source).name)
-    fetch(FileParams(url=backbone.source, sha256=backbone.sha256), fetched)
+    fetch(FileParams(url=backbone.source, sha256=backbone.sha256), fetched, "backbones")
     _unpack(fetched, target)
 
 

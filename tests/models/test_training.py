@@ -20,7 +20,12 @@ def run(backbone, acoustic, settings, tmp_path):
         work_dir.mkdir(exist_ok=True)
         job = TrainingJob(switches, acoustic, settings.model_copy(update=changes), seed)
         runtime = RuntimeParams(
-            validate_workers=1, transcribe_workers=1, train_workers=1, checkpoint_every=checkpoint_every, image_cache_mb=16
+            download_workers=1,
+            validate_workers=1,
+            transcribe_workers=1,
+            train_workers=1,
+            checkpoint_every=checkpoint_every,
+            image_cache_mb=16,
         )
         return train(job, backbone, data or world_data(), work_dir, runtime, on_row)
 

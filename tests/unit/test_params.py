@@ -82,7 +82,11 @@ def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     guide = (PROJECT / "docs/guide.md").read_text()
-    flickr, own = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", guide, re.S))
+    source, flickr, own = (
+        yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", guide, re.S)
+    )
+    recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
+    assert recordings and recordings.path_rule == "as_listed"
     params = parse_params(merge(values, flickr))
     assert params.models.all().keys() == {"flickr8k-zero-shot", "flickr8k-full"}
     nothing = {group: {} for group in values["models"]}

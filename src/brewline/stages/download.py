@@ -1,23 +1,49 @@
 """Stage `download`: the files of a corpus, verified, in `data/raw/<corpus>/`."""
 
-from pathlib import Path
+import argparse
 
-from brewline.download import fetch
-from brewline.errors import exits_cleanly
-from brewline.files import atomic_path
-from brewline.stages.arguments import corpus_argument
+from brewline.errors import BrewlineError, exits_cleanly
+from brewline.params import SourceParams, choose, load_params
 
 
 @exits_cleanly
 def main() -> None:
-    """Runs the stage."""
-    params, corpus = corpus_argument(__doc__)
-    source = params.sources[corpus]
+    """Runs the stage, or says what it would do."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", help="one of `sources` in params.yaml")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be fetched, and fetch nothing"
+    )
+    arguments = parser.parse_args()
+    params = load_params()
+    corpus = choose("corpus", arguments.corpus, list(params.sources))
+    source, workers = params.sources[corpus], params.runtime.download_workers
     print(f"{corpus}: {len(source.files)} files, licence {source.licence}")
-    with atomic_path(Path("data/raw") / corpus) as partial:
-        for name, file in source.files.items():
-            digest = fetch(file, partial / name)
-            print(f"  {name}  sha256 {digest}")
+    if arguments.dry_run:
+        _show_plan(corpus, source, workers)
+        return
+
+    from brewline.download.corpus import download_corpus
+
+    for line in download_corpus(corpus, source, workers):
+        print(f"  {line}")
+
+
+def _show_plan(corpus: str, source: SourceParams, workers: int) -> None:
+    from brewline.download.corpus import human, make_plan
+
+    plan = make_plan(corpus, source, workers)
+    rows = [("file", "size", "state", "from")]
+    rows += [(file.name, human(file.size), file.state, file.url) for file in plan.files]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(n) for cell, n in zip(row, widths, strict=False)), row[3]]))
+    if source.accept_licence is False:
+        print(f"not accepted yet: {source.licence} (sources.{corpus}.accept_licence)")
+    at_least = "at least " if any(file.size is None for file in plan.files) else ""
+    print(f"still to come {at_least}{human(plan.needed)}, free {human(plan.free)}")
+    if plan.shortage:
+        raise BrewlineError(plan.shortage, "settings")
 
 
 if __name__ == "__main__":

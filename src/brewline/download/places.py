@@ -1,0 +1,83 @@
+"""Where a file can be: a path, `file://`, `http://`, `https://`, `hf://`, `s3://`."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from brewline.download import web
+from brewline.download.version import Version
+from brewline.errors import BrewlineError
+from brewline.files import total_size
+
+_SCHEMES = ("http", "https", "hf", "s3")
+
+
+def local_path(url: str) -> Path | None:
+    """The path that a URL names, or none if it names another machine.
+
+    Raises:
+        BrewlineError: we cannot read such URLs.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if not parts.scheme:
+        return Path(url)
+    if parts.scheme in _SCHEMES:
+        return None
+    raise BrewlineError(
+        f"cannot read {url!r}: known are paths, file://, http://, https://, hf:// and s3://",
+        "settings",
+    )
+
+
+def look(url: str) -> Version:
+    """Asks for the size and the version of a file, without its content.
+
+    Raises:
+        BrewlineError: the file is missing, or its place cannot be reached or read.
+    """
+    path = local_path(url)
+    if path is not None:
+        if not path.exists():
+            raise BrewlineError(f"{path} is missing")
+        return Version(url=url, size=total_size(path), tag=None)
+    scheme = urlsplit(url).scheme
+    if scheme == "hf":
+        from brewline.download import hub
+
+        return hub.look(url)
+    if scheme == "s3":
+        from brewline.download import object_store
+
+        return object_store.look(url)
+    return web.look(url)
+
+
+def bring(url: str, part: Path, size: int | None) -> Version:
+    """Makes `part` a whole copy of one version of the file at `url`.
+
+    Args:
+        url: See the head of this module.
+        part: In a folder of its own; what an earlier call left there is continued.
+        size: What the file must have, in bytes, if that is known.
+
+    Raises:
+        BrewlineError: the file is missing, or its place cannot be reached or read.
+    """
+    path = local_path(url)
+    if path is not None:
+        if not path.is_file():
+            raise BrewlineError(f"{path} is missing")
+        shutil.copyfile(path, part)
+        return Version(url=url, size=part.stat().st_size, tag=None)
+    scheme = urlsplit(url).scheme
+    if scheme == "hf":
+        from brewline.download import hub
+
+        return hub.bring(url, part)
+    if scheme == "s3":
+        from brewline.download import object_store
+
+        return object_store.bring(url, part)
+    return web.bring(url, part, size)
