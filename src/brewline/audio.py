@@ -59,7 +59,7 @@ class Audio:
         return len(self.samples) / self.sample_rate_hz
 
 
-class _Stream(soundfile.SoundFile):  # type: ignore[misc] - published without types
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
     """A file that is read once from its start to its end.
 
     Where `seekable`, soundfile seeks after every read to where it is already: lossy decoders pay
