@@ -20,7 +20,11 @@ _BLOCK_SAMPLES = 1 << 24
 # A FLAC stream need not say how long it is; libsndfile then says 2**63 - 1.
 _UNKNOWN_FRAMES = 1 << 62
 # Files that begin so are meant to be audio.
-_MAGIC = (b"OggS", b"RIFF", b"RF64", b"fLaC", b"ID3")
+_MAGIC = (
+    *(b"OggS", b"RIFF", b"RF64", b"fLaC", b"ID3"),
+    # Layer III of MPEG 1 and 2, without and with checksum.
+    *(b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2"),
+)
 # Integer PCM, float, and the extensible format, which is one of the two in practice.
 _WAV_UNCOMPRESSED = (1, 3, 0xFFFE)
 # All ones in the 32-bit size: RF64 has it in the chunk `ds64`. Writers of streams leave all ones,

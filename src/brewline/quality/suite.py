@@ -324,7 +324,9 @@ def _observed(result: dict[str, Any]) -> str:
     total = facts.get("element_count")
     if result["success"]:
         return f"all {total:,}" if total else "so it is"
-    return f"not so for {facts['unexpected_count']:,} of {total:,}: {examples}" if total else examples
+    return (
+        f"not so for {facts['unexpected_count']:,} of {total:,}: {examples}" if total else examples
+    )
 
 
 def _exceptions(result: dict[str, Any]) -> list[dict[str, Any]]:
