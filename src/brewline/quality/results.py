@@ -60,7 +60,9 @@ class Results:
 
     def complaint(self, corpus: str) -> str:
         """One sentence about the expectations that are not met, and what is dropped most."""
-        failed = "; ".join(f"{one.rule}: {one.observed} ({one.name})" for one in self.failed)
+        failed = "; ".join(
+            f"{one.rule} (observed {one.observed}; {one.name})" for one in self.failed
+        )
         sentence = f"{corpus} does not meet {len(self.failed)} of its expectations: {failed}"
         if self.reasons:
             reason, count = next(iter(self.reasons.items()))

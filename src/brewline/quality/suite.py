@@ -282,7 +282,10 @@ def _corpus_suite(
         gxe.ExpectColumnMaxToBeBetween(
             column="quarantine_rate",
             max_value=limits.max_quarantine_rate,
-            **_rule("few enough utterances are quarantined"),
+            **_rule(
+                f"no more than {100 * limits.max_quarantine_rate:g} % of the utterances are "
+                "quarantined"
+            ),
         ),
         *(
             gxe.ExpectColumnMaxToBeBetween(
