@@ -31,6 +31,10 @@ _WAV_UNCOMPRESSED = (1, 3, 0xFFFE)
 # or the largest size that they take to be safe, a little under 2 GiB.
 _WAV_SIZE_ELSEWHERE = 0xFFFFFFFF
 _WAV_SIZE_UNKNOWN = 0x7FFFF000
+# Layer III: bit rates by index from 1 (MPEG 1; MPEG 2 and 2.5), sample rates of MPEG 1.
+_MPEG_1_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_MPEG_2_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_MP3_RATES_HZ = (44_100, 48_000, 32_000)
 _OGG_HEADER = struct.Struct("<4sBBqIIIB")
 _OGG_END_OF_STREAM = 4
 # Ogg's checksum runs over the bits of a byte from the highest; zlib's from the lowest.
@@ -123,6 +127,8 @@ def open_recording(content: bytes) -> Iterator[Recording]:
             promised = file.frames / file.samplerate if file.frames < _UNKNOWN_FRAMES else None
             if content.startswith((b"RIFF", b"RF64")):
                 promised = _promised_by_wav(content)
+            elif file.format == "MP3":
+                promised = _promised_by_mp3(content) or promised
             yield Recording(
                 sample_rate_hz=file.samplerate,
                 num_channels=file.channels,
@@ -212,6 +218,45 @@ def _promised_by_wav(content: bytes) -> float | None:
             return size / bytes_per_s if bytes_per_s else None
         position = body + size + size % 2
     return None
+
+
+def _mp3_frame(content: bytes, position: int) -> tuple[int, float] | None:
+    """The bytes and the seconds of the frame of layer III at `position`, if it is whole."""
+    head = content[position : position + 4]
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return None
+    version, bitrate, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3:
+        return None
+    is_mpeg_1 = version == 3
+    rate_hz = _MP3_RATES_HZ[rate] >> (0 if is_mpeg_1 else 1 if version == 2 else 2)
+    num_samples = 1152 if is_mpeg_1 else 576
+    bits_per_s = 1000 * (_MPEG_1_KBPS if is_mpeg_1 else _MPEG_2_KBPS)[bitrate - 1]
+    length = num_samples // 8 * bits_per_s // rate_hz + (head[2] >> 1 & 1)
+    return (length, num_samples / rate_hz) if position + length <= len(content) else None
+
+
+def _promised_by_mp3(content: bytes) -> float | None:
+    """The duration of the frames of an MP3 that does not say how long it is.
+
+    libsndfile takes the bit rate of the first frame for that of all, and stops where it then
+    expects the end: of a file with a varying bit rate it leaves out a part without a word.
+
+    Returns:
+        None where the file says it, or where something else stands between the frames.
+    """
+    position = 0
+    if content.startswith(b"ID3") and len(content) >= 10:
+        # Seven bits of each byte count.
+        position = 10 + sum(byte << 7 * (3 - n) for n, byte in enumerate(content[6:10]))
+    if any(tag in content[position : position + 64] for tag in (b"Xing", b"Info", b"VBRI")):
+        return None
+    duration_s = 0.0
+    while frame := _mp3_frame(content, position):
+        position += frame[0]
+        duration_s += frame[1]
+    is_whole = position == len(content) or content.startswith((b"TAG", b"APETAGEX"), position)
+    return duration_s if is_whole else None
 
 
 def to_mono_16k(audio: Audio) -> NDArray[np.float32]:
