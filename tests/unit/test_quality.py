@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,27 @@ def test_each_picture_is_opened_once(
     assert len(found) == 64
     images = [task.name for task in asked if task.kind == "image"]
     assert len(images) == len(set(images)) == 32
+
+
+def test_a_damaged_member_of_an_archive_costs_its_own_utterance(
+    tmp_path: Path, limits: ValidateParams
+) -> None:
+    folder = tmp_path / "r"
+    make_ravdess(folder)
+    (archive,) = folder.iterdir()
+    content = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as members:
+        first = members.infolist()[0]
+    # Inside the samples of the first recording; the zip has its checksum.
+    content[first.header_offset + 2000] ^= 1
+    archive.write_bytes(content)
+    store = MediaStore(folder)
+    listings = READERS["ravdess"](store, SourceParams(reader="ravdess", licence="", files={}))
+    reasons = {
+        row.listing.audio_path: row.reason for row in check_corpus(store, listings, limits, 1)
+    }
+    assert [name for name, reason in reasons.items() if reason] == [first.filename]
+    assert reasons[first.filename] == "unreadable"
 
 
 class DyingChecker(verdicts.MediaChecker):

@@ -1,6 +1,8 @@
 """What becomes of each utterance of a corpus: a row of the manifest, or one of the quarantine."""
 
 import functools
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,6 +12,7 @@ from tqdm import tqdm
 
 from brewline.archives import MediaStore
 from brewline.corpora.listing import Listing
+from brewline.errors import BrewlineError
 from brewline.params import ValidateParams
 from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
 from brewline.quality.signals import Signal
@@ -64,7 +67,11 @@ class MediaChecker:
     limits: ValidateParams
 
     def __call__(self, task: MediaTask) -> Finding:
-        content = self.store.read(task.name)
+        try:
+            content = self.store.read(task.name)
+        except (BrewlineError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            # The archive could be listed; this member of it is damaged.
+            return Finding(Fault("unreadable", str(error)))
         if task.kind == "audio":
             return check_audio(content, self.limits)
         return check_image(content, self.limits)
