@@ -14,6 +14,7 @@ from prefect.artifacts import (
 
 from brewline.manifest import read_table
 from brewline.params import Params
+from brewline.quality.verdicts import count_reasons
 from brewline.tracking import public_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ def results(folder: Path, params: Params) -> None:
         folder: The tree or workspace of the run.
         params: Those of the run.
     """
-    # Imported late: great_expectations takes seconds, and memory of the process that serves flows.
-    from brewline.quality import count_reasons
-
     table = folder / "reports/results.md"
     if table.exists():
         links = (

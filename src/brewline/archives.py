@@ -110,24 +110,22 @@ class MediaStore:
             raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
 
     def read_text(self, name: str) -> str:
-        """The content of a UTF-8 text file.
-
-        Raises:
-            BrewlineError: there is no such file, or it is not UTF-8.
-        """
+        """The content of a text file; see `lines`."""
         return "".join(self.lines(name))
 
     def lines(self, name: str) -> Iterator[str]:
         """The lines of a UTF-8 text file, read as they are asked for.
 
+        Bytes that are no UTF-8 come as lone surrogates: a check finds the row that they are in,
+        and the others are read.
+
         Raises:
-            BrewlineError: there is no such file, or it is not UTF-8.
+            BrewlineError: there is no such file, or it is cut off.
         """
+        text = io.TextIOWrapper(self._open(name), encoding="utf-8-sig", errors="surrogateescape")
         try:
-            with io.TextIOWrapper(self._open(name), encoding="utf-8-sig") as file:
-                yield from file
-        except UnicodeDecodeError as error:
-            raise BrewlineError(f"{name!r} in {self.root} is not UTF-8 text: {error}") from None
+            with text:
+                yield from text
         except EOFError:
             raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
 

@@ -6,6 +6,7 @@ on paper, and because equal data must give equal bytes.
 
 import html
 import io
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,38 @@ def line_chart(
             if x == one.mark or len(places) == 1:
                 parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4"/>')
         parts.append("</g>")
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label: str) -> str:
+    """Draws how many values lie between each two edges.
+
+    Args:
+        edges: One more than counts, rising.
+        counts: Not all of them zero.
+        title: Says what is drawn, for those who cannot see it.
+        x_label: Below the axis.
+
+    Returns:
+        An `<svg>` element, everything in it escaped.
+    """
+    x_axis = _axis(edges, from_zero=False)
+    y_axis = _axis(counts, from_zero=True)
+    bottom = _HEIGHT - _BOTTOM
+    parts = [
+        f'<svg class="chart s1" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
+        f"<title>{html.escape(title)}</title>",
+        *_frame(x_axis, y_axis, x_label, "count"),
+    ]
+    for (low, high), count in zip(itertools.pairwise(edges), counts, strict=True):
+        left, right = (x_axis.place(x, _LEFT, _WIDTH - _RIGHT) for x in (low, high))
+        top = y_axis.place(count, bottom, _TOP)
+        if count:
+            parts.append(
+                f'<path class="column" d="M{left:.1f} {bottom}V{top:.1f}H{right:.1f}V{bottom}Z">'
+                f"<title>{low:g} to {high:g}: {count:,}</title></path>"
+            )
     parts.append("</svg>")
     return "".join(parts)
 

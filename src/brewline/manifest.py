@@ -1,8 +1,9 @@
 """The manifest and its siblings: Parquet tables with one row per utterance, types stated once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
@@ -10,6 +11,11 @@ import pyarrow.parquet
 from brewline.errors import BrewlineError
 from brewline.files import atomic_path
 
+if TYPE_CHECKING:
+    import pandas
+
+# What is kept in memory of a table that is being written: a row group.
+_ROWS_AT_A_TIME = 16_384
 _TEXT, _FLOAT, _INT = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
 
 
@@ -73,12 +79,51 @@ def write_table(path: Path, schema: Any, rows: Iterable[Mapping[str, Any]]) -> N
     Raises:
         ValueError: a row lacks a column that may not be null, or has one of another type.
     """
-    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
-    for field in schema:
-        if not field.nullable and table.column(field.name).null_count:
-            raise ValueError(f"{path.name}: column {field.name} has empty cells")
-    with atomic_path(path) as partial:
-        pyarrow.parquet.write_table(table, partial)
+    with atomic_path(path) as partial, open_table(partial, schema) as add_row:
+        for row in rows:
+            add_row(row)
+
+
+@contextmanager
+def open_table(path: Path, schema: Any) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Writes rows as Parquet as they come, keeping few of them in memory; not atomic by itself.
+
+    Yields:
+        A function that takes the next row.
+
+    Raises:
+        ValueError: see `write_table`.
+    """
+    waiting: list[Mapping[str, Any]] = []
+    num_written = 0
+
+    def write_waiting() -> None:
+        nonlocal num_written
+        num_written += len(waiting)
+        table = pyarrow.Table.from_pylist(waiting, schema=schema)
+        for field in schema:
+            if not field.nullable and table.column(field.name).null_count:
+                raise ValueError(f"column {field.name} has empty cells")
+        writer.write_table(table)
+        waiting.clear()
+
+    def add_row(row: Mapping[str, Any]) -> None:
+        waiting.append(row)
+        if len(waiting) == _ROWS_AT_A_TIME:
+            write_waiting()
+
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        yield add_row
+        # A table without rows has a row group too.
+        if waiting or not num_written:
+            write_waiting()
+
+
+def read_frame(path: Path) -> "pandas.DataFrame":
+    """Reads a table as a data frame."""
+    import pandas
+
+    return pandas.read_parquet(path)
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Bounds = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+Splits = Annotated[str, Field(pattern=r"^(train|dev|test)(\+(train|dev|test))*$")]
 
 
 class _Section(BaseModel):
@@ -64,6 +66,18 @@ READERS: dict[str, tuple[str, ...]] = {
 }
 
 
+class ExpectedParams(_Section):
+    """What a corpus publishes about itself: counts of what it lists, whatever is dropped later.
+
+    Keys are splits; `train+dev` is the two together.
+    """
+
+    utterances: dict[Splits, PositiveInt] = {}
+    images: dict[Splits, PositiveInt] = {}
+    # Share of a count by which it may differ.
+    tolerance: Fraction
+
+
 class SourceParams(_Section):
     """A published corpus: which reader understands it, and the files it consists of."""
 
@@ -84,6 +98,8 @@ class SourceParams(_Section):
     subset: Literal["coco", "open_images", "flickr30k", "ade20k"] | None = None
     # A corpus of your own: the name of the table that lists it.
     index: str | None = None
+    # What it publishes about itself.
+    expected: ExpectedParams | None = None
 
 
 class BackboneParams(_Section):
@@ -112,13 +128,24 @@ class ValidateParams(_Section):
     min_duration_s: PositiveFloat
     max_duration_s: PositiveFloat
     min_sample_rate_hz: PositiveInt
+    max_channels: PositiveInt
+    max_non_finite_fraction: Fraction
     silence_dbfs: Annotated[float, Field(lt=0)]
     max_clipped_fraction: Fraction
     max_dc_offset: Fraction
     max_duration_mismatch_s: PositiveFloat
     require_stream_end: bool
     min_image_side_px: PositiveInt
+    # Recordings that are equal to the byte under several ids: named, or dropped but for the first.
+    duplicate_audio: Literal["report", "quarantine"]
+    # A file that takes a decoder longer than this is given up.
+    decode_limit_s: PositiveFloat
     max_quarantine_rate: Fraction
+    # Bounds of a corpus' medians: [at least, at most].
+    median_duration_s: Bounds
+    median_caption_words: Bounds
+    # Great Expectations' own pages beside ours; unlike ours they load scripts from the network.
+    data_docs: bool
 
 
 class AsrParams(_Section):

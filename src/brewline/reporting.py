@@ -5,7 +5,6 @@ corpus (captions, transcripts, names) is escaped, and the page's own policy forb
 anything.
 """
 
-import base64
 import collections
 import csv
 import functools
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from brewline import charts, results
 from brewline.errors import BrewlineError
 from brewline.files import sha256_file, sha256_tree, write_text
+from brewline.pages import audio_uri, data_uri, markup, render
 from brewline.params import Params
 from brewline.results import DIRECTION_NAMES, IMAGE_TO_SPEECH, SPEECH_TO_IMAGE, Metrics
 
@@ -30,7 +30,6 @@ _THUMBNAIL_QUALITY = 82
 _MAX_POINTS = 200
 _MAX_QUARANTINE_ROWS = 200
 _WITHOUT_RESULT = {"tracking", "runtime"}
-_AUDIO_TYPES = {b"OggS": "audio/ogg", b"RIFF": "audio/wav", b"fLaC": "audio/flac"}
 
 
 @dataclass(frozen=True)
@@ -180,30 +179,6 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     write_text(out_dir / "results.csv", results.results_csv(metrics))
 
 
-def render(template: str, **values: Any) -> str:
-    """Fills a template of ours; every value is escaped, and a missing one is an error."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(values).lstrip()
-
-
-def data_uri(media_type: str, content: bytes) -> str:
-    """The content as a URI that needs no network."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def audio_uri(content: bytes) -> str:
-    """A recording as a URI that `<audio>` plays; its type comes from its first bytes."""
-    return data_uri(_AUDIO_TYPES.get(content[:4], "audio/mpeg"), content)
-
-
 def thumbnail(content: bytes, name: str) -> tuple[bytes, int, int]:
     """Makes a picture small.
 
@@ -228,13 +203,6 @@ def thumbnail(content: bytes, name: str) -> tuple[bytes, int, int]:
 
 def _notice(corpora: Sequence[str] | Metrics) -> str:
     return results.MINIATURE_NOTICE if any(map(results.is_miniature, corpora)) else ""
-
-
-def _markup(svg: str) -> Any:
-    """Marks an SVG that we made, and escaped, as fit for a page."""
-    import markupsafe
-
-    return markupsafe.Markup(svg)
 
 
 def _corpus_section(
@@ -318,7 +286,7 @@ def _differences(
         {
             "direction": DIRECTION_NAMES[one.direction].replace(" to ", " → "),
             "verdict": one.verdict,
-            "bar": _markup(charts.interval_bar(one.low, one.difference, one.high, span)),
+            "bar": markup(charts.interval_bar(one.low, one.difference, one.high, span)),
         }
         for one in found
     ]
@@ -356,7 +324,7 @@ def _recall_figures(
         ]
         if lines:
             svg = charts.line_chart(lines, f"{title}, recall@K", "K", "recall in %", True)
-            yield {"title": title.replace(" to ", " → "), "svg": _markup(svg)}
+            yield {"title": title.replace(" to ", " → "), "svg": markup(svg)}
 
 
 def _read_models(
@@ -412,7 +380,7 @@ def _training_figures(
                 lines.append(charts.Series(f"{name}, {folder.name}", points, styles[name], mark))
         if lines:
             svg = charts.line_chart(lines, title, "step", unit, unit != "loss")
-            yield {"title": title, "svg": _markup(svg)}
+            yield {"title": title, "svg": markup(svg)}
 
 
 def _read_examples(path: Path, names: Sequence[str]) -> list[dict[str, dict[str, Any]]]:

@@ -204,7 +204,7 @@ def search_page(query: Path, answer: Answer) -> str:
     Raises:
         BrewlineError: a file of the corpus is missing.
     """
-    from brewline import reporting, results
+    from brewline import pages, reporting, results
 
     media = reporting.CorpusMedia(
         answer.corpus,
@@ -218,17 +218,17 @@ def search_page(query: Path, answer: Answer) -> str:
         {
             "hit": hit,
             "image": album.picture(hit.image_id),
-            "audio": reporting.audio_uri(media.audio(hit.utterance_id)) if hit.utterance_id else "",
+            "audio": pages.audio_uri(media.audio(hit.utterance_id)) if hit.utterance_id else "",
         }
         for hit in answer.hits
     ]
     is_photo = answer.kind == "photo"
     query_image = asked.picture(query.name) if is_photo else None
-    return reporting.render(
+    return pages.render(
         "search.html.j2",
         answer=answer,
         name=query.name,
-        query_audio="" if is_photo else reporting.audio_uri(content),
+        query_audio="" if is_photo else pages.audio_uri(content),
         query_image=query_image,
         hits=hits,
         images=[*asked.pictures.values(), *album.pictures.values()],

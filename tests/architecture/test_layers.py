@@ -145,7 +145,7 @@ def test_stage_files_are_thin() -> None:
             },
         ),
         ("prefect", set()),
-        ("great_expectations", {"brewline/quality.py"}),
+        ("great_expectations", {"brewline/quality/suite.py"}),
         ("webdataset", {"brewline/shards.py"}),
     ],
 )

@@ -89,7 +89,11 @@ def test_the_report_shows_every_row(line: Line) -> None:
 @pytest.mark.parametrize(
     ("stage_name", "arguments", "outputs"),
     [
-        ("validate", ["mini-lncoco"], ["data/manifest/mini-lncoco.parquet"]),
+        (
+            "validate",
+            ["mini-lncoco"],
+            ["data/manifest/mini-lncoco.parquet", "reports/validation/mini-lncoco"],
+        ),
         (
             "transcribe",
             ["mini-lncoco"],
@@ -114,6 +118,27 @@ def test_a_stage_repeats_itself_to_the_byte(
     before = [sha256_tree(folder / path) for path in outputs]
     stage(folder, stage_name, *arguments)
     assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+def test_too_many_corrupted_recordings_stop_the_line(
+    line: Line, tmp_path: Path, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["validate"]["max_quarantine_rate"] = 0.1
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    # As DVC does before it runs a stage.
+    for name in ("data/manifest", "data/quarantine"):
+        (folder / name / "mini-lncoco.parquet").unlink()
+    with pytest.raises(SystemExit):
+        stage(folder, "validate", "mini-lncoco")
+    said = capsys.readouterr().err
+    assert "no more than 10 % of the utterances are quarantined" in said
+    assert "Most are dropped as `" in said
+    assert not (folder / "data/manifest/mini-lncoco.parquet").exists()
+    assert not (folder / "data/quarantine/mini-lncoco.parquet").exists()
+    # The page is there to look at.
+    assert "1 not met" in (folder / "reports/validation/mini-lncoco/index.html").read_text()
 
 
 def test_transcription_goes_on_after_a_crash(

@@ -163,9 +163,14 @@ def test_a_store_travels_to_another_process(workplace: Path) -> None:
 def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes("\ufeffone\u2028still\x85one\r\ntwo".encode())
     assert list(MediaStore(tmp_path).lines("a.jsonl")) == ["one\u2028still\x85one\n", "two"]
-    (tmp_path / "b.txt").write_bytes(b"\xff")
-    with pytest.raises(BrewlineError, match=r"'b\.txt' in .* is not UTF-8"):
-        MediaStore(tmp_path).read_text("b.txt")
+
+
+def test_what_is_no_utf_8_spoils_its_own_line_alone(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_bytes(b"good\nb\xff\nfine\n")
+    good, bad, fine = MediaStore(tmp_path).lines("b.txt")
+    assert (good, fine) == ("good\n", "fine\n")
+    with pytest.raises(UnicodeEncodeError):
+        bad.encode()
 
 
 def test_finds_a_recording_under_another_suffix(tmp_path: Path) -> None:

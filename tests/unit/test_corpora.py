@@ -5,6 +5,7 @@ import json
 import re
 import zipfile
 from collections import Counter
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def splits(rows: list[Listing]) -> dict[str, int]:
 
 def found(folder: Path, rows: list[Listing]) -> tuple[int, ...]:
     """Rows, missing recordings, missing pictures, duplicates."""
-    return tuple(survey(MediaStore(folder), rows).values())
+    return astuple(survey(MediaStore(folder), rows))
 
 
 def test_flickr8k(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """MLflow runs: one per model, written live or from files, never twice, never in the way."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -143,6 +144,30 @@ def test_killed_training_goes_on_in_the_same_run(project: Path) -> None:
     (found,) = runs()
     assert found.info.status == "FINISHED"
     assert points(found, "loss") == [(r["step"], r["loss"]) for r in history if "loss" in r]
+
+
+def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(project: Path) -> None:
+    validation = project / "reports/validation" / CORPUS
+    validation.mkdir(parents=True)
+    page = validation / "index.html"
+    page.write_text("39 of 39 expectations met")
+    found = dataclasses.replace(evaluation(project), validation=validation)
+    for seed in ("seed-0", "seed-1"):
+        tracking.record(MODEL.parent / seed, TRACKING, found)
+    (parent,) = runs("pipeline")
+    store = tracking.open_store(TRACKING)
+
+    def artifacts() -> list[str]:
+        path = f"validation/{CORPUS}"
+        return [one.path for one in store.client.list_artifacts(parent.info.run_id, path)]
+
+    assert artifacts() == [f"validation/{CORPUS}/index.html"]
+    tag = parent.data.tags[f"validation_digest.{CORPUS}"]
+    assert tag == sha256_tree(validation)
+    page.write_text("38 of 39 expectations met")
+    tracking.record(MODEL, TRACKING, found)
+    (parent,) = runs("pipeline")
+    assert parent.data.tags[f"validation_digest.{CORPUS}"] != tag
 
 
 def test_exception_fails_the_run_and_its_parent(project: Path) -> None:

@@ -81,20 +81,35 @@ def _group(row: Listing) -> str:
     return row.image_id or row.speaker_id or row.utterance_id
 
 
-def survey(store: MediaStore, listings: list[Listing]) -> dict[str, int]:
-    """Counts what a corpus lists against what there is; opens no recording and no picture.
+@dataclass(frozen=True)
+class Survey:
+    """What a corpus lists against what there is.
 
-    Returns:
-        `rows`, `missing_audio` (rows), `missing_images` (distinct ones) and `duplicates` (rows
-        whose id another one before has).
+    `missing_audio` counts rows, `missing_images` distinct ones, `duplicates` rows whose id another
+    one before has.
     """
+
+    rows: int
+    missing_audio: int
+    missing_images: int
+    duplicates: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows} rows, {self.missing_audio} without their recording, "
+            f"{self.missing_images} missing images, {self.duplicates} duplicate ids"
+        )
+
+
+def survey(store: MediaStore, listings: list[Listing]) -> Survey:
+    """Counts what there is of a corpus; opens no recording and no picture."""
     images = {row.image_path for row in listings if row.image_path}
-    return {
-        "rows": len(listings),
-        "missing_audio": sum(store.find(row.audio_path) is None for row in listings),
-        "missing_images": sum(name not in store for name in images),
-        "duplicates": len(listings) - len({row.utterance_id for row in listings}),
-    }
+    return Survey(
+        rows=len(listings),
+        missing_audio=sum(store.find(row.audio_path) is None for row in listings),
+        missing_images=sum(name not in store for name in images),
+        duplicates=len(listings) - len({row.utterance_id for row in listings}),
+    )
 
 
 def find_file(store: MediaStore, *names: str) -> str | None:
@@ -187,7 +202,7 @@ def safe_id(name: str) -> str:
     """
     if _ID.fullmatch(name):
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{digest}"
 
 

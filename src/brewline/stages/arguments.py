@@ -22,6 +22,20 @@ def corpus_argument(description: str | None, listed: str = "corpora") -> tuple[P
     return params, choose("corpus", arguments.corpus, list(getattr(params, listed)))
 
 
+def corpus_and_utterance(description: str | None) -> tuple[Params, str, str | None]:
+    """Parses `<corpus> [--explain <utterance_id>]` and reads `params.yaml`.
+
+    Raises:
+        BrewlineError: no such corpus.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("corpus", help="one of `corpora` in params.yaml")
+    parser.add_argument("--explain", metavar="ID", help="print every check of this utterance")
+    arguments = parser.parse_args()
+    params = load_params()
+    return params, choose("corpus", arguments.corpus, params.corpora), arguments.explain
+
+
 def model_argument(description: str | None) -> tuple[Params, str, str]:
     """Parses `<corpus> <variant>` and reads `params.yaml`.
 

@@ -7,49 +7,48 @@ from brewline.archives import MediaStore
 from brewline.corpora import READERS
 from brewline.corpora.listing import survey
 from brewline.errors import BrewlineError, exits_cleanly
-from brewline.files import write_json
-from brewline.manifest import MANIFEST, QUARANTINE, write_table
-from brewline.quality import check_corpus, count_reasons, expect
-from brewline.stages.arguments import corpus_argument
+from brewline.files import atomic_path, write_json, write_text
+from brewline.manifest import read_frame, read_table
+from brewline.quality.explain import explain
+from brewline.quality.page import validation_page
+from brewline.quality.results import gather, write_tables
+from brewline.quality.suite import account, expect
+from brewline.quality.verdicts import check_corpus
+from brewline.stages.arguments import corpus_and_utterance
 
 
 @exits_cleanly
 def main() -> None:
-    """Runs the stage."""
-    params, corpus = corpus_argument(__doc__)
-    root, limits = Path("data/raw") / corpus, params.validation
-    source = params.sources[corpus]
-    store = MediaStore(root)
+    """Runs the stage; with `--explain`, says why an utterance was dropped, and writes nothing."""
+    params, corpus, utterance_id = corpus_and_utterance(__doc__)
+    limits, source = params.validation, params.sources[corpus]
+    store = MediaStore(Path("data/raw") / corpus)
     listings = READERS[source.reader](store, source)
+    if utterance_id:
+        print("\n".join(explain(store, listings, utterance_id, limits)))
+        return
     found = survey(store, listings)
-    print(
-        f"{corpus}: {', '.join(f'{count} {what}' for what, count in found.items())}".replace(
-            "_", " "
+    print(f"{corpus}: {found}")
+    reports = Path("reports/validation") / corpus
+    verdicts = check_corpus(store, listings, limits, params.runtime.validate_workers)
+    with (
+        atomic_path(Path(f"data/manifest/{corpus}.parquet")) as manifest,
+        atomic_path(Path(f"data/quarantine/{corpus}.parquet")) as quarantine,
+    ):
+        duplicates = write_tables(verdicts, corpus, manifest, quarantine)
+        utterances, dropped = read_frame(manifest), read_table(quarantine)
+        listed = account(listings, len(dropped))
+        data_docs = reports / "data_docs" if limits.data_docs else None
+        outcomes = expect(utterances, listed, limits, source.expected, data_docs)
+        results = gather(utterances, dropped, listed, duplicates, outcomes)
+        print(
+            f"{corpus}: {results.num_listed} listed = {results.num_good} good + "
+            f"{results.num_quarantined} quarantined {results.reasons or ''}"
         )
-    )
-    verdicts = check_corpus(root, listings, limits, params.runtime.validate_workers)
-    manifest = [v.manifest_row(corpus) for v in verdicts if v.reason is None]
-    quarantine = [v.quarantine_row() for v in verdicts if v.reason is not None]
-    reasons = count_reasons(quarantine)
-    print(
-        f"{corpus}: {len(listings)} listed = {len(manifest)} good + {len(quarantine)} "
-        f"quarantined {reasons or ''}"
-    )
-    outcomes = expect(manifest, quarantine, len(listings), limits)
-    report = {
-        "survey": found,
-        "num_listed": len(listings),
-        "num_good": len(manifest),
-        "num_quarantined": len(quarantine),
-        "reasons": reasons,
-        "expectations": [asdict(outcome) for outcome in outcomes],
-    }
-    write_json(Path("reports/validation") / corpus / "results.json", report)
-    failed = [f"{o.name} ({o.observed})" for o in outcomes if not o.success]
-    if failed:
-        raise BrewlineError(f"{corpus} does not meet {len(failed)} of its expectations: {failed}")
-    write_table(Path(f"data/quarantine/{corpus}.parquet"), QUARANTINE, quarantine)
-    write_table(Path(f"data/manifest/{corpus}.parquet"), MANIFEST, manifest)
+        write_json(reports / "results.json", {"survey": asdict(found)} | results.as_json())
+        write_text(reports / "index.html", validation_page(corpus, results, dropped, store))
+        if results.failed:
+            raise BrewlineError(results.complaint(corpus))
 
 
 if __name__ == "__main__":

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 class Evaluation:
     """What `evaluate` wrote about a corpus.
 
-    `folder` is `reports/evaluation/<corpus>`; `image` gives a picture's bytes by its image id.
+    `folder` is `reports/evaluation/<corpus>`; `image` gives a picture's bytes by its image id;
+    `validation` is `reports/validation/<corpus>`, which goes to the run of the whole pipeline.
     """
 
     folder: Path
     image: Callable[[str], bytes]
+    validation: Path | None = None
 
 
 def record(
@@ -105,7 +107,7 @@ def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[P
     if folder.exists():
         manifest = inputs.manifest_dir / f"{corpus}.parquet"
         media = reporting.CorpusMedia(corpus, manifest, inputs.media)
-        evaluation = Evaluation(folder, media.image)
+        evaluation = Evaluation(folder, media.image, project / "reports/validation" / corpus)
     folders = [
         inputs.models_dir / corpus / variant / name
         for variant in params.retrieval_corpora[corpus]
@@ -130,6 +132,8 @@ def _record(
         runs.log_missing_facts(store, run, facts)
         _log_missing_points(store, run, model_dir, evaluation)
         _log_changed_artifacts(store, run, _artifacts(model_dir, facts, evaluation))
+        if evaluation and evaluation.validation and evaluation.validation.exists():
+            _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
         if run.info.status != "FINISHED":
             store.client.set_terminated(run_id, "FINISHED")
             runs.set_parent_status(store, run, child_starts=False)
@@ -209,3 +213,14 @@ def _log_changed_artifacts(store: Store, run: "Run", artifacts: Mapping[str, byt
             path.write_bytes(data)
         store.client.log_artifacts(run.info.run_id, folder)
     store.client.set_tag(run.info.run_id, "artifacts_digest", digest)
+
+
+def _log_changed_validation(store: Store, run: "Run", corpus: str, folder: Path) -> None:
+    """Keeps the validation of a corpus once, beside the run that all its models stand under."""
+    parent_id = run.data.tags.get("mlflow.parentRunId")
+    if parent_id is None:
+        return
+    digest, tag = sha256_tree(folder), f"validation_digest.{corpus}"
+    if store.client.get_run(parent_id).data.tags.get(tag) != digest:
+        store.client.log_artifacts(parent_id, str(folder), f"validation/{corpus}")
+        store.client.set_tag(parent_id, tag, digest)

@@ -1,0 +1,292 @@
+"""Speed and memory of validation.
+
+`wav flac vorbis opus`: all checks on recordings of 4 s in an archive, from listing to Parquet,
+against a bare loop of `soundfile.read` over the same recordings as loose files, with the same
+number of processes; the start of the processes counts on both sides.
+
+`corpus`: the whole stage on a generated corpus in the layout of Localized Narratives, a picture for
+every five utterances, against the bare loop over its recordings; peak memory is that of all
+processes together. `noop`: `dvc repro` on it with nothing to do, against the same with a corpus of
+100 utterances.
+
+    python benchmarks/validate.py [--json] [--seconds 5] [--utterances 100000] [--cases wav ...]
+"""
+
+import argparse
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import soundfile
+import yaml
+from PIL import Image
+
+from brewline.archives import MediaStore
+from brewline.corpora.listing import Listing
+from brewline.params import load_params
+from brewline.quality.results import write_tables
+from brewline.quality.verdicts import check_corpus
+
+PROJECT = Path(__file__).parents[1]
+CODECS = {
+    "wav": ("WAV", "PCM_16", "wav"),
+    "flac": ("FLAC", "PCM_16", "flac"),
+    "vorbis": ("OGG", "VORBIS", "ogg"),
+    "opus": ("OGG", "OPUS", "ogg"),
+}
+CASES = (*CODECS, "corpus", "noop")
+WORKERS = 2
+RATE_HZ = 16_000
+# Different recordings of a codec; each is read many times.
+NUM_FILES = 64
+ROUNDS = 3
+# Of the generated corpus: 1 s at 8 kHz, so that 100,000 of them are 1.6 GB.
+SHORT_RATE_HZ = 8_000
+TAKES = 5
+
+
+def speech_like(number: int) -> np.ndarray:
+    """Four seconds of harmonics that come and go over some noise: (num_samples,) float32."""
+    rng = np.random.default_rng(number)
+    time_s = np.arange(4 * RATE_HZ) / RATE_HZ
+    harmonics = sum(np.sin(2 * np.pi * k * (110 + number) * time_s) / k for k in range(1, 20))
+    swell = np.clip(np.sin(2 * np.pi * 3 * time_s), 0, 1)
+    return (0.1 * harmonics * swell + 0.003 * rng.normal(size=len(time_s))).astype(np.float32)
+
+
+def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Adds a file to a tar."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def write_recordings(folder: Path, codec: str) -> list[Path]:
+    """Writes the recordings of a codec as loose files, and in `raw/audio.tar`."""
+    format, subtype, suffix = CODECS[codec]
+    loose, raw = folder / "loose", folder / "raw"
+    loose.mkdir()
+    raw.mkdir()
+    paths = []
+    with tarfile.open(raw / "audio.tar", "w") as archive:
+        for number in range(NUM_FILES):
+            buffer = io.BytesIO()
+            soundfile.write(buffer, speech_like(number), RATE_HZ, format=format, subtype=subtype)
+            paths.append(loose / f"{number}.{suffix}")
+            paths[-1].write_bytes(buffer.getvalue())
+            add_member(archive, f"{number}.{suffix}", buffer.getvalue())
+    return paths
+
+
+def read_bare(path: Path) -> int:
+    """What a user would write."""
+    return len(soundfile.read(path)[0])
+
+
+def run_bare(paths: list[Path]) -> None:
+    """The bare loop in processes."""
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
+        for _ in pool.imap_unordered(read_bare, paths, chunksize=32):
+            pass
+
+
+def run_ours(folder: Path, names: list[str]) -> None:
+    """All checks, and both tables."""
+    limits = load_params(PROJECT / "params.yaml").validation
+    listings = [
+        Listing(f"u{number:07}", "train", name, "1", caption="some words")
+        for number, name in enumerate(names)
+    ]
+    found = check_corpus(MediaStore(folder / "raw"), listings, limits, WORKERS)
+    write_tables(found, "bench", folder / "manifest.parquet", folder / "quarantine.parquet")
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float]]:
+    """Watches this process' children; gives their peak together, in MiB, shared pages once."""
+    peak, stopped = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stopped.wait(0.2):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                # A process may end while it is looked at.
+                try:
+                    total += child.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            peak = max(peak, total)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: peak / 2**20
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def row(case: str, baseline_s: float, ours_s: float, peak_mb: float) -> dict[str, Any]:
+    """A line of the result."""
+    return {
+        "case": case,
+        "baseline_s": round(baseline_s, 3),
+        "ours_s": round(ours_s, 3),
+        "ratio": round(baseline_s / ours_s, 3),
+        "peak_mb": round(peak_mb),
+    }
+
+
+def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
+    """Compares the speed on one codec; the middle of some rounds, in turns."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        paths = write_recordings(folder, codec)
+        once_s = timed(lambda: [read_bare(path) for path in paths])
+        repeats = max(1, round(seconds / once_s))
+        names = [path.name for path in paths] * repeats
+        bare, ours = [], []
+        with peak_memory() as peak:
+            for _ in range(ROUNDS):
+                bare.append(timed(lambda: run_bare(paths * repeats)))
+                ours.append(timed(lambda: run_ours(folder, names)))
+            return row(codec, statistics.median(bare), statistics.median(ours), peak())
+
+
+def make_project(folder: Path, num_utterances: int) -> None:
+    """A project with one corpus and the stage that validates it."""
+    raw = folder / "data/raw/bench"
+    raw.mkdir(parents=True)
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "navy").save(picture, "JPEG")
+    lines: dict[str, list[str]] = {"train": [], "val": []}
+    noise = np.random.default_rng(0).integers(-9000, 9000, SHORT_RATE_HZ + num_utterances, "<i2")
+    header = io.BytesIO()
+    soundfile.write(header, np.zeros(SHORT_RATE_HZ), SHORT_RATE_HZ, format="WAV", subtype="PCM_16")
+    with tarfile.open(raw / "media.tar", "w") as archive:
+        for number in range(num_utterances):
+            image, take = divmod(number, TAKES)
+            part = "val" if image % 10 == 0 else "train"
+            name = f"coco_{part}/coco_{part}_{image}_{take}.wav"
+            samples = noise[number : number + SHORT_RATE_HZ].tobytes()
+            add_member(archive, name, header.getvalue()[:44] + samples)
+            if take == 0:
+                add_member(archive, f"{part}2017/{image:012}.jpg", picture.getvalue())
+            narrative = {
+                "dataset_id": f"mscoco_{part}2017",
+                "image_id": str(image),
+                "annotator_id": take,
+                "caption": f"In this picture, number {image}, there is nothing to see.",
+                "voice_recording": name,
+            }
+            lines[part].append(json.dumps(narrative))
+    for part, rows in lines.items():
+        (raw / f"coco_{part}_localized_narratives.jsonl").write_text("\n".join(rows) + "\n")
+    shutil.copytree(PROJECT / "src", folder / "src", ignore=shutil.ignore_patterns("*.pyc"))
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params["corpora"], params["retrieval_corpora"] = ["bench"], {}
+    params["models"] = {group: {} for group in params["models"]}
+    source = {"reader": "localized_narratives", "licence": "", "files": {}, "dev_fraction": 0.1}
+    params["sources"] = {"bench": source}
+    params["runtime"]["validate_workers"] = WORKERS
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text())
+    stages = {"validate": pipeline["stages"]["validate"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"vars": pipeline["vars"], "stages": stages}))
+
+
+def call(folder: Path, *command: str) -> None:
+    """Runs a program of this environment in a project."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": "src",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+
+
+def noop(folder: Path) -> float:
+    """Seconds of `dvc repro` where everything is up to date."""
+    call(folder, "dvc", "init", "--no-scm", "--quiet")
+    call(folder, "dvc", "commit", "--force", "--quiet")
+    return statistics.median(timed(lambda: call(folder, "dvc", "repro")) for _ in range(ROUNDS))
+
+
+def loose_recordings(folder: Path) -> list[Path]:
+    """The first recordings of a project's corpus as loose files."""
+    with tarfile.open(folder / "data/raw/bench/media.tar") as archive:
+        members = (member for member in archive if member.name.endswith(".wav"))
+        archive.extractall(folder / "loose", itertools.islice(members, 1000), filter="data")
+    return sorted((folder / "loose").rglob("*.wav"))
+
+
+def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, Any]]:
+    """The whole stage on many utterances, and DVC with nothing to do."""
+    stage = (sys.executable, "-m", "brewline.stages.validate", "bench")
+    with tempfile.TemporaryDirectory() as temporary:
+        large, small = Path(temporary, "large"), Path(temporary, "small")
+        make_project(large, num_utterances)
+        with peak_memory() as peak:
+            ours_s = timed(lambda: call(large, *stage))
+            peak_mb = peak()
+        if "corpus" in cases:
+            loose = itertools.cycle(loose_recordings(large))
+            paths = list(itertools.islice(loose, num_utterances))
+            yield row("corpus", timed(lambda: run_bare(paths)), ours_s, peak_mb)
+        if "noop" in cases:
+            make_project(small, 100)
+            call(small, *stage)
+            baseline_s = noop(small)
+            with peak_memory() as peak:
+                yield row("noop", baseline_s, noop(large), peak())
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a bare loop alone")
+    parser.add_argument("--utterances", type=int, default=100_000, help="of the generated corpus")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    arguments = parser.parse_args()
+    codecs = [case for case in CODECS if case in arguments.cases]
+    rows = (measure_codec(codec, arguments.seconds) for codec in codecs)
+    rest = [case for case in arguments.cases if case not in CODECS]
+    for line in itertools.chain(rows, measure_corpus(rest, arguments.utterances) if rest else ()):
+        if arguments.json:
+            print(json.dumps(line), flush=True)
+        else:
+            print(
+                f"{line['case']:8} bare {line['baseline_s']:8.2f} s   ours {line['ours_s']:8.2f} s"
+                f"   {line['ratio']:.2f} of its speed, {line['peak_mb']} MiB"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""The checks on one utterance, each with its reason code and its threshold in `params.yaml`.
+
+To add one: a function that measures, and a line in `AUDIO_CHECKS` or `IMAGE_CHECKS`. What must be
+known of a recording beforehand is gathered in `signals.py`.
+"""
+
+import hashlib
+import io
+import math
+import operator
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from brewline.audio import AudioError
+from brewline.corpora.listing import Listing
+from brewline.params import ValidateParams
+from brewline.quality.signals import Signal, measure
+
+# Others are not asked: some decoders of Pillow start programs.
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Fault(NamedTuple):
+    """Why something is dropped: a reason code, and a sentence with numbers."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measurement, and when it fails its threshold, which is a key of `validate`.
+
+    `detail` is the sentence about a failure; it may use `measured`, `threshold` and the facts `f`.
+    """
+
+    measure: Callable[[Any], float]
+    fails: Callable[[float, float], bool]
+    threshold: str
+    detail: str
+
+    def outcome(self, facts: Any, limits: ValidateParams) -> "Outcome":
+        """Measures, and compares with the threshold."""
+        measured, threshold = self.measure(facts), getattr(limits, self.threshold)
+        return Outcome(measured, threshold, self.fails(measured, threshold))
+
+    def say(self, facts: Any, outcome: "Outcome") -> str:
+        """The sentence about a failure."""
+        return self.detail.format(f=facts, measured=outcome.measured, threshold=outcome.threshold)
+
+
+class Outcome(NamedTuple):
+    """What a check measured, against what, and whether that is a failure."""
+
+    measured: float
+    threshold: float
+    failed: bool
+
+
+def _has_end(signal: Signal) -> float:
+    return signal.has_end
+
+
+def _missing_s(signal: Signal) -> float:
+    return signal.promised_duration_s - signal.duration_s
+
+
+def _duration_s(signal: Signal) -> float:
+    return signal.duration_s
+
+
+def _sample_rate_hz(signal: Signal) -> float:
+    return signal.sample_rate_hz
+
+
+def _num_channels(signal: Signal) -> float:
+    return signal.num_channels
+
+
+def _non_finite_fraction(signal: Signal) -> float:
+    return signal.num_non_finite / max(signal.num_samples, 1)
+
+
+def _dbfs(level: float) -> float:
+    return 20 * math.log10(max(level, 1e-10))
+
+
+def _peak_dbfs(signal: Signal) -> float:
+    return _dbfs(max(signal.high, -signal.low))
+
+
+def _swing_dbfs(signal: Signal) -> float:
+    """The peak that is left without the offset: that of a constant is nothing."""
+    return _dbfs((signal.high - signal.low) / 2)
+
+
+def _clipped_fraction(signal: Signal) -> float:
+    return signal.num_clipped / max(signal.num_samples, 1)
+
+
+def _dc_offset(signal: Signal) -> float:
+    return abs(signal.mean)
+
+
+# In this order; the first that fails gives the reason. Those after `non_finite` need finite
+# samples, those after `too_short` need some.
+AUDIO_CHECKS: dict[str, Check] = {
+    "truncated": Check(
+        _has_end,
+        operator.lt,
+        "require_stream_end",
+        "the stream stops after {f.duration_s:.2f} s without its end mark",
+    ),
+    "shorter_than_header": Check(
+        _missing_s,
+        operator.gt,
+        "max_duration_mismatch_s",
+        "{f.duration_s:.2f} s of the {f.promised_duration_s:.2f} s promised",
+    ),
+    "too_short": Check(
+        _duration_s, operator.lt, "min_duration_s", "{measured:.3f} s, under {threshold} s"
+    ),
+    "too_long": Check(
+        _duration_s, operator.gt, "max_duration_s", "{measured:.0f} s, over {threshold:.0f} s"
+    ),
+    "low_sample_rate": Check(
+        _sample_rate_hz, operator.lt, "min_sample_rate_hz", "{measured} Hz, under {threshold} Hz"
+    ),
+    "too_many_channels": Check(
+        _num_channels, operator.gt, "max_channels", "{measured} channels, over {threshold}"
+    ),
+    "non_finite": Check(
+        _non_finite_fraction,
+        operator.gt,
+        "max_non_finite_fraction",
+        "{f.num_non_finite} samples of {f.num_samples} are NaN or infinite",
+    ),
+    "silent": Check(
+        _peak_dbfs, operator.lt, "silence_dbfs", "the loudest sample is at {measured:.0f} dBFS"
+    ),
+    "constant": Check(
+        _swing_dbfs,
+        operator.lt,
+        "silence_dbfs",
+        "the samples swing by {measured:.0f} dBFS about their middle",
+    ),
+    "clipped": Check(
+        _clipped_fraction,
+        operator.gt,
+        "max_clipped_fraction",
+        "{measured:.0%} of the samples are clipped",
+    ),
+    "dc_offset": Check(
+        _dc_offset, operator.gt, "max_dc_offset", "the mean is {measured:.2f} of full scale"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that opened fully."""
+
+    width_px: int
+    height_px: int
+
+
+def _short_side_px(picture: Picture) -> float:
+    return min(picture.width_px, picture.height_px)
+
+
+IMAGE_CHECKS: dict[str, Check] = {
+    "small_image": Check(
+        _short_side_px,
+        operator.lt,
+        "min_image_side_px",
+        "the short side is {measured} px, under {threshold} px",
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """What was found out about a file; without `facts` it could not be decoded."""
+
+    fault: Fault | None
+    facts: Signal | Picture | None = None
+    sha256: str = ""
+
+
+def first_fault(checks: Mapping[str, Check], facts: Any, limits: ValidateParams) -> Fault | None:
+    """The first check that fails."""
+    for reason, check in checks.items():
+        outcome = check.outcome(facts, limits)
+        if outcome.failed:
+            return Fault(reason, check.say(facts, outcome))
+    return None
+
+
+def check_audio(content: bytes, limits: ValidateParams) -> Finding:
+    """Decodes a recording to its end and checks it."""
+    try:
+        signal = measure(content)
+    except AudioError as error:
+        return Finding(Fault(error.reason, error.detail))
+    fault = first_fault(AUDIO_CHECKS, signal, limits)
+    return Finding(fault, signal, "" if fault else hashlib.sha256(content).hexdigest())
+
+
+def _open_picture(content: bytes) -> Picture | Fault:
+    """Opens a picture fully."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of a decompression bomb before it refuses one; both end here.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
+                image.load()
+                return Picture(*image.size)
+    except UnidentifiedImageError:
+        # Its own message names an address in memory, which no two runs share.
+        start = content[:16].decode("ascii", "backslashreplace")
+        return Fault("bad_image", f"no known image format; starts with {start!r}")
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they stumble over
+        return Fault("bad_image", str(error) or type(error).__name__)
+
+
+def check_image(content: bytes, limits: ValidateParams) -> Finding:
+    """Opens a picture fully and checks it."""
+    picture = _open_picture(content)
+    if isinstance(picture, Fault):
+        return Finding(picture)
+    return Finding(first_fault(IMAGE_CHECKS, picture, limits), picture)
+
+
+def check_listing(listing: Listing) -> Fault | None:
+    """Checks what the corpus says of an utterance, before anything of it is opened."""
+    if not _KEY.fullmatch(listing.utterance_id):
+        return Fault("bad_key", "an id may hold letters, digits, _ and - only")
+    if listing.caption is not None:
+        if not _is_text(listing.caption):
+            return Fault("bad_text", "the caption is not UTF-8 text")
+        if not listing.caption.strip():
+            return Fault("empty_caption", "the caption has no text")
+    return None
+
+
+def _is_text(text: str) -> bool:
+    """Whether text was UTF-8 when it was read.
+
+    Bytes that were not are lone surrogates, or U+FFFD, by now: see `errors="surrogateescape"` and
+    `errors="replace"` of `bytes.decode`.
+    """
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" or c == "\ufffd" for c in text)

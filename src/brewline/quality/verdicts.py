@@ -1,0 +1,196 @@
+"""What becomes of each utterance of a corpus: a row of the manifest, or one of the quarantine."""
+
+import functools
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
+
+from tqdm import tqdm
+
+from brewline.archives import MediaStore
+from brewline.corpora.listing import Listing
+from brewline.errors import BrewlineError
+from brewline.params import ValidateParams
+from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
+from brewline.quality.signals import Signal
+from brewline.quality.workers import Lost, WorkerPool
+
+SPLITS = ("train", "dev", "test")
+_LISTED = tuple(field.name for field in fields(Listing))
+_MEASURED = ("duration_s", "sample_rate_hz", "num_channels", "audio_sha256")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about one utterance: measured facts, or why it is dropped."""
+
+    listing: Listing
+    reason: str | None = None
+    detail: str = ""
+    duration_s: float = 0.0
+    sample_rate_hz: int = 0
+    num_channels: int = 0
+    audio_sha256: str = ""
+    # The first utterance whose recording has the same bytes, if that is another.
+    same_audio_as: str | None = None
+
+    def manifest_row(self, corpus: str) -> dict[str, Any]:
+        """The row of the manifest."""
+        listed = {name: getattr(self.listing, name) for name in _LISTED}
+        return {"corpus": corpus, **listed, **{name: getattr(self, name) for name in _MEASURED}}
+
+    def quarantine_row(self) -> dict[str, Any]:
+        """The row of the quarantine; what is no text in it is escaped."""
+        listed = {name: getattr(self.listing, name) for name in _LISTED}
+        row = {**listed, "reason": self.reason, "detail": self.detail}
+        return {
+            name: value and value.encode("utf-8", "backslashreplace").decode()
+            for name, value in row.items()
+        }
+
+
+class MediaTask(NamedTuple):
+    """A file to open and check: what it should be, and its stored name."""
+
+    kind: Literal["audio", "image"]
+    name: str
+
+
+@dataclass(frozen=True)
+class MediaChecker:
+    """Opens and checks files, in a worker process."""
+
+    store: MediaStore
+    limits: ValidateParams
+
+    def __call__(self, task: MediaTask) -> Finding:
+        try:
+            content = self.store.read(task.name)
+        except (BrewlineError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            # The archive could be listed; this member of it is damaged.
+            return Finding(Fault("unreadable", str(error)))
+        if task.kind == "audio":
+            return check_audio(content, self.limits)
+        return check_image(content, self.limits)
+
+
+MediaPool = WorkerPool[MediaTask, Finding]
+
+
+def open_pool(store: MediaStore, limits: ValidateParams, workers: int) -> MediaPool:
+    """Starts processes that check media."""
+    # The store travels: listing a large archive anew in each process takes longer.
+    prepare = functools.partial(MediaChecker, store, limits)
+    return WorkerPool(prepare, workers, limits.decode_limit_s)
+
+
+def check_corpus(
+    store: MediaStore, listings: Sequence[Listing], limits: ValidateParams, workers: int
+) -> Iterator[Verdict]:
+    """Checks every picture once, then every utterance, in worker processes.
+
+    Args:
+        store: The corpus' files.
+        listings: What the corpus lists.
+        limits: Thresholds.
+        workers: The number of processes.
+
+    Yields:
+        One verdict per listing, sorted by split and utterance id, as soon as it is known.
+    """
+    listed = sorted(judge_listings(store, listings), key=lambda pair: _order(pair[0]))
+    with open_pool(store, limits, workers) as pool:
+        bad_images = _bad_images(pool, store, listings)
+        names = (store.find(row.audio_path) or "" for row, fault in listed if fault is None)
+        findings = pool.map(MediaTask("audio", name) for name in names)
+        first_with: dict[bytes, str] = {}
+        for row, fault in tqdm(listed, "utterances", unit=" utt", disable=None):
+            if fault:
+                yield Verdict(row, *fault)
+                continue
+            verdict = _verdict(row, found(next(findings)))
+            if verdict.reason is None and row.image_path in bad_images:
+                verdict = Verdict(row, *bad_images[row.image_path])
+            yield _with_duplicate(verdict, first_with, limits)
+
+
+def _order(listing: Listing) -> tuple[int, str]:
+    return SPLITS.index(listing.split), listing.utterance_id
+
+
+def judge_listings(
+    store: MediaStore, listings: Iterable[Listing]
+) -> Iterator[tuple[Listing, Fault | None]]:
+    """Finds what is wrong before anything is opened."""
+    seen: set[str] = set()
+    for listing in listings:
+        fault = check_listing(listing)
+        if listing.utterance_id in seen:
+            fault = Fault("duplicate_id", "another utterance has the same id")
+        elif fault is None and store.find(listing.audio_path) is None:
+            fault = Fault("missing_audio", f"{listing.audio_path} is not in the archives")
+        seen.add(listing.utterance_id)
+        yield listing, fault
+
+
+def _bad_images(
+    pool: MediaPool, store: MediaStore, listings: Iterable[Listing]
+) -> dict[str | None, Fault]:
+    """What is wrong with pictures, by path; each is opened once, however many describe it."""
+    paths = sorted({listing.image_path for listing in listings if listing.image_path})
+    faults: dict[str | None, Fault] = {
+        path: Fault("missing_image", f"{path} is not in the archives")
+        for path in paths
+        if path not in store
+    }
+    present = [path for path in paths if path not in faults]
+    findings = pool.map(MediaTask("image", path) for path in present)
+    bar = tqdm(findings, "images", len(present), unit=" img", disable=None)
+    for path, finding in zip(present, bar, strict=True):
+        fault = found(finding).fault
+        if fault:
+            faults[path] = fault
+    return faults
+
+
+def found(answer: Finding | Lost) -> Finding:
+    """What was found out about a file, a lost worker included."""
+    if isinstance(answer, Lost):
+        return Finding(Fault(f"decoder_{answer.how}", answer.detail))
+    return answer
+
+
+def _verdict(listing: Listing, finding: Finding) -> Verdict:
+    if finding.fault:
+        return Verdict(listing, *finding.fault)
+    signal = finding.facts
+    assert isinstance(signal, Signal)
+    return Verdict(
+        listing,
+        duration_s=signal.duration_s,
+        sample_rate_hz=signal.sample_rate_hz,
+        num_channels=signal.num_channels,
+        audio_sha256=finding.sha256,
+    )
+
+
+def _with_duplicate(
+    verdict: Verdict, first_with: dict[bytes, str], limits: ValidateParams
+) -> Verdict:
+    """Names the first good utterance whose recording has the same bytes."""
+    if verdict.reason:
+        return verdict
+    first = first_with.setdefault(bytes.fromhex(verdict.audio_sha256), verdict.listing.utterance_id)
+    if first == verdict.listing.utterance_id:
+        return verdict
+    if limits.duplicate_audio == "quarantine":
+        return Verdict(verdict.listing, "duplicate_audio", f"the same bytes as {first}")
+    return replace(verdict, same_audio_as=first)
+
+
+def count_reasons(quarantine: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many utterances each reason dropped, most first."""
+    return dict(Counter(row["reason"] for row in quarantine).most_common())

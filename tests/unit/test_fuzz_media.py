@@ -1,0 +1,219 @@
+"""Whatever is done to a recording or a picture, it ends accepted, or dropped with a reason.
+
+Mutated files are checked in worker processes, as in the stage, so that a decoder which crashes or
+hangs shows as such and not as the end of the tests.
+"""
+
+import functools
+import io
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from world import encode_audio, tone, write_tar
+
+from brewline import audio
+from brewline.archives import MediaStore
+from brewline.corpora.listing import Listing
+from brewline.params import ValidateParams
+from brewline.quality.checks import Finding, check_audio, check_image
+from brewline.quality.results import write_tables
+from brewline.quality.verdicts import check_corpus, found
+from brewline.quality.workers import WorkerPool
+
+PROJECT = Path(__file__).parents[2]
+LIMITS = ValidateParams(**yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"])
+
+# Mutated files of a seed that are checked at once, and how often: 13,000 files in all.
+BATCH = 12
+NUM_BATCHES = 80
+# Far above what any of these files needs, on a busy machine too.
+LIMIT_S = 20.0
+
+# What damages headers most: sizes and counts at the ends of their range.
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+def image_seed(format: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((96, 80)).save(buffer, format)
+    return buffer.getvalue()
+
+
+AUDIO_SEEDS = {
+    "wav": encode_audio(tone(1, 0.5), "WAV", "PCM_16"),
+    "wav-float": encode_audio(tone(1, 0.5), "WAV", "FLOAT"),
+    "wav-adpcm": encode_audio(tone(1, 0.5), "WAV", "IMA_ADPCM"),
+    "rf64": encode_audio(tone(1, 0.5), "RF64", "PCM_24"),
+    "flac": encode_audio(tone(1, 0.5), "FLAC", "PCM_16"),
+    "vorbis": encode_audio(tone(1, 0.5), "OGG", "VORBIS"),
+    "opus": encode_audio(tone(1, 0.5), "OGG", "OPUS"),
+    "mp3": encode_audio(tone(1, 0.5), "MP3", "MPEG_LAYER_III"),
+}
+IMAGE_SEEDS = {name: image_seed(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
+
+Mutation = tuple[str, float, float, int]
+
+
+def mend_checksums(content: bytes) -> bytes:
+    """Gives damaged Ogg pages the checksum that they should have, so that they reach a decoder."""
+    mended = bytearray(content)
+    position = 0
+    while (position := content.find(b"OggS", position)) >= 0:
+        end = content.find(b"OggS", position + 4)
+        end = len(content) if end < 0 else end
+        if end - position >= 27:
+            mended[position + 22 : position + 26] = bytes(4)
+            checksum = audio._ogg_checksum(bytes(mended[position:end]))
+            mended[position + 22 : position + 26] = struct.pack("<I", checksum)
+        position = end
+    return bytes(mended)
+
+
+def mutate(content: bytes, mutations: list[Mutation], early: bool) -> bytes:
+    """Applies mutations; with `early`, to the first 200 bytes, where the headers are."""
+    data = bytearray(content)
+    for kind, where, how_much, value in mutations:
+        reach = min(len(data), 200) if early else len(data)
+        start = int(where * reach)
+        end = min(start + 1 + int(how_much * 64), len(data))
+        if kind == "cut":
+            del data[start + 1 :]
+        elif kind == "delete":
+            del data[start:end]
+        elif kind == "repeat":
+            data[start:start] = data[start:end] * (1 + value % 8)
+        elif kind == "noise":
+            data[start:end] = np.random.default_rng(value).bytes(end - start)
+        elif kind == "bit" and data:
+            data[min(start, len(data) - 1)] ^= 1 << (value % 8)
+        elif kind == "number":
+            size = (1, 2, 4)[value % 3]
+            number = EXTREMES[value % len(EXTREMES)] % (1 << (8 * size))
+            data[start : start + size] = number.to_bytes(size, ("little", "big")[value // 16 % 2])
+    return bytes(data)
+
+
+mutation = st.tuples(
+    st.sampled_from(("cut", "delete", "repeat", "noise", "bit", "number")),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0, 1),
+    st.integers(0, 255),
+)
+batches = st.lists(
+    st.tuples(st.lists(mutation, min_size=1, max_size=4), st.booleans(), st.booleans()),
+    min_size=BATCH,
+    max_size=BATCH,
+)
+
+
+@dataclass(frozen=True)
+class ContentChecker:
+    """Checks bytes in a worker."""
+
+    limits: ValidateParams
+
+    def __call__(self, task: tuple[str, bytes]) -> Finding:
+        kind, content = task
+        return (check_audio if kind == "audio" else check_image)(content, self.limits)
+
+
+Pool = WorkerPool[tuple[str, bytes], Finding]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with WorkerPool(functools.partial(ContentChecker, LIMITS), 2, LIMIT_S) as workers:
+        yield workers
+
+
+def fuzz(kind: str, seed: bytes, pool: Pool) -> Counter[str]:
+    """Checks a few hundred mutations of a file, and counts how they end."""
+    ends: Counter[str] = Counter()
+
+    @settings(
+        max_examples=NUM_BATCHES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(batches)
+    def run(batch: Any) -> None:
+        contents = [mutate(seed, changes, early) for changes, early, _ in batch]
+        if seed.startswith(b"OggS"):
+            contents = [
+                mend_checksums(content) if mend else content
+                for content, (_, _, mend) in zip(contents, batch, strict=True)
+            ]
+        answers = list(pool.map((kind, content) for content in contents))
+        assert len(answers) == len(contents)
+        for answer in answers:
+            finding = found(answer)
+            if finding.fault is None:
+                assert finding.facts
+            else:
+                assert finding.fault.reason
+                assert finding.fault.detail
+            ends[finding.fault.reason if finding.fault else "accepted"] += 1
+
+    run()
+    return ends
+
+
+@pytest.mark.parametrize("name", AUDIO_SEEDS)
+def test_mutated_recordings_end_accepted_or_with_a_reason(name: str, pool: Pool) -> None:
+    ends = fuzz("audio", AUDIO_SEEDS[name], pool)
+    assert sum(ends.values()) >= NUM_BATCHES * BATCH
+    # The mutations are neither all fatal nor all harmless.
+    assert len(ends) > 2
+
+
+@pytest.mark.parametrize("name", IMAGE_SEEDS)
+def test_mutated_pictures_end_accepted_or_with_a_reason(name: str, pool: Pool) -> None:
+    ends = fuzz("image", IMAGE_SEEDS[name], pool)
+    assert sum(ends.values()) >= NUM_BATCHES * BATCH
+    # A checksum in each part of a PNG lets no mutation pass.
+    assert ends["bad_image"]
+    assert ends["accepted"] or name == "PNG"
+
+
+def test_a_corpus_of_mutated_files_is_accounted_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kinds = ("cut", "delete", "repeat", "noise", "bit", "number")
+    files, listings = {}, []
+
+    def damaged(seed: bytes) -> bytes:
+        changes = [
+            (str(rng.choice(kinds)), rng.random(), rng.random(), int(rng.integers(256)))
+            for _ in range(2)
+        ]
+        return mend_checksums(mutate(seed, changes, bool(rng.integers(2))))
+
+    for number in range(400):
+        name = f"{number:03}"
+        files[f"{name}.wav"] = damaged(list(AUDIO_SEEDS.values())[number % len(AUDIO_SEEDS)])
+        files[f"{name}.jpg"] = damaged(list(IMAGE_SEEDS.values())[number % len(IMAGE_SEEDS)])
+        listings.append(Listing(name, "train", f"{name}.wav", "1", name, f"{name}.jpg", "words"))
+    write_tar(tmp_path / "raw/media.tar", files)
+    good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
+    found_out = check_corpus(MediaStore(tmp_path / "raw"), listings, LIMITS, workers=2)
+    write_tables(found_out, "fuzzed", good, bad)
+    accepted, dropped = pandas.read_parquet(good), pandas.read_parquet(bad)
+    assert sorted([*accepted["utterance_id"], *dropped["utterance_id"]]) == [
+        row.utterance_id for row in listings
+    ]
+    assert dropped["reason"].str.len().min() > 0
+    assert len(accepted) > 20
+    assert len(dropped) > 200
