@@ -6,7 +6,7 @@ once, with one cache of keys and values.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,22 +36,25 @@ _CUT_BLOCK_S = 0.1
 class Recognition:
     """What Whisper made of one recording.
 
-    `states` is (num_frames, width) float16: the valid encoder frames of all windows.
+    `states` is (num_frames, width) float16: the valid encoder frames of all windows. What decoding
+    tells about its text is None where the text was known before.
     """
 
     text: str
-    avg_logprob: float
-    no_speech_prob: float
-    compression_ratio: float
     num_windows: int
     states: NDArray[np.float16]
-    temperature: float = 0.0
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    temperature: float | None = None
 
 
 @dataclass
 class _Window:
     recording: int
     waveform: NDArray[np.float32]
+    # Whether it is to be decoded to text, not only encoded.
+    decode: bool = True
     text: str = ""
     avg_logprob: float = 0.0
     no_speech_prob: float = 0.0
@@ -147,18 +150,22 @@ class Recogniser:
         blank = [*self._tokenizer.encode(" "), self._tokenizer.eot]
         self._suppressed_first = torch.tensor(blank, device=self._device)
 
-    def recognise(self, waveforms: list[NDArray[np.float32]]) -> list[Recognition]:
+    def recognise(
+        self, waveforms: list[NDArray[np.float32]], texts: Sequence[str | None] | None = None
+    ) -> list[Recognition]:
         """Transcribes recordings of any length.
 
         Args:
             waveforms: Each (num_samples,) at 16 kHz.
+            texts: What is said in each, where that is known already: it is encoded only.
 
         Returns:
             One recognition each, in the same order.
         """
+        known = texts or [None] * len(waveforms)
         windows = [
-            _Window(number, part)
-            for number, waveform in enumerate(waveforms)
+            _Window(number, part, decode=text is None)
+            for number, (waveform, text) in enumerate(zip(waveforms, known, strict=True))
             for part in split_windows(waveform, self._max_samples)
         ]
         by_length = sorted(windows, key=lambda window: (len(window.waveform), window.recording))
@@ -167,7 +174,7 @@ class Recogniser:
         parts: list[list[_Window]] = [[] for _ in waveforms]
         for window in windows:
             parts[window.recording].append(window)
-        return [_join(part) for part in parts]
+        return [_join(part, text) for part, text in zip(parts, known, strict=True)]
 
     @torch.inference_mode()
     def _recognise_batch(self, windows: list[_Window]) -> None:
@@ -186,11 +193,13 @@ class Recogniser:
         ).to(self._device)
         with autocast(self._dtype, self._device):
             states = self._encode(mel)
-            tokens, avg_logprobs, no_speech_probs = self._decode(states)
+            spoken = [row for row, window in enumerate(windows) if window.decode]
+            decoded = zip(spoken, *self._decode(states[spoken]), strict=True) if spoken else ()
+        for row, tokens, avg_logprob, no_speech_prob in decoded:
+            windows[row].text = self._tokenizer.decode(tokens).strip()
+            windows[row].avg_logprob = avg_logprob
+            windows[row].no_speech_prob = no_speech_prob
         for row, window in enumerate(windows):
-            window.text = self._tokenizer.decode(tokens[row]).strip()
-            window.avg_logprob = avg_logprobs[row]
-            window.no_speech_prob = no_speech_probs[row]
             window.states = states[row, : window.num_frames].half().cpu().numpy()
 
     def _encode(self, mel: Tensor) -> Tensor:
@@ -271,13 +280,17 @@ def compression_ratio(text: str) -> float:
     return len(content) / len(zlib.compress(content))
 
 
-def _join(windows: list[_Window]) -> Recognition:
+def _join(windows: list[_Window], known_text: str | None) -> Recognition:
+    states = np.concatenate([window.states for window in windows])
+    if known_text is not None:
+        return Recognition(known_text, len(windows), states)
     text = " ".join(window.text for window in windows if window.text)
     return Recognition(
         text=text,
+        num_windows=len(windows),
+        states=states,
+        temperature=0.0,
         avg_logprob=float(np.mean([window.avg_logprob for window in windows])),
         no_speech_prob=float(np.mean([window.no_speech_prob for window in windows])),
         compression_ratio=compression_ratio(text),
-        num_windows=len(windows),
-        states=np.concatenate([window.states for window in windows]),
     )

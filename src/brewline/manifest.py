@@ -46,6 +46,8 @@ MANIFEST = _schema(
     audio_sha256=_TEXT,
     emotion=[_TEXT],
     intensity=[_TEXT],
+    # Imported instead of recognised.
+    transcript=[_TEXT],
 )
 
 QUARANTINE = _schema(

@@ -88,6 +88,8 @@ class SourceParams(_Section):
     accept_licence: bool | None = None
     files: dict[str, FileParams]
     recordings: RecordingsParams | None = None
+    # Of `files`, those with transcripts that are taken instead of Whisper's.
+    transcripts: list[str] = []
     # Share of the training images (or speakers) held out for dev where no dev split is published.
     dev_fraction: Fraction | None = None
     # Chooses which ones; 0 where it is not set.

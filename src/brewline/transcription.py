@@ -25,6 +25,8 @@ from brewline.processes import die_with_parent
 from brewline.shards import encode_states, plan_shards, shard_name, write_shard
 
 STATES = "states"
+# Stands for the recogniser of a transcript that was imported.
+IMPORTED = "imported"
 _BYTES_PER_VALUE = 2  # float16
 
 
@@ -169,7 +171,8 @@ def _transcribe_shard(
     shard: _Shard, store: MediaStore, recogniser: Recogniser, asr_model: str
 ) -> None:
     waveforms = [to_mono_16k(decode(store.read(_path(store, row)))) for row in shard.manifest]
-    recognitions = recogniser.recognise(waveforms)
+    imported = [row["transcript"] for row in shard.manifest]
+    recognitions = recogniser.recognise(waveforms, imported)
     table = []
 
     def samples() -> Iterator[dict[str, Any]]:
@@ -187,7 +190,7 @@ def _transcribe_shard(
                     "num_frames": len(recognition.states),
                     "status": "ok",
                     "reason": None,
-                    "asr_model": asr_model,
+                    "asr_model": asr_model if row["transcript"] is None else IMPORTED,
                 }
             )
             yield {"__key__": row["utterance_id"], "npy": encode_states(recognition.states)}

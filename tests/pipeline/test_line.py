@@ -152,11 +152,11 @@ def test_transcription_goes_on_after_a_crash(
     recognise = Recogniser.recognise
     shards = []
 
-    def crash_in_the_third_shard(self: Recogniser, waveforms: list) -> list:  # type: ignore[type-arg]
+    def crash_in_the_third_shard(self: Recogniser, waveforms: list, texts: list) -> list:  # type: ignore[type-arg]
         shards.append(len(waveforms))
         if len(shards) == 3:
             raise RuntimeError("the power went out")
-        return recognise(self, waveforms)
+        return recognise(self, waveforms, texts)
 
     monkeypatch.setattr(Recogniser, "recognise", crash_in_the_third_shard)
     with pytest.raises(RuntimeError):
@@ -166,6 +166,31 @@ def test_transcription_goes_on_after_a_crash(
     # Three until the crash, then the third again and the rest; the first two were kept.
     assert len(shards) == 3 + len(list((folder / outputs[1]).glob("*.tar"))) - 2
     assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+def test_imported_transcripts_are_taken_instead_of_whispers(
+    line: Line, tmp_path: Path, stage: Callable[..., None]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    table, states = "data/transcripts/mini-flickr8k.parquet", "data/states/mini-flickr8k"
+    before, states_before = read_table(folder / table), sha256_tree(folder / states)
+    first, second, third, *_ = (row["utterance_id"] for row in before)
+    name = "aud2trans_mini-flickr8k.txt"
+    (folder / name).write_text(f"{first}# A dog\n{third}#\n")
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    source = values["sources"]["mini-flickr8k"]
+    source["files"][name] = {"url": name, "sha256": None}
+    source["transcripts"] = [name]
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    for each in ("download", "validate", "transcribe"):
+        stage(folder, each, "mini-flickr8k")
+    after = {row["utterance_id"]: row for row in read_table(folder / table)}
+    assert (after[first]["text"], after[third]["text"]) == ("A dog", "")
+    assert after[first]["asr_model"] == "imported"
+    assert after[first]["avg_logprob"] is None
+    assert after[second] == before[1]
+    # The acoustic channel hears everything as before.
+    assert sha256_tree(folder / states) == states_before
 
 
 @pytest.mark.slow
@@ -250,10 +275,12 @@ def test_a_damaged_source_is_named_and_leaves_the_outputs(
         source, arguments = folder / "published/mini-flickr8k/Images.tar", ["mini-flickr8k"]
         entry = params["sources"]["mini-flickr8k"]["files"]["Images.tar"]
         output = "data/raw/mini-flickr8k"
-    entry["sha256"] = hashlib.sha256(source.read_bytes()).hexdigest()
+    # A new version, of which less arrived than was published.
+    new = source.read_bytes() + bytes(512)
+    entry["sha256"] = hashlib.sha256(new).hexdigest()
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     before = sha256_tree(folder / output)
-    source.write_bytes(source.read_bytes()[:-1])
+    source.write_bytes(new[:-1])
     with pytest.raises(SystemExit):
         stage(folder, name, *arguments)
     message = capsys.readouterr().err

@@ -75,18 +75,21 @@ def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Values with some keys changed; lists of models and corpora as a whole."""
     whole = ("retrieval_corpora", "models")
     return values | {
-        key: values[key] | change if isinstance(change, dict) and key not in whole else change
+        key: merge(values.get(key, {}), change)
+        if isinstance(change, dict) and key not in whole
+        else change
         for key, change in changes.items()
     }
 
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     guide = (PROJECT / "docs/guide.md").read_text()
-    source, flickr, own = (
+    source, imported, flickr, own = (
         yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", guide, re.S)
     )
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
+    assert len(parse_params(merge(values, imported)).sources["flickr8k"].transcripts) == 1
     params = parse_params(merge(values, flickr))
     assert params.models.all().keys() == {"flickr8k-zero-shot", "flickr8k-full"}
     nothing = {group: {} for group in values["models"]}

@@ -14,11 +14,10 @@ held out; without images, of the speakers; without both, of the recordings.
 """
 
 import posixpath
-from collections.abc import Iterator
 from typing import Any
 
 from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, csv_rows, json_lines, one_file, safe_id, with_dev
+from brewline.corpora.listing import Listing, csv_objects, json_lines, one_file, safe_id, with_dev
 from brewline.errors import BrewlineError
 from brewline.params import SourceParams
 
@@ -36,25 +35,13 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     if source.index is None:
         raise BrewlineError("folder: set index, the name of the CSV or JSONL file", "settings")
     name = one_file(store, source.index)
-    rows = _csv_objects(store, name) if name.endswith(".csv") else json_lines(store, name)
+    rows = csv_objects(store, name) if name.endswith(".csv") else json_lines(store, name)
     listings = [
         _listing(f"{name}, line {line}", posixpath.dirname(name), row) for line, row in rows
     ]
     if not listings:
         raise BrewlineError(f"{name} lists nothing")
     return with_dev(listings, source)
-
-
-def _csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = csv_rows(store, name)
-    _, header = next(rows, (0, []))
-    for number, row in rows:
-        if len(row) != len(header):
-            raise BrewlineError(
-                f"{name}, line {number}: expected {len(header)} cells as in the header, not "
-                f"{len(row)}"
-            )
-        yield number, dict(zip(header, row, strict=True))
 
 
 def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:

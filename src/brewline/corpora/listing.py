@@ -34,6 +34,8 @@ class Listing:
     caption: str | None = None
     emotion: str | None = None
     intensity: str | None = None
+    # Known already, and not to be recognised; see `transcripts`.
+    transcript: str | None = None
 
 
 def held_out(groups: Iterable[str], fraction: float, seed: int = 0) -> set[str]:
@@ -193,6 +195,23 @@ def csv_rows(store: MediaStore, name: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, row
     except csv.Error as error:
         raise BrewlineError(f"{name}, line {reader.line_num}: {error}") from None
+
+
+def csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV with a header, as one dictionary each, with their line numbers.
+
+    Raises:
+        BrewlineError: a row has more or fewer cells than the header.
+    """
+    rows = csv_rows(store, name)
+    _, header = next(rows, (0, []))
+    for number, row in rows:
+        if len(row) != len(header):
+            raise BrewlineError(
+                f"{name}, line {number}: expected {len(header)} cells as in the header, not "
+                f"{len(row)}"
+            )
+        yield number, dict(zip(header, row, strict=True))
 
 
 def safe_id(name: str) -> str:

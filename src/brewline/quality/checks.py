@@ -247,6 +247,8 @@ def check_listing(listing: Listing) -> Fault | None:
             return Fault("bad_text", "the caption is not UTF-8 text")
         if not listing.caption.strip():
             return Fault("empty_caption", "the caption has no text")
+    if listing.transcript is not None and not _is_text(listing.transcript):
+        return Fault("bad_text", "the transcript is not UTF-8 text")
     return None
 
 

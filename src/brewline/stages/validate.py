@@ -6,6 +6,7 @@ from pathlib import Path
 from brewline.archives import MediaStore
 from brewline.corpora import READERS
 from brewline.corpora.listing import survey
+from brewline.corpora.transcripts import with_transcripts
 from brewline.errors import BrewlineError, exits_cleanly
 from brewline.files import atomic_path, write_json, write_text
 from brewline.manifest import read_frame, read_table
@@ -23,12 +24,17 @@ def main() -> None:
     params, corpus, utterance_id = corpus_and_utterance(__doc__)
     limits, source = params.validation, params.sources[corpus]
     store = MediaStore(Path("data/raw") / corpus)
-    listings = READERS[source.reader](store, source)
+    listings, num_unused = with_transcripts(
+        store, READERS[source.reader](store, source), source.transcripts
+    )
     if utterance_id:
         print("\n".join(explain(store, listings, utterance_id, limits)))
         return
     found = survey(store, listings)
     print(f"{corpus}: {found}")
+    if source.transcripts:
+        imported = sum(row.transcript is not None for row in listings)
+        print(f"{corpus}: {imported} transcripts imported, {num_unused} of no utterance left out")
     reports = Path("reports/validation") / corpus
     verdicts = check_corpus(store, listings, limits, params.runtime.validate_workers)
     with (
