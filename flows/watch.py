@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from brewline.files import read_json, write_json
+from brewline.files import read_json, total_size, write_json
 from brewline.params import Params, load_params
 from flows.pipeline import pipeline
 
@@ -39,14 +39,18 @@ def watch() -> list[str]:
 
 
 def local_files(params: Params) -> dict[str, dict[str, list[int]]]:
-    """[size, time of change in ns] of every local source file, by corpus and name."""
+    """[size, time of the last change in ns] of every local source, by corpus and name.
+
+    A source that is a folder counts with all its files.
+    """
     found: dict[str, dict[str, list[int]]] = {}
     for corpus in params.corpora:
         files = params.sources[corpus].files
         paths = {name: Path(file.url.removeprefix("file://")) for name, file in files.items()}
-        found[corpus] = {
-            name: [path.stat().st_size, path.stat().st_mtime_ns]
-            for name, path in paths.items()
-            if path.exists()
-        }
+        found[corpus] = {name: _facts(path) for name, path in paths.items() if path.exists()}
     return found
+
+
+def _facts(path: Path) -> list[int]:
+    inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return [total_size(path), max(each.stat().st_mtime_ns for each in inside)]
