@@ -56,7 +56,6 @@ def start(name: str, arguments: dict[str, Any]) -> None:
         _run(name, arguments, project, known)
     else:
         with server.prefect_server(project) as started:
-            started.wait_until_ready()
             _run(name, arguments, project, started.url)
 
 

@@ -107,18 +107,39 @@ class Service:
 
 @contextmanager
 def prefect_server(project: Path, port: int = 0) -> Iterator[Service]:
-    """Starts a Prefect server on loopback and stops it in the end; its URL is that of its API.
+    """Starts a Prefect server on loopback, waits for it, and stops it in the end.
 
-    Its database lies in `.prefect/` of the project, so runs are there the next time.
+    Its URL is that of its API. Its database lies in `.prefect/` of the project, so runs are there
+    the next time.
+
+    Raises:
+        BrewlineError: it does not come up; the message quotes its log.
     """
     port = free_port(port)
     url = f"http://127.0.0.1:{port}/api"
     # The UI learns the address from the environment; told on the command line, it would not.
-    own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
+    own = {
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        # In memory, as by default, a killed server forgets who holds a slot, and never frees it.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
+    }
     command = [sys.executable, "-m", "prefect", "server", "start"]
     service = Service("Prefect server", url, f"{url}/health", project / "work/prefect-server.log")
     with started(service, command, environment(project, url) | own) as running:
+        running.wait_until_ready()
+        _free_lost_slots(url, Path(environment(project)["PREFECT_HOME"]))
         yield running
+
+
+def _free_lost_slots(url: str, home: Path) -> None:
+    """Frees the compute slot if nobody holds it: its server was killed between two writes."""
+    if not any((home / "concurrency_leases").glob("*-*.json")):
+        # Where there is no such limit yet, this is answered with 404.
+        limit = f"{url}/v2/concurrency_limits/{COMPUTE_SLOT}"
+        requests.patch(limit, json={"active_slots": 0}, timeout=30)
 
 
 @contextmanager

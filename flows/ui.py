@@ -42,11 +42,10 @@ def main() -> None:
 def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
     project = Path.cwd()
     with contextlib.ExitStack() as stack:
-        # Both come up at the same time.
+        # It comes up while Prefect is waited for.
         mlflow = stack.enter_context(mlflow_server(project, mlflow_port))
         prefect = stack.enter_context(prefect_server(project, prefect_port))
         mlflow.wait_until_ready()
-        prefect.wait_until_ready()
         write_json(project / SERVER_FILE, {"api_url": prefect.url, "mlflow_url": mlflow.url})
         stack.callback(remove, project / SERVER_FILE)
         log = project / "work/deployments.log"
