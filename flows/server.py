@@ -1,6 +1,7 @@
 """The Prefect and MLflow servers of this machine: those that are there, or ones of our own."""
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import requests
 
@@ -110,7 +112,7 @@ def prefect_server(project: Path, port: int = 0) -> Iterator[Service]:
     """Starts a Prefect server on loopback, waits for it, and stops it in the end.
 
     Its URL is that of its API. Its database lies in `.prefect/` of the project, so runs are there
-    the next time.
+    the next time. Compute slots that a killed run still held are free again.
 
     Raises:
         BrewlineError: it does not come up; the message quotes its log.
@@ -118,28 +120,49 @@ def prefect_server(project: Path, port: int = 0) -> Iterator[Service]:
     port = free_port(port)
     url = f"http://127.0.0.1:{port}/api"
     # The UI learns the address from the environment; told on the command line, it would not.
-    own = {
-        "PREFECT_SERVER_API_HOST": "127.0.0.1",
-        "PREFECT_SERVER_API_PORT": str(port),
-        # In memory, as by default, a killed server forgets who holds a slot, and never frees it.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
-            "prefect.server.concurrency.lease_storage.filesystem"
-        ),
-    }
+    own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
     command = [sys.executable, "-m", "prefect", "server", "start"]
     service = Service("Prefect server", url, f"{url}/health", project / "work/prefect-server.log")
-    with started(service, command, environment(project, url) | own) as running:
-        running.wait_until_ready()
-        _free_lost_slots(url, Path(environment(project)["PREFECT_HOME"]))
-        yield running
+    settings = environment(project, url) | own
+    home = Path(settings["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    # The kernel's lock: that of a killed server is free.
+    with (home / "server.lock").open("w") as lock:
+        is_alone = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with started(service, command, settings) as running:
+            running.wait_until_ready()
+            if is_alone:
+                _free_slots(url)
+            # Whoever comes up in the meantime waits here.
+            _lock(lock, fcntl.LOCK_SH)
+            yield running
 
 
-def _free_lost_slots(url: str, home: Path) -> None:
-    """Frees the compute slot if nobody holds it: its server was killed between two writes."""
-    if not any((home / "concurrency_leases").glob("*-*.json")):
-        # Where there is no such limit yet, this is answered with 404.
-        limit = f"{url}/v2/concurrency_limits/{COMPUTE_SLOT}"
-        requests.patch(limit, json={"active_slots": 0}, timeout=30)
+def _lock(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _free_slots(url: str) -> None:
+    """Frees the compute slots of a database that no other server uses.
+
+    Nobody holds them, whatever the database says: a server knows its holders by memory, so those
+    of one that was killed are forgotten, and their slots would be taken for ever.
+    """
+    limit = f"{url}/v2/concurrency_limits/{COMPUTE_SLOT}"
+    end = time.monotonic() + _START_S
+    while True:
+        answer = requests.patch(limit, json={"active_slots": 0}, timeout=30)
+        # 404: there is no such limit yet.
+        if answer.ok or answer.status_code == requests.codes.not_found:
+            return
+        # A server that has just come up answers 503 while its database is busy.
+        if time.monotonic() > end:
+            raise BrewlineError(f"Prefect does not free its slots: {answer.text}", "busy")
+        time.sleep(0.5)
 
 
 @contextmanager
