@@ -253,8 +253,7 @@ def _fetch_all(
         except BrewlineError as error:
             return error
 
-    # The threads of a ThreadPool end with the program, so Ctrl-C does not wait for them. A file
-    # that cannot be had does not stop the others: what they bring is kept for the next run.
+    # A file that cannot be had does not stop the others: what they bring is kept for the next run.
     with ThreadPool(workers) as pool:
         results = pool.map(fetch, files.items(), chunksize=1)
     errors = [result for result in results if isinstance(result, BrewlineError)]

@@ -212,7 +212,6 @@ class _Fetch:
                 partial.write_bytes(content)
             return name, None
 
-        # The threads of a ThreadPool end with the program, so Ctrl-C does not wait for them.
         with ThreadPool(self._workers) as pool:
             yield from pool.imap_unordered(fetch, missing)
 

@@ -1,6 +1,11 @@
 """Stage `download`: the files of a corpus, verified, in `data/raw/<corpus>/`."""
 
 import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from brewline.errors import BrewlineError, exits_cleanly
 from brewline.params import SourceParams, choose, load_params
@@ -25,8 +30,29 @@ def main() -> None:
 
     from brewline.download.corpus import download_corpus
 
-    for line in download_corpus(corpus, source, workers):
-        print(f"  {line}")
+    with _ends_at_once():
+        for line in download_corpus(corpus, source, workers):
+            print(f"  {line}")
+
+
+@contextmanager
+def _ends_at_once() -> Iterator[None]:
+    """Lets Ctrl-C end the process as a kill does.
+
+    A download may be cut anywhere; to unwind it would mean to wait for threads that wait for a
+    server.
+    """
+
+    def end(number: int, frame: object) -> None:
+        sys.stderr.write("\ninterrupted; run it again to continue\n")
+        sys.stderr.flush()
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _show_plan(corpus: str, source: SourceParams, workers: int) -> None:
