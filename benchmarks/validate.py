@@ -240,10 +240,14 @@ def noop(folder: Path) -> float:
 
 def loose_recordings(folder: Path) -> list[Path]:
     """The first recordings of a project's corpus as loose files."""
-    with tarfile.open(folder / "data/raw/bench/media.tar") as archive:
-        members = (member for member in archive if member.name.endswith(".wav"))
-        archive.extractall(folder / "loose", itertools.islice(members, 1000), filter="data")
-    return sorted((folder / "loose").rglob("*.wav"))
+    store = MediaStore(folder / "data/raw/bench")
+    (folder / "loose").mkdir()
+    names = (name for name in store.names() if name.endswith(".wav"))
+    paths = []
+    for number, name in enumerate(itertools.islice(names, 1000)):
+        paths.append(folder / f"loose/{number}.wav")
+        paths[-1].write_bytes(store.read(name))
+    return paths
 
 
 def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, Any]]:

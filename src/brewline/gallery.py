@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from brewline import audio
-from brewline.asr import Recogniser
+from brewline.asr.recogniser import Recogniser
 from brewline.batches import Collator
 from brewline.devices import choose_device
 from brewline.embeddings import embed_split
@@ -151,7 +151,7 @@ class Embedder:
         recognition = self.recogniser.recognise([waveform])[0]
         utterance = _query(
             transcript=recognition.text,
-            num_frames=len(recognition.states),
+            num_frames=recognition.num_frames,
             states=recognition.states,
         )
         with torch.no_grad():

@@ -14,6 +14,8 @@ from brewline.files import atomic_path
 if TYPE_CHECKING:
     import pandas
 
+# What became of a recording in stage `transcribe`: dropped ones are in no shard.
+OK, FAILED, DROPPED = "ok", "failed", "dropped"
 # What is kept in memory of a table that is being written: a row group.
 _ROWS_AT_A_TIME = 16_384
 _TEXT, _FLOAT, _INT = pyarrow.string(), pyarrow.float64(), pyarrow.int64()

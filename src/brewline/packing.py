@@ -10,6 +10,7 @@ from tqdm import tqdm
 from brewline.archives import MediaStore
 from brewline.errors import BrewlineError
 from brewline.files import atomic_path
+from brewline.manifest import DROPPED
 from brewline.params import ShardParams
 from brewline.pictures import shrink_jpeg
 from brewline.shards import plan_shards, shard_name, write_index, write_shard
@@ -44,12 +45,20 @@ def pack_corpus(
     with tqdm(total=len(manifest), desc="utterances packed", unit=" utt", disable=None) as progress:
         for split, number, part in plan:
             name = shard_name(split, number)
+            kept = [row for row in manifest[part] if not _is_dropped(row, by_id)]
             if not (folder / name).exists():
                 with atomic_path(folder / name) as partial:
-                    write_shard(partial, _samples(manifest[part], by_id, store, settings))
-            counts[name] = part.stop - part.start
-            progress.update(counts[name])
+                    write_shard(partial, _samples(kept, by_id, store, settings))
+            counts[name] = len(kept)
+            progress.update(part.stop - part.start)
     write_index(folder, counts)
+
+
+def _is_dropped(row: dict[str, Any], transcripts: dict[str, dict[str, Any]]) -> bool:
+    key = row["utterance_id"]
+    if key not in transcripts:
+        raise BrewlineError(f"utterance {key!r} has no transcript; run `dvc repro transcribe`")
+    return bool(transcripts[key]["status"] == DROPPED)
 
 
 def _samples(
@@ -60,9 +69,7 @@ def _samples(
 ) -> Iterator[dict[str, Any]]:
     for row in manifest:
         key = row["utterance_id"]
-        transcript = transcripts.get(key)
-        if transcript is None:
-            raise BrewlineError(f"utterance {key!r} has no transcript; run `dvc repro transcribe`")
+        transcript = transcripts[key]
         facts = {name: row[name] for name in _MANIFEST_FACTS}
         facts |= {name: transcript[name] for name in _TRANSCRIPT_FACTS}
         facts |= {"transcript": transcript["text"]}

@@ -20,6 +20,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OnFailure = Literal["keep", "drop", "stop"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bounds = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
@@ -153,12 +154,38 @@ class ValidateParams(_Section):
 class AsrParams(_Section):
     """How Whisper is run over a corpus."""
 
+    # openai-whisper: its own modules; faster-whisper: the engine CTranslate2, an extra to install.
+    engine: Literal["openai-whisper", "faster-whisper"]
     language: str
     # full: every window is padded to Whisper's 30 s; utterance: to the longest of its batch.
     audio_context: Literal["full", "utterance"]
+    # Encoder frames that are stored. valid: the recording's own; all: those of padding too, as the
+    # paper has them.
+    states: Literal["valid", "all"]
+    # Windows at a time.
     batch_size: PositiveInt
+    # auto: what the device does best; int8 is for faster-whisper.
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"]
+    # Hypotheses at temperature 0; 1 is greedy.
+    beam_size: PositiveInt
+    # Where the text of a window is cut off at the latest.
     max_tokens: PositiveInt
-    precision: Precision
+    # The first is that of every window; the next ones, in turn, of those that the safeguards doubt.
+    temperatures: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    # The safeguards, as in openai-whisper's `transcribe`: a text is doubted below this average
+    # log-probability or above this compression ratio; below the one and with a no-speech
+    # probability above its threshold, the window is silent.
+    logprob_threshold: Annotated[float, Field(le=0)]
+    max_compression_ratio: PositiveFloat
+    no_speech_threshold: Fraction
+    # A phrase said so many times in a row is a loop: it is kept once, and the text is doubted.
+    max_repeats: Annotated[int, Field(ge=2)]
+    # A batch that takes longer is split; a recording alone is given up.
+    batch_limit_s: PositiveFloat
+    # A recording that cannot be recognised: keep, with an empty text and whatever the encoder
+    # made of it; drop it from the shards; or stop.
+    on_failure: OnFailure
+    max_failure_rate: Fraction
 
 
 class ShardParams(_Section):
@@ -387,6 +414,7 @@ def _contradictions(params: Params) -> list[str]:
         *_bad_models(params),
         *_bad_variants(params),
         *_bad_rows(params),
+        *_bad_recognition(params),
     ]
 
 
@@ -465,6 +493,15 @@ def _bad_variants(params: Params) -> list[str]:
             problems.append(f"variants.{name}: has nothing to train; give it prompts")
     if len(set(params.train.seeds)) != len(params.train.seeds):
         problems.append(f"train.seeds: {params.train.seeds} names a seed twice")
+    return problems
+
+
+def _bad_recognition(params: Params) -> list[str]:
+    problems = []
+    if params.asr.precision == "int8" and params.asr.engine != "faster-whisper":
+        problems.append("asr.precision: 'int8' needs asr.engine: faster-whisper")
+    if params.asr.temperatures != sorted(params.asr.temperatures):
+        problems.append(f"asr.temperatures: {params.asr.temperatures} do not rise")
     return problems
 
 

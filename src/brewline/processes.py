@@ -9,6 +9,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -27,6 +29,17 @@ def die_with_parent(parent: int | None = None) -> None:
     # The parent may have ended before the kernel was asked.
     if os.getppid() != parent:
         raise SystemExit(1)
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep what it frees, for itself (glibc's `mallopt`).
+
+    A model asks for the same large tensors again and again; from the kernel they come as empty
+    pages, which takes about as long as filling them.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 if __name__ == "__main__":

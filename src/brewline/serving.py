@@ -110,7 +110,8 @@ def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project
     settings = ServingSettings(
         corpus=corpus,
         max_duration_s=params.validation.max_duration_s,
-        asr=params.asr,
+        # The same weights without the extra that the other engine is.
+        asr=params.asr.model_copy(update={"engine": "openai-whisper", "precision": "auto"}),
         shard=params.shard,
     )
     write_json(folder / SETTINGS_FILE, settings.model_dump())

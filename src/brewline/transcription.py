@@ -1,206 +1,501 @@
-"""A manifest to a transcript table and encoder-state shards, one shard at a time.
+"""A manifest to a transcript table and encoder-state shards, a batch of recordings at a time.
 
-A shard is the unit of work: finished ones lie whole in the work folder, so a run that was killed
-goes on with the first unfinished one and ends in the same bytes.
+A batch is the unit of work: what one gives is a function of its recordings, is computed in a worker
+process, and lies whole in the work folder before the next one is begun. So a run that was killed
+goes on with the batches that are missing, and ends in the same bytes; and what makes the model
+crash, hang or run out of memory costs a recording, not a run.
 """
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import errno
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from brewline.archives import MediaStore
-from brewline.asr import FRAMES_PER_SECOND, Recogniser
+from brewline.asr.recognition import Recognition
+from brewline.asr.windows import FRAMES_PER_SECOND, WINDOW_S, fewest_windows
 from brewline.audio import decode, to_mono_16k
-from brewline.files import atomic_path
-from brewline.manifest import TRANSCRIPTS, read_table, write_table
-from brewline.params import AsrParams
-from brewline.processes import die_with_parent
+from brewline.errors import BrewlineError
+from brewline.files import atomic_path, read_json, remove, write_json
+from brewline.manifest import DROPPED, FAILED, OK, TRANSCRIPTS, read_table, write_table
+from brewline.params import AsrParams, OnFailure
+from brewline.processes import keep_freed_memory
 from brewline.shards import encode_states, plan_shards, shard_name, write_shard
+from brewline.workers import Lost, WorkerPool
 
-STATES = "states"
 # Stands for the recogniser of a transcript that was imported.
 IMPORTED = "imported"
 _BYTES_PER_VALUE = 2  # float16
+# A process that was killed from outside is no fault of its batch, so a batch that crashes has
+# another try as it is before it is split.
+_TRIES = {"crash": 2}
+# What a file of recognitions calls everything but their states.
+_FACTS = "facts"
+# Of a recognition, what is in the table as it is.
+_COLUMNS = (
+    "text",
+    "avg_logprob",
+    "no_speech_prob",
+    "compression_ratio",
+    "temperature",
+    "num_windows",
+    "num_frames",
+)
+_NOTHING = dict.fromkeys(_COLUMNS) | {"text": "", "num_windows": 0, "num_frames": 0}
 
-
-def estimated_states_mb(manifest: list[dict[str, Any]], width: int) -> float:
-    """The disk that the encoder states of a corpus will take, in MB."""
-    total_s: float = sum(row["duration_s"] for row in manifest)
-    return total_s * FRAMES_PER_SECOND * width * _BYTES_PER_VALUE / 1e6
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class AsrJob:
-    """What recognises: the corpus' files, a Whisper checkpoint, its name for the table, how."""
+class Batch:
+    """Recordings that are recognised together; `name` tells it from all others of the corpus.
 
-    root: Path
-    checkpoint: Path
-    asr_model: str
-    settings: AsrParams
+    Without `decode` they are only encoded.
+    """
 
-
-@dataclass(frozen=True)
-class _Shard:
-    """A unit of work; `path` is where its states go."""
-
-    manifest: list[dict[str, Any]]
-    path: Path
+    name: str
+    shard: str
+    utterances: Sequence[Row]
+    decode: bool = True
 
     @property
-    def table(self) -> Path:
-        """Its transcripts; where they are, the states are whole, because they come last."""
-        return self.path.parent.parent / f"{self.path.name}.parquet"
-
-    @property
-    def hours(self) -> float:
+    def seconds(self) -> float:
         """Of speech."""
-        return float(sum(row["duration_s"] for row in self.manifest)) / 3600
+        return float(sum(row["duration_s"] for row in self.utterances))
 
 
-def transcribe_corpus(
-    manifest: list[dict[str, Any]],
-    job: AsrJob,
-    utterances_per_shard: int,
-    work: Path,
-    workers: int,
-) -> list[dict[str, Any]]:
-    """Recognises every utterance of a manifest.
+@dataclass(frozen=True)
+class Failure:
+    """Why a batch was not recognised: `crash`, `timeout`, `out_of_memory` or `error`."""
 
-    On a processor each worker has one thread: a second one gains nothing at the batch sizes that
-    fit there, and the result depends neither on the number of workers nor on that of the cores.
+    reason: str
+    detail: str
+
+
+class Progress(NamedTuple):
+    """How far a corpus is: seconds of speech done and in all, and recordings that failed.
+
+    `real_time_factor`: how many seconds of speech take one of ours, in this process.
+    """
+
+    done_s: float
+    total_s: float
+    num_failed: int
+    real_time_factor: float
+
+    def as_row(self) -> dict[str, float]:
+        """Metrics at a step, which is the seconds done: a run that goes on goes on there."""
+        return {
+            "step": round(self.done_s),
+            "asr/hours_done": self.done_s / 3600,
+            "asr/real_time_factor": self.real_time_factor,
+            "asr/num_failed": self.num_failed,
+        }
+
+
+def shown(stream: Iterable[Progress]) -> Iterator[Progress]:
+    """Passes progress on, and shows it: hours of speech, time left, speed, failures."""
+    bar = None
+    for progress in stream:
+        if bar is None:
+            bar = tqdm(
+                desc="speech",
+                total=progress.total_s / 3600,
+                initial=progress.done_s / 3600,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.2f} of {total:.2f} h "
+                "[{elapsed}, {remaining} left{postfix}]",
+                disable=None,
+            )
+        failed = f", {progress.num_failed} failed" if progress.num_failed else ""
+        bar.set_postfix_str(f"{progress.real_time_factor:.0f}x real time{failed}", refresh=False)
+        bar.update(progress.done_s / 3600 - bar.n)
+        yield progress
+    if bar is not None:
+        bar.close()
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """What became of the recordings, in words."""
+    counts = Counter(row["status"] for row in rows)
+    reasons = Counter(f"{row['status']}: {row['reason']}" for row in rows if row["reason"])
+    parts = [f"{count:,} {status}" for status, count in counts.most_common()]
+    doubts = [f"{count:,} {reason}" for reason, count in reasons.most_common()]
+    return " + ".join(parts) + (f" ({', '.join(doubts)})" if doubts else "")
+
+
+def check_failures(rows: Sequence[Row], max_rate: float) -> None:
+    """Stops where more recordings failed than may.
+
+    Raises:
+        BrewlineError: says how many, and why most of them did.
+    """
+    reasons = Counter(row["reason"] for row in rows if row["status"] != OK)
+    if reasons.total() > max_rate * len(rows):
+        reason, count = reasons.most_common(1)[0]
+        raise BrewlineError(
+            f"{reasons.total():,} of {len(rows):,} recordings could not be recognised, most of "
+            f"them ({count:,}) for `{reason}`; asr.max_failure_rate allows {100 * max_rate:g} %"
+        )
+
+
+def estimated_states_mb(manifest: Iterable[Row], width: int, settings: AsrParams) -> float:
+    """The disk that the encoder states of a corpus will take, in MB."""
+    frames = sum(
+        FRAMES_PER_SECOND * row["duration_s"]
+        if settings.states == "valid"
+        # Padding to the window's 30 s comes with the last window of a recording.
+        else FRAMES_PER_SECOND * WINDOW_S * fewest_windows(row["duration_s"])
+        for row in manifest
+    )
+    return frames * width * _BYTES_PER_VALUE / 1e6
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the manifest: where its states go, and the batches that make them."""
+
+    utterances: Sequence[Row]
+    name: str
+    batches: Sequence[Batch]
+
+
+def plan(manifest: Sequence[Row], utterances_per_shard: int, batch_size: int) -> list[Shard]:
+    """Cuts a manifest into shards, and each of them into batches of recordings of like length.
+
+    A batch holds about `batch_size` windows. The plan depends on nothing but its arguments.
 
     Args:
         manifest: Its rows, sorted by split and utterance id.
-        job: What recognises.
         utterances_per_shard: Size of a shard.
-        work: Holds the finished shards: `states/<split>-000000.tar` and, beside it, a table of
-            its transcripts.
-        workers: Processes that share the shards; with one, the work is done in this process.
-
-    Returns:
-        The rows of the transcript table, in the manifest's order.
+        batch_size: Windows in a batch.
     """
-    (work / STATES).mkdir(parents=True, exist_ok=True)
-    shards = [
-        _Shard(manifest[part], work / STATES / shard_name(split, number))
-        for split, number, part in plan_shards(
-            (row["split"] for row in manifest), utterances_per_shard
+    shards = []
+    for split, number, part in plan_shards(
+        (row["split"] for row in manifest), utterances_per_shard
+    ):
+        utterances, name = manifest[part], shard_name(split, number)
+        # The longest first: the last batch to end should not be one that takes long.
+        by_length = sorted(utterances, key=lambda row: (-row["duration_s"], row["utterance_id"]))
+        cut = list(_cut(by_length, batch_size))
+        stem = Path(name).stem
+        batches = [Batch(f"{stem}.{count:04d}", name, rows) for count, rows in enumerate(cut)]
+        shards.append(Shard(utterances, name, batches))
+    return shards
+
+
+def _cut(rows: Iterable[Row], num_windows: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    room = num_windows
+    for row in rows:
+        needed = fewest_windows(row["duration_s"])
+        if batch and needed > room:
+            yield batch
+            batch, room = [], num_windows
+        batch.append(row)
+        room -= needed
+    if batch:
+        yield batch
+
+
+# What answers a batch, in a worker process.
+Recognise = Callable[[Batch], list[Recognition] | Failure]
+
+
+class BatchRecogniser:
+    """Recognises batches of a corpus, in a process of its own."""
+
+    def __init__(self, root: Path, checkpoint: Path, settings: AsrParams) -> None:
+        """Loads the model.
+
+        Args:
+            root: The corpus' files.
+            checkpoint: Of Whisper.
+            settings: How it is run.
+
+        Raises:
+            BrewlineError: see `load_engine`.
+        """
+        # Imported here: the process that hands out the work needs no model.
+        import torch
+
+        from brewline.asr.recogniser import Recogniser
+
+        # On a processor a second thread gains little at the batch sizes that fit there, and so
+        # the result depends on the number of neither workers nor cores.
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        self._recogniser = Recogniser(checkpoint, settings)
+        self._store = MediaStore(root)
+
+    def __call__(self, batch: Batch) -> list[Recognition] | Failure:
+        """Recognises a batch, or says why it cannot."""
+        import torch
+
+        try:
+            waveforms = [self._waveform(row) for row in batch.utterances]
+            texts = [row["transcript"] if batch.decode else "" for row in batch.utterances]
+            return self._recogniser.recognise(waveforms, texts)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return Failure("out_of_memory", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a model raises costs a recording
+            # PyTorch has no class of its own for a processor's memory.
+            is_memory = "can't allocate memory" in str(error)
+            reason = "out_of_memory" if is_memory else "error"
+            return Failure(reason, f"{type(error).__name__}: {error}")
+
+    def _waveform(self, row: Row) -> NDArray[np.float32]:
+        path = self._store.find(row["audio_path"])
+        assert path is not None, "a row of the manifest has its recording"
+        return to_mono_16k(decode(self._store.read(path)))
+
+
+class _Outcome(NamedTuple):
+    """An utterance: what was found in it, where its states are, and why its text is lost."""
+
+    row: Row
+    facts: Mapping[str, Any]
+    # A file of numpy's, and the member of it.
+    stored: tuple[Path, str] | None
+    failure: dict[str, Any] | None
+
+
+class Transcriber:
+    """Recognises a corpus in a work folder, and goes on where an earlier one left off.
+
+    The folder holds, for each batch that is done, its recognitions; for each that failed, why;
+    and for each shard whose batches are through, its states and the table of its transcripts,
+    instead of them.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], on_failure: OnFailure, asr_model: str, width: int, work: Path
+    ) -> None:
+        """Looks what is done already.
+
+        Args:
+            shards: What came of `plan`.
+            on_failure: What becomes of a recording that cannot be recognised.
+            asr_model: Name of the recogniser, for the table.
+            width: Of an encoder state.
+            work: The folder.
+        """
+        self._on_failure = on_failure
+        self._asr_model = asr_model
+        self._shards = {shard.name: shard for shard in shards}
+        self._width = width
+        self._work = work
+        self.states = work / "states"
+        self.states.mkdir(parents=True, exist_ok=True)
+        # Recordings whose text is lost, so far.
+        self._num_failed = sum(read_json(path)["is_lost"] for path in work.glob("*.failure.json"))
+        self._num_failed += sum(
+            row["status"] != OK
+            for shard in shards
+            if self._table(shard).exists()
+            for row in read_table(self._table(shard))
         )
-    ]
-    pending = [shard for shard in shards if not (shard.table.exists() and shard.path.exists())]
-    total = sum(shard.hours for shard in shards)
-    done = total - sum(shard.hours for shard in pending)
-    with tqdm(
-        desc="audio recognised",
-        total=round(total, 3),
-        initial=round(done, 3),
-        unit="h",
-        disable=None,
-    ) as progress:
-        for hours in _transcribe_all(pending, job, workers):
-            progress.update(hours)
-    return [row for shard in shards for row in read_table(shard.table)]
+
+    def run(
+        self, prepare: Callable[[], Recognise], workers: int, limit_s: float
+    ) -> Iterator[Progress]:
+        """Recognises what is missing; says how far it is at the start and after every batch.
+
+        Args:
+            prepare: Called once in each worker process, gives what answers a batch.
+            workers: Processes.
+            limit_s: Seconds that a batch may take.
+
+        Raises:
+            BrewlineError: the disk is full, the checkpoint is damaged, or a recording fails and
+                `asr.on_failure` is `stop`.
+        """
+        total_s = sum(batch.seconds for shard in self._shards.values() for batch in shard.batches)
+        missing = self._missing(self._shards.values())
+        before_s = done_s = total_s - sum(batch.seconds for batch in missing)
+        yield Progress(done_s, total_s, self._num_failed, 0.0)
+        if not missing:
+            return
+        start_s = time.monotonic()
+        workers = min(workers, len(missing))
+        with WorkerPool(prepare, workers, limit_s, chunk_size=1) as pool:
+            while missing:
+                for number, answer in pool.map_unordered(missing):
+                    batch, shard = missing[number], self._shards[missing[number].shard]
+                    self._take(batch, answer)
+                    if not any(self._missing_parts(batch)):
+                        done_s += batch.seconds
+                    if not self._missing([shard]):
+                        self._finish(shard)
+                    factor = (done_s - before_s) / (time.monotonic() - start_s)
+                    yield Progress(done_s, total_s, self._num_failed, factor)
+                missing = self._missing(self._shards.values())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of the transcript table, in the manifest's order, once all are recognised."""
+        for shard in self._shards.values():
+            yield from read_table(self._table(shard))
+
+    def _take(self, batch: Batch, answer: list[Recognition] | Failure | Lost) -> None:
+        if isinstance(answer, Lost):
+            answer = Failure(answer.how, answer.detail)
+        with _full_disk_is_told():
+            if isinstance(answer, Failure):
+                self._note(batch, answer)
+            else:
+                self._save(batch, answer)
+
+    def _note(self, batch: Batch, failure: Failure) -> None:
+        """Keeps why a batch failed, so that a run that goes on does not try it in vain."""
+        before = self._failure(batch)
+        num_tries = before["num_tries"] + 1 if before else 1
+        is_final = num_tries >= _TRIES.get(failure.reason, 1)
+        is_lost = is_final and batch.decode and len(batch.utterances) == 1
+        if is_lost:
+            utterance_id = batch.utterances[0]["utterance_id"]
+            sentence = f"{utterance_id} cannot be recognised ({failure.reason}): {failure.detail}"
+            if self._on_failure == "stop":
+                raise BrewlineError(f"{sentence}; asr.on_failure: keep goes on without its text")
+            tqdm.write(sentence)
+        note = {"num_tries": num_tries, "is_final": is_final, "is_lost": is_lost}
+        write_json(self._failure_path(batch), asdict(failure) | note)
+        self._num_failed += is_lost
+
+    def _failure_path(self, batch: Batch) -> Path:
+        return self._work / f"{batch.name}.failure.json"
+
+    def _failure(self, batch: Batch) -> dict[str, Any] | None:
+        path = self._failure_path(batch)
+        return read_json(path) if path.exists() else None
+
+    def _save(self, batch: Batch, recognitions: Sequence[Recognition]) -> None:
+        facts, arrays = [], {}
+        for number, recognition in enumerate(recognitions):
+            facts.append({k: v for k, v in vars(recognition).items() if k != "states"})
+            arrays[str(number)] = recognition.states
+        with atomic_path(self._path(batch)) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{_FACTS: np.array(json.dumps(facts))}, **arrays)
+
+    def _path(self, batch: Batch) -> Path:
+        return self._work / f"{batch.name}.npz"
+
+    def _is_done(self, batch: Batch) -> bool:
+        return self._path(batch).exists()
+
+    def _missing(self, shards: Iterable[Shard]) -> list[Batch]:
+        return [
+            part
+            for shard in shards
+            if not self._table(shard).exists()
+            for batch in shard.batches
+            for part in self._missing_parts(batch)
+        ]
+
+    def _missing_parts(self, batch: Batch) -> Iterator[Batch]:
+        """What has to be recognised of a batch: all of it, or of what it was split into."""
+        if self._is_done(batch):
+            return
+        failure = self._failure(batch)
+        if failure is None or not failure["is_final"]:
+            yield batch
+            return
+        for part in _split(batch):
+            yield from self._missing_parts(part)
+
+    def _outcomes(self, batch: Batch, failure: dict[str, Any] | None = None) -> Iterator[_Outcome]:
+        """What became of the recordings of a batch that misses nothing any more."""
+        if self._is_done(batch):
+            path = self._path(batch)
+            with np.load(path, allow_pickle=False) as stored:
+                facts = json.loads(stored[_FACTS].item())
+            for number, (row, one) in enumerate(zip(batch.utterances, facts, strict=True)):
+                yield _Outcome(row, one, (path, str(number)), failure)
+            return
+        parts = _split(batch)
+        if len(parts) == 1:
+            failure = self._failure(batch)
+        for part in parts:
+            yield from self._outcomes(part, failure)
+        if not parts:
+            yield _Outcome(batch.utterances[0], _NOTHING, None, failure)
+
+    def _states_of(self, outcome: _Outcome) -> bytes:
+        if outcome.stored is None:
+            return encode_states(np.empty((0, self._width), np.float16))
+        path, member = outcome.stored
+        with np.load(path, allow_pickle=False) as stored:
+            return encode_states(stored[member])
+
+    def _table(self, shard: Shard) -> Path:
+        """Its transcripts; where they are, the states are whole, because the table comes last."""
+        return self._work / f"{shard.name}.parquet"
+
+    def _finish(self, shard: Shard) -> None:
+        """Writes the states and the table of a shard, and removes its batches."""
+        where = {
+            outcome.row["utterance_id"]: outcome
+            for batch in shard.batches
+            for outcome in self._outcomes(batch)
+        }
+        outcomes = [where[row["utterance_id"]] for row in shard.utterances]
+        rows = [self._table_row(outcome) for outcome in outcomes]
+        with _full_disk_is_told():
+            with atomic_path(self.states / shard.name) as partial:
+                samples = (
+                    {"__key__": row["utterance_id"], "npy": self._states_of(outcome)}
+                    for row, outcome in zip(rows, outcomes, strict=True)
+                    if row["status"] != DROPPED
+                )
+                write_shard(partial, samples)
+            write_table(self._table(shard), TRANSCRIPTS, rows)
+        stem = Path(shard.name).stem
+        for path in (*self._work.glob(f"{stem}.*.npz"), *self._work.glob(f"{stem}.*.json")):
+            remove(path)
+
+    def _table_row(self, outcome: _Outcome) -> dict[str, Any]:
+        facts, failure = outcome.facts, outcome.failure
+        status = OK
+        if failure:
+            status = DROPPED if self._on_failure == "drop" else FAILED
+        imported = outcome.row["transcript"] is not None
+        return {
+            "utterance_id": outcome.row["utterance_id"],
+            "split": outcome.row["split"],
+            **{name: facts[name] for name in _COLUMNS},
+            "status": status,
+            "reason": failure["reason"] if failure else facts["reason"],
+            "asr_model": IMPORTED if imported else self._asr_model,
+        }
 
 
-def _transcribe_all(shards: list[_Shard], job: AsrJob, workers: int) -> Iterator[float]:
-    """Does all shards; yields the hours of each that is done."""
-    if workers == 1 or len(shards) <= 1:
-        with _one_thread():
-            worker = _Worker(job)
-            yield from map(worker.transcribe, shards)
-        return
-    # The longest first: the last one to end should not be one that began late.
-    order = sorted(shards, key=lambda shard: -shard.hours)
-    with ProcessPoolExecutor(
-        min(workers, len(shards)),
-        # A fork would inherit the locks of whatever threads this process runs.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(job,),
-    ) as pool:
-        yield from pool.map(_transcribe_in_worker, order)
+def _split(batch: Batch) -> list[Batch]:
+    """What a batch that failed is split into: halves; of a recording alone, its states."""
+    if len(batch.utterances) > 1:
+        middle = len(batch.utterances) // 2
+        halves = batch.utterances[:middle], batch.utterances[middle:]
+        return [
+            replace(batch, name=f"{batch.name}{suffix}", utterances=half)
+            for suffix, half in zip("ab", halves, strict=True)
+        ]
+    # The encoder may do where the decoder does not.
+    return [replace(batch, name=f"{batch.name}.states", decode=False)] if batch.decode else []
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _full_disk_is_told() -> Iterator[None]:
     try:
         yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _Worker:
-    """A model and a corpus, ready for shards."""
-
-    def __init__(self, job: AsrJob) -> None:
-        self._recogniser = Recogniser(job.checkpoint, job.settings)
-        self._store = MediaStore(job.root)
-        self._asr_model = job.asr_model
-
-    def transcribe(self, shard: _Shard) -> float:
-        _transcribe_shard(shard, self._store, self._recogniser, self._asr_model)
-        return shard.hours
-
-
-# That of a worker process, made once by `_start_worker`.
-_worker: _Worker | None = None
-
-
-def _start_worker(job: AsrJob) -> None:
-    global _worker
-    die_with_parent()
-    torch.set_num_threads(1)
-    _worker = _Worker(job)
-
-
-def _transcribe_in_worker(shard: _Shard) -> float:
-    assert _worker is not None
-    return _worker.transcribe(shard)
-
-
-def _transcribe_shard(
-    shard: _Shard, store: MediaStore, recogniser: Recogniser, asr_model: str
-) -> None:
-    waveforms = [to_mono_16k(decode(store.read(_path(store, row)))) for row in shard.manifest]
-    imported = [row["transcript"] for row in shard.manifest]
-    recognitions = recogniser.recognise(waveforms, imported)
-    table = []
-
-    def samples() -> Iterator[dict[str, Any]]:
-        for row, recognition in zip(shard.manifest, recognitions, strict=True):
-            table.append(
-                {
-                    "utterance_id": row["utterance_id"],
-                    "split": row["split"],
-                    "text": recognition.text,
-                    "avg_logprob": recognition.avg_logprob,
-                    "no_speech_prob": recognition.no_speech_prob,
-                    "compression_ratio": recognition.compression_ratio,
-                    "temperature": recognition.temperature,
-                    "num_windows": recognition.num_windows,
-                    "num_frames": len(recognition.states),
-                    "status": "ok",
-                    "reason": None,
-                    "asr_model": asr_model if row["transcript"] is None else IMPORTED,
-                }
-            )
-            yield {"__key__": row["utterance_id"], "npy": encode_states(recognition.states)}
-
-    with atomic_path(shard.path) as partial:
-        write_shard(partial, samples())
-    write_table(shard.table, TRANSCRIPTS, table)
-
-
-def _path(store: MediaStore, row: dict[str, Any]) -> str:
-    path = store.find(row["audio_path"])
-    assert path is not None, "a row of the manifest has its recording"
-    return path
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BrewlineError(
+            "the disk is full; make room and run it again: what is recognised is kept"
+        ) from None

@@ -144,27 +144,27 @@ def test_too_many_corrupted_recordings_stop_the_line(
 def test_transcription_goes_on_after_a_crash(
     line: Line, tmp_path: Path, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline.asr import Recogniser
+    from brewline.transcription import Batch, Transcriber
 
     folder = line.copy(tmp_path / "project")
     outputs = ("data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco")
     before = [sha256_tree(folder / path) for path in outputs]
-    recognise = Recogniser.recognise
-    shards = []
+    save = Transcriber._save
+    batches = []
 
-    def crash_in_the_third_shard(self: Recogniser, waveforms: list, texts: list) -> list:  # type: ignore[type-arg]
-        shards.append(len(waveforms))
-        if len(shards) == 3:
+    def crash_at_the_third_batch(self: Transcriber, batch: Batch, found: list) -> None:  # type: ignore[type-arg]
+        batches.append(batch.name)
+        if len(batches) == 3:
             raise RuntimeError("the power went out")
-        return recognise(self, waveforms, texts)
+        save(self, batch, found)
 
-    monkeypatch.setattr(Recogniser, "recognise", crash_in_the_third_shard)
+    monkeypatch.setattr(Transcriber, "_save", crash_at_the_third_batch)
     with pytest.raises(RuntimeError):
         stage(folder, "transcribe", "mini-lncoco")
     assert json.loads((folder / "work/failure.json").read_text())["kind"] == "crash"
     stage(folder, "transcribe", "mini-lncoco")
     # Three until the crash, then the third again and the rest; the first two were kept.
-    assert len(shards) == 3 + len(list((folder / outputs[1]).glob("*.tar"))) - 2
+    assert len(batches) == len(set(batches)) + 1
     assert [sha256_tree(folder / path) for path in outputs] == before
 
 

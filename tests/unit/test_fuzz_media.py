@@ -29,7 +29,7 @@ from brewline.params import ValidateParams
 from brewline.quality.checks import Finding, check_audio, check_image
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import check_corpus, found
-from brewline.quality.workers import WorkerPool
+from brewline.workers import WorkerPool
 
 PROJECT = Path(__file__).parents[2]
 LIMITS = ValidateParams(**yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"])

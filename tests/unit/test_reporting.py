@@ -11,8 +11,9 @@ import report_world
 
 from brewline import charts, reporting, results
 from brewline.errors import BrewlineError
+from brewline.pages import compare_words
 from brewline.params import Params
-from brewline.reporting import ReportInputs, compare_words
+from brewline.reporting import ReportInputs
 
 LOADING_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brewline.quality.workers import Lost, WorkerPool
+from brewline.workers import Lost, WorkerPool
 
 
 def _answer(task: int | str) -> int:
@@ -54,8 +54,8 @@ def test_a_task_that_dies_is_lost_alone() -> None:
     tasks[10], tasks[11], tasks[70] = "die", "leave", "die"
     with WorkerPool(prepare, 2, 30) as pool:
         answers = list(pool.map(tasks))
-    assert answers[10] == Lost("crash", "the decoder ended its process with SIGSEGV")
-    assert answers[11] == Lost("crash", "the decoder ended its process with exit code 3")
+    assert answers[10] == Lost("crash", "its process ended with SIGSEGV")
+    assert answers[11] == Lost("crash", "its process ended with exit code 3")
     assert answers[70] == answers[10]
     kept = [n for n in range(100) if n not in (10, 11, 70)]
     assert [answers[n] for n in kept] == [2 * n for n in kept]
@@ -66,7 +66,7 @@ def test_a_task_that_hangs_is_given_up_and_its_neighbours_are_not() -> None:
     start = time.monotonic()
     with WorkerPool(prepare, 1, 0.5) as pool:
         answers = list(pool.map(tasks))
-    assert answers == [2, 4, Lost("timeout", "not decoded after 0.5 s"), 6]
+    assert answers == [2, 4, Lost("timeout", "not done after 0.5 s"), 6]
     assert time.monotonic() - start < 30
 
 

@@ -1,6 +1,6 @@
 """The frozen CLIP: loaded from a folder in open_clip's format, its sizes read from the weights.
 
-Whisper, the other frozen backbone, is run by `asr.py`; the models see only its stored states.
+Whisper, the other frozen backbone, is run by `brewline.asr`; the models see only its stored states.
 """
 
 from collections.abc import Callable

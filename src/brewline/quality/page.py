@@ -1,20 +1,17 @@
 """The validation of a corpus as one page that opens anywhere without a network."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from brewline import charts
 from brewline.archives import MediaStore
-from brewline.pages import audio_uri, markup, render
+from brewline.pages import Players, markup, note, render
 from brewline.quality.results import Distribution, Results
 
 # Dropped utterances that are shown; all are in the quarantine.
 _MAX_ROWS = 200
-# Recordings in the page: so many of a reason, and so many bytes each and together.
+# Recordings of a reason that can be heard.
 _MAX_PLAYERS_PER_REASON = 3
-_MAX_PLAYER_BYTES = 1 << 20
-_MAX_PAGE_BYTES = 8 << 20
 
 _TABLES = {
     "corpus": "The corpus",
@@ -30,38 +27,6 @@ _DISTRIBUTIONS = {
 }
 
 
-class _Players:
-    """Recordings as parts of the page, as far as there is room."""
-
-    def __init__(self, store: MediaStore) -> None:
-        self._store = store
-        self._num_by_reason: Counter[str] = Counter()
-        self._num_bytes = 0
-
-    def player(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """A recording as a URI, or a note why there is none."""
-        if row["reason"] == "not_audio":
-            return _note("no audio")
-        name = self._store.find(row["audio_path"])
-        if name is None:
-            return _note("no file")
-        if self._num_by_reason[row["reason"]] == _MAX_PLAYERS_PER_REASON:
-            return _note("not in this page")
-        content = self._store.read(name)
-        if not content:
-            return _note("empty")
-        room = min(_MAX_PLAYER_BYTES, _MAX_PAGE_BYTES - self._num_bytes)
-        if len(content) > room:
-            return _note(f"{len(content) / 1e6:.1f} MB, too large for this page")
-        self._num_by_reason[row["reason"]] += 1
-        self._num_bytes += len(content)
-        return {"uri": audio_uri(content), "note": ""}
-
-
-def _note(text: str) -> dict[str, str]:
-    return {"uri": "", "note": text}
-
-
 def validation_page(
     corpus: str, results: Results, quarantine: Iterable[Mapping[str, Any]], store: MediaStore
 ) -> str:
@@ -73,9 +38,9 @@ def validation_page(
         quarantine: Its rows; what they say comes from the corpus, and is escaped.
         store: The recordings.
     """
-    players = _Players(store)
+    players = Players(store, _MAX_PLAYERS_PER_REASON)
     rows = sorted(quarantine, key=lambda row: (row["reason"], row["utterance_id"]))
-    shown = [{**row, "player": players.player(row)} for row in rows[:_MAX_ROWS]]
+    shown = [{**row, "player": _player(players, row)} for row in rows[:_MAX_ROWS]]
     return render(
         "validation.html.j2",
         corpus=corpus,
@@ -92,6 +57,12 @@ def validation_page(
         rows=shown,
         num_hidden=len(rows) - len(shown),
     )
+
+
+def _player(players: Players, row: Mapping[str, Any]) -> dict[str, str]:
+    if row["reason"] == "not_audio":
+        return note("no audio")
+    return players.player(row["audio_path"], row["reason"])
 
 
 def _figure(name: str, found: Distribution) -> dict[str, Any]:

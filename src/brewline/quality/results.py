@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from brewline.manifest import MANIFEST, QUARANTINE, open_table
-from brewline.quality.suite import Account, Expectation, count_words
+from brewline.quality.suite import Account, Expectation, complaints, count_words
 from brewline.quality.verdicts import SPLITS, Verdict, count_reasons
 
 if TYPE_CHECKING:
@@ -60,10 +60,8 @@ class Results:
 
     def complaint(self, corpus: str) -> str:
         """One sentence about the expectations that are not met, and what is dropped most."""
-        failed = "; ".join(
-            f"{one.rule} (observed {one.observed}; {one.name})" for one in self.failed
-        )
-        sentence = f"{corpus} does not meet {len(self.failed)} of its expectations: {failed}"
+        failed = self.failed
+        sentence = f"{corpus} does not meet {len(failed)} of its expectations: {complaints(failed)}"
         if self.reasons:
             reason, count = next(iter(self.reasons.items()))
             sentence += f". Most are dropped as `{reason}`: {count} of {self.num_quarantined}"

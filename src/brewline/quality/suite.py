@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.corpora.listing import Listing
-from brewline.manifest import MANIFEST
+from brewline.manifest import DROPPED, FAILED, MANIFEST, OK, TRANSCRIPTS
 from brewline.params import ExpectedParams, ValidateParams
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ class Expectation:
     name: str
     success: bool
     observed: str
+
+
+def complaints(failed: Iterable[Expectation]) -> str:
+    """What is not met, with what was observed instead."""
+    return "; ".join(f"{one.rule} (observed {one.observed}; {one.name})" for one in failed)
 
 
 @dataclass(frozen=True)
@@ -75,15 +80,47 @@ def expect(
     Returns:
         Every expectation with what was observed, table by table.
     """
+    tables = _tables(utterances, listed, published)
+    return _run(tables, _suites(tables, listed, limits, published), data_docs)
+
+
+def expect_transcripts(
+    transcripts: "pandas.DataFrame", utterances: "pandas.DataFrame", max_failure_rate: float
+) -> list[Expectation]:
+    """Holds the transcripts of a corpus against their suite.
+
+    Args:
+        transcripts: The table.
+        utterances: The manifest.
+        max_failure_rate: Share of the recordings that may have failed.
+
+    Returns:
+        Every expectation with what was observed.
+    """
+    import pandas
+
+    failed = float((transcripts["status"] != OK).mean())
+    tables = {
+        "transcripts": transcripts,
+        "corpus": pandas.DataFrame({"failure_rate": [failed]}),
+    }
+    return _run(tables, _transcripts_suites(utterances, max_failure_rate))
+
+
+def _run(
+    tables: "Mapping[str, pandas.DataFrame]",
+    suites: Mapping[str, list[Any]],
+    data_docs: Path | None = None,
+) -> list[Expectation]:
+    """Holds each table against the suite of its name."""
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("brewline")
-    tables = _tables(utterances, listed, published)
     outcomes = []
-    for name, expectations in _suites(tables, listed, limits, published).items():
+    for name, expectations in suites.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
         definition = context.validation_definitions.add(
@@ -297,6 +334,49 @@ def _corpus_suite(
             for name, _, count in _published_counts(listed, published)
         ),
     ]
+
+
+def _transcripts_suites(
+    utterances: "pandas.DataFrame", max_failure_rate: float
+) -> dict[str, list[Any]]:
+    import great_expectations.expectations as gxe
+
+    return {
+        "transcripts": [
+            gxe.ExpectTableColumnsToMatchOrderedList(
+                column_list=TRANSCRIPTS.names,
+                **_rule("the table has its columns, in their order"),
+            ),
+            gxe.ExpectTableRowCountToEqual(
+                value=len(utterances),
+                **_rule(f"all {len(utterances):,} good utterances have a row"),
+            ),
+            gxe.ExpectColumnValuesToBeUnique(
+                column="utterance_id", **_rule("no utterance has two rows")
+            ),
+            gxe.ExpectColumnDistinctValuesToBeInSet(
+                column="status",
+                value_set=[OK, FAILED, DROPPED],
+                **_rule("every row is ok, failed or dropped"),
+            ),
+            gxe.ExpectColumnValuesToNotBeNull(
+                column="text", **_rule("every row has a text, which may be empty")
+            ),
+            gxe.ExpectColumnMaxToBeBetween(
+                column="avg_logprob", max_value=0.0, **_rule("log-probabilities are not positive")
+            ),
+            gxe.ExpectColumnValuesToBeBetween(
+                column="num_frames", min_value=0, **_rule("frames are counted")
+            ),
+        ],
+        "corpus": [
+            gxe.ExpectColumnMaxToBeBetween(
+                column="failure_rate",
+                max_value=max_failure_rate,
+                **_rule(f"no more than {100 * max_failure_rate:g} % of the recordings failed"),
+            )
+        ],
+    }
 
 
 def _outcome(table: str, result: dict[str, Any]) -> Expectation:

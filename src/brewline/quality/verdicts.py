@@ -16,7 +16,7 @@ from brewline.errors import BrewlineError
 from brewline.params import ValidateParams
 from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
 from brewline.quality.signals import Signal
-from brewline.quality.workers import Lost, WorkerPool
+from brewline.workers import Lost, WorkerPool
 
 SPLITS = ("train", "dev", "test")
 _LISTED = tuple(field.name for field in fields(Listing))

@@ -1,11 +1,23 @@
 """Stage `transcribe`: Whisper's text and encoder states for every good utterance."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 
 from brewline.errors import exits_cleanly
-from brewline.files import fingerprint, read_json, remove, work_dir
+from brewline.files import fingerprint, read_json, remove, sha256_file, work_dir
 from brewline.manifest import TRANSCRIPTS, read_table, write_table
 from brewline.stages.arguments import corpus_argument
+from brewline.tracking import live, transcription_facts
+from brewline.transcription import (
+    BatchRecogniser,
+    Transcriber,
+    check_failures,
+    estimated_states_mb,
+    plan,
+    shown,
+    summary,
+)
 
 
 @exits_cleanly
@@ -16,27 +28,41 @@ def main() -> None:
     manifest = read_table(manifest_path)
     checkpoint = Path("models/backbones/whisper.pt")
     per_shard = params.shard.utterances_per_shard
-    # The manifest holds the hash of every recording, so it stands for them.
-    work = work_dir(
-        "transcribe",
-        fingerprint([params.asr.model_dump(), per_shard], [manifest_path, checkpoint]),
-    )
-    # Imported late: importing torch and whisper takes seconds, and a mistake above should not.
-    from brewline.asr import checkpoint_width
+    # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
+    # failure may change what stopped him, and go on.
+    settings = params.asr.model_dump(exclude={"batch_limit_s", "max_failure_rate"})
+    settings["on_failure"] = params.asr.on_failure == "drop"
+    work = work_dir("transcribe", fingerprint([settings, per_shard], [manifest_path, checkpoint]))
+    # Imported late: importing torch takes seconds, and a mistake above should not.
+    from brewline.asr.checkpoint import read_dimensions
     from brewline.devices import choose_device
-    from brewline.transcription import STATES, AsrJob, estimated_states_mb, transcribe_corpus
 
-    size_mb = estimated_states_mb(manifest, checkpoint_width(checkpoint))
-    print(f"{corpus}: {len(manifest)} utterances; encoder states will take {size_mb:.0f} MB")
-    name = read_json(checkpoint.with_name("backbones.json"))["whisper"]["name"]
-    job = AsrJob(Path("data/raw") / corpus, checkpoint, name, params.asr)
+    width = read_dimensions(checkpoint).n_audio_state
+    size_mb = estimated_states_mb(manifest, width, params.asr)
+    free_mb = shutil.disk_usage(work).free / 1e6
+    print(
+        f"{corpus}: {len(manifest):,} utterances; encoder states will take {size_mb:,.0f} MB, "
+        f"{free_mb:,.0f} MB are free"
+    )
+    backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
+    shards = plan(manifest, per_shard, params.asr.batch_size)
+    transcriber = Transcriber(shards, params.asr.on_failure, backbone["name"], width, work)
+    prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
     # A GPU is kept busy by one process.
     workers = 1 if choose_device().type == "cuda" else params.runtime.transcribe_workers
-    rows = transcribe_corpus(manifest, job, per_shard, work, workers)
+    facts = transcription_facts(
+        corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
+    )
+    with live(facts, params.tracking, work / "run.json") as run:
+        for progress in shown(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
+            run.log_row(progress.as_row())
+    rows = list(transcriber.rows())
+    print(f"{corpus}: {summary(rows)}")
+    check_failures(rows, params.asr.max_failure_rate)
     states = Path("data/states") / corpus
     states.parent.mkdir(parents=True, exist_ok=True)
     remove(states)
-    (work / STATES).replace(states)
+    transcriber.states.replace(states)
     write_table(Path(f"data/transcripts/{corpus}.parquet"), TRANSCRIPTS, rows)
     remove(work)
 

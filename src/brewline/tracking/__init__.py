@@ -1,7 +1,7 @@
 """What was measured and which model is in use, in MLflow.
 
-There is one run per trained model, under one parent per pipeline run; `registry` says what becomes
-of the best of them.
+There is one run per trained model, and one per corpus that is being transcribed, under one parent
+per pipeline run; `registry` says what becomes of the best model.
 
 The files of a model are the source of truth; a run is a copy of them that people can compare and
 search. `live` writes it while a model trains, `record` completes or makes it from the files, as
@@ -28,7 +28,7 @@ from brewline.tracking.registry import (
     registered_name,
     rollback,
 )
-from brewline.tracking.runs import PIPELINE_VARIABLE, pipeline_key
+from brewline.tracking.runs import PIPELINE_VARIABLE, pipeline_key, transcription_facts
 from brewline.tracking.store import open_store, public_uri, tracking_uri
 
 __all__ = [
@@ -49,4 +49,5 @@ __all__ = [
     "registered_name",
     "rollback",
     "tracking_uri",
+    "transcription_facts",
 ]

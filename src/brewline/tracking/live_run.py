@@ -1,4 +1,4 @@
-"""The run of a model that is being trained."""
+"""The run of a model that is being trained, or of a corpus that is being transcribed."""
 
 import signal
 import sys
@@ -32,7 +32,7 @@ _FLUSH_AFTER_S = 10.0
 
 @dataclass
 class LiveRun:
-    """A run that is being written while its model trains; made by `live`.
+    """A run that is being written while its work is done; made by `live`.
 
     Without a store, or once the store is out of reach, every method does nothing.
     """
@@ -85,7 +85,7 @@ class LiveRun:
             say_once(self._uri)
             self._store = None
         except RefusedError as error:
-            sys.stderr.write(f"brewline: MLflow refuses what training logs: {error}\n")
+            sys.stderr.write(f"brewline: MLflow refuses what is logged: {error}\n")
             self._store = None
 
     def _flush(self, store: Store, run: "Run") -> None:
@@ -166,14 +166,15 @@ def _sigterm_raises() -> Iterator[None]:
 def live(
     facts: Mapping[str, Any], tracking: TrackingParams, run_id_path: Path
 ) -> Iterator[LiveRun]:
-    """Keeps an MLflow run while a model trains.
+    """Keeps an MLflow run while a model trains, or a corpus is transcribed.
 
     The run ends FINISHED; FAILED after an exception; KILLED after Ctrl-C or SIGTERM. A store that
     is out of reach stops nothing.
 
     Args:
-        facts: What `model.json` will say and is known already: corpus, variant, seed, switches,
-            backbones, and where they apply acoustic, train and data.
+        facts: Of a model, what `model.json` will say and is known already: corpus, variant, seed,
+            switches, backbones, and where they apply acoustic, train and data. Else see
+            `transcription_facts`.
         tracking: The experiment, and whether the machine is watched too.
         run_id_path: Keeps the run's id (`{"run_id", "tracking_uri"}`, the id null without a
             store). A training that is started again with the same file goes on in the same run,

@@ -74,20 +74,35 @@ def _source_tags() -> dict[str, str]:
     return tags
 
 
-def _seed_name(facts: Mapping[str, Any]) -> str:
-    return "frozen" if facts["seed"] is None else f"seed-{facts['seed']}"
+def transcription_facts(
+    corpus: str, asr: Mapping[str, Any], whisper: str, manifest: str
+) -> dict[str, Any]:
+    """What a run of stage `transcribe` is about: its settings, and the hashes of what it reads."""
+    return {
+        "corpus": corpus,
+        "asr": asr,
+        "backbones": {"whisper": whisper},
+        "data": {"manifest": manifest},
+    }
+
+
+def _is_model(facts: Mapping[str, Any]) -> bool:
+    return "variant" in facts
 
 
 def run_name(facts: Mapping[str, Any]) -> str:
-    return f"{facts['corpus']} {facts['variant']} {_seed_name(facts)}"
+    if not _is_model(facts):
+        return f"{facts['corpus']} transcription"
+    seed = "frozen" if facts["seed"] is None else f"seed-{facts['seed']}"
+    return f"{facts['corpus']} {facts['variant']} {seed}"
 
 
 def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
-    tags = {
-        "kind": "model",
+    tags = {"kind": "transcription"}
+    if _is_model(facts):
+        tags = {"kind": "model", "variant": facts["variant"], "seed": str(facts["seed"])}
+    tags |= {
         "corpus": facts["corpus"],
-        "variant": facts["variant"],
-        "seed": str(facts["seed"]),
         **{f"data.{name}": str(digest) for name, digest in (facts.get("data") or {}).items()},
     }
     if facts["corpus"].startswith("mini-"):
@@ -99,11 +114,12 @@ def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _params(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a model under their names in `params.yaml`."""
+    """The settings of a run under their names in `params.yaml`."""
     sections = {
-        "variant": facts["switches"],
+        "variant": facts.get("switches"),
         "acoustic": facts.get("acoustic"),
-        "train": facts.get("train") if facts["seed"] is not None else None,
+        "train": facts.get("train") if facts.get("seed") is not None else None,
+        "asr": facts.get("asr"),
         "backbones": facts["backbones"],
     }
     params = {
@@ -114,7 +130,7 @@ def _params(facts: Mapping[str, Any]) -> dict[str, str]:
     }
     # Of a model that is yet to be trained the number is not known, and MLflow takes no second one.
     number = facts.get("num_trained_parameters")
-    if number or (number == 0 and facts["seed"] is None):
+    if number or (number == 0 and facts.get("seed") is None):
         params["num_trained_parameters"] = str(number)
     return params
 

@@ -1,7 +1,7 @@
 """Work in processes of its own, which may crash or hang without taking anything with them.
 
 `concurrent.futures` gives up all of its tasks when one of them kills its process, and waits for
-ever for one that hangs. Decoders fed with damaged files do both.
+ever for one that hangs. Decoders fed with damaged files do both, and models that run out of memory.
 """
 
 import collections
@@ -18,13 +18,12 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
+from brewline.errors import BrewlineError
 from brewline.processes import die_with_parent
 
-# Tasks handed to a worker at a time: few enough for a progress bar to move, enough to hide what
-# handing over costs.
-_CHUNK = 32
-# Results that may wait for an earlier one, per worker: what bounds memory while one task hangs.
-_MOST_AHEAD = 64 * _CHUNK
+# Chunks whose results may wait for an earlier one, per worker: what bounds memory while one task
+# hangs.
+_MOST_CHUNKS_AHEAD = 64
 # From the start of a process until it has imported what it needs, on a very busy machine.
 _START_LIMIT_S = 300.0
 
@@ -42,9 +41,10 @@ class Lost:
 
 @dataclass(frozen=True)
 class _Raised:
-    """An error in our own code inside a worker."""
+    """An error inside a worker: one that is the user's to mend, or a mistake of ours."""
 
     traceback: str
+    error: BrewlineError | None
 
 
 # Tasks with their positions.
@@ -100,15 +100,17 @@ def _serve(connection: Connection, prepare: Callable[[], Callable[[Any], Any]]) 
             connection.send([work(task) for task in connection.recv()])
     except (EOFError, BrokenPipeError):
         return
-    except Exception:  # noqa: BLE001 - it is raised again where somebody sees it
-        connection.send(_Raised(traceback.format_exc()))
+    except Exception as error:  # noqa: BLE001 - it is raised again where somebody sees it
+        theirs = error if isinstance(error, BrewlineError) else None
+        connection.send(_Raised(traceback.format_exc(), theirs))
 
 
 class _Queue:
     """Tasks on their way: in chunks to the workers, and as answers back in their order."""
 
-    def __init__(self, tasks: Iterable[Any], most_ahead: int) -> None:
+    def __init__(self, tasks: Iterable[Any], chunk_size: int, most_ahead: int) -> None:
         self._tasks = enumerate(tasks)
+        self._chunk_size = chunk_size
         self._most_ahead = most_ahead
         self._retries: collections.deque[_Chunk] = collections.deque()
         self._answers: dict[int, Any] = {}
@@ -125,9 +127,9 @@ class _Queue:
             return self._retries.popleft()
         if len(self._answers) > self._most_ahead:
             return None
-        chunk = list(itertools.islice(self._tasks, _CHUNK))
+        chunk = list(itertools.islice(self._tasks, self._chunk_size))
         self._num_taken += len(chunk)
-        self._is_exhausted = len(chunk) < _CHUNK
+        self._is_exhausted = len(chunk) < self._chunk_size
         return chunk or None
 
     def answer(self, chunk: _Chunk, answers: Iterable[Any]) -> None:
@@ -148,6 +150,12 @@ class _Queue:
             yield self._answers.pop(self._num_yielded)
             self._num_yielded += 1
 
+    def as_they_come(self) -> Iterator[tuple[int, Any]]:
+        """Yields the answers that there are, with the positions of their tasks."""
+        while self._answers:
+            yield self._answers.popitem()
+            self._num_yielded += 1
+
 
 class WorkerPool(Generic[T, R]):
     """Processes that answer tasks, for as long as the `with` block lasts.
@@ -157,7 +165,11 @@ class WorkerPool(Generic[T, R]):
     """
 
     def __init__(
-        self, prepare: Callable[[], Callable[[T], R]], num_workers: int, limit_s: float
+        self,
+        prepare: Callable[[], Callable[[T], R]],
+        num_workers: int,
+        limit_s: float,
+        chunk_size: int = 32,
     ) -> None:
         """Starts the processes.
 
@@ -166,9 +178,12 @@ class WorkerPool(Generic[T, R]):
                 tasks and the answers are pickled.
             num_workers: How many processes.
             limit_s: Seconds that a task may take.
+            chunk_size: Tasks handed to a worker at a time: few enough for a progress bar to move,
+                enough to hide what handing over costs.
         """
         self._prepare = prepare
         self._limit_s = limit_s
+        self._chunk_size = chunk_size
         self._workers = [_Worker(prepare) for _ in range(num_workers)]
 
     def __enter__(self) -> "WorkerPool[T, R]":
@@ -187,16 +202,29 @@ class WorkerPool(Generic[T, R]):
         """Answers tasks, in their order; one `map` must end before the next begins.
 
         Raises:
+            BrewlineError: as it was raised in a worker.
             RuntimeError: our own code failed in a worker, or a worker does not start.
         """
-        queue = _Queue(tasks, _MOST_AHEAD * len(self._workers))
+        queue = self._queue(tasks)
+        return self._answers(queue, queue.in_order)
+
+    def map_unordered(self, tasks: Iterable[T]) -> Iterator[tuple[int, R | Lost]]:
+        """Like `map`, but yields each answer as it comes, with the position of its task."""
+        queue = self._queue(tasks)
+        return self._answers(queue, queue.as_they_come)
+
+    def _queue(self, tasks: Iterable[T]) -> _Queue:
+        most_ahead = _MOST_CHUNKS_AHEAD * self._chunk_size * len(self._workers)
+        return _Queue(tasks, self._chunk_size, most_ahead)
+
+    def _answers(self, queue: _Queue, ready: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         while not queue.is_done:
             for worker in self._workers:
                 if worker.is_idle and (chunk := queue.next_chunk()):
                     worker.give(chunk, self._limit_s)
             if any(not worker.is_idle for worker in self._workers):
                 self._listen(queue)
-            yield from queue.in_order()
+            yield from ready()
 
     def _listen(self, queue: _Queue) -> None:
         """Waits until a worker answers, dies, or has been at it for too long."""
@@ -208,7 +236,7 @@ class WorkerPool(Generic[T, R]):
                 self._hear(index, worker, queue)
             elif not worker.is_idle and time.monotonic() > worker.deadline:
                 worker.end()
-                detail = f"not decoded after {self._limit_s:g} s"
+                detail = f"not done after {self._limit_s:g} s"
                 self._replace(index, worker, queue, Lost("timeout", detail))
 
     def _hear(self, index: int, worker: _Worker, queue: _Queue) -> None:
@@ -218,10 +246,12 @@ class WorkerPool(Generic[T, R]):
             # Its end of the connection closes a moment before the process can be waited for.
             code = worker.end(patience_s=5.0)
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            detail = f"the decoder ended its process with {how}"
+            detail = f"its process ended with {how}"
             self._replace(index, worker, queue, Lost("crash", detail))
             return
         if isinstance(message, _Raised):
+            if message.error:
+                raise message.error
             raise RuntimeError(f"a worker failed:\n{message.traceback}")
         if worker.chunk is not None:
             queue.answer(worker.chunk, message)

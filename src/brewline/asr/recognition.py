@@ -1,0 +1,27 @@
+"""What recognition gives, in arrays and plain types: no model is needed to read it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What Whisper made of one recording.
+
+    `states` is (at least num_frames, width) float16: the encoder frames of all windows; those from
+    `num_frames` on are of padding. What decoding tells about its text is None where the text was
+    known before. `reason` names a safeguard that still finds fault with the text: `no_speech`,
+    `repetitive` or `unsure`.
+    """
+
+    text: str
+    num_windows: int
+    states: NDArray[np.float16]
+    num_frames: int
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    temperature: float | None = None
+    reason: str | None = None

@@ -1,0 +1,40 @@
+"""Stage `assess`: how well a corpus was heard, in numbers and as a page."""
+
+from pathlib import Path
+
+from brewline.archives import MediaStore
+from brewline.assessment import assess, transcription_page
+from brewline.errors import BrewlineError, exits_cleanly
+from brewline.files import atomic_path, write_json, write_text
+from brewline.manifest import read_frame, read_table
+from brewline.quality.suite import expect_transcripts
+from brewline.stages.arguments import corpus_argument
+
+
+@exits_cleanly
+def main() -> None:
+    """Runs the stage."""
+    params, corpus = corpus_argument(__doc__)
+    tables = [Path(f"data/{kind}/{corpus}.parquet") for kind in ("manifest", "transcripts")]
+    manifest, transcripts = map(read_table, tables)
+    utterances, texts = map(read_frame, tables)
+    found = assess(
+        manifest, transcripts, expect_transcripts(texts, utterances, params.asr.max_failure_rate)
+    )
+    for split, rate in found.splits.items():
+        print(
+            f"{corpus}, {split}: word error rate {100 * rate.wer:.1f} %, of characters "
+            f"{100 * rate.cer:.1f} % ({rate.num_recordings:,} recordings)"
+        )
+    with atomic_path(Path("reports/transcription") / corpus) as folder:
+        folder.mkdir(parents=True)
+        write_json(folder / "results.json", found.as_json())
+        store = MediaStore(Path("data/raw") / corpus)
+        page = transcription_page(corpus, found, manifest, transcripts, store)
+        write_text(folder / "index.html", page)
+    if found.failed:
+        raise BrewlineError(found.complaint(corpus))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Our batched decoder against openai-whisper's own, one window at a time, on narrations."""
+
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import whisper
+from whisper.decoding import DecodingOptions
+from whisper.tokenizer import get_tokenizer
+
+from brewline.archives import MediaStore
+from brewline.asr.checkpoint import load_whisper
+from brewline.asr.decoding import BatchDecoder, draw, loop_period, loop_kept_once
+from brewline.asr.openai_whisper import log_mel
+from brewline.audio import decode, to_mono_16k
+
+SAMPLE = Path(__file__).parents[2] / "sample"
+MAX_TOKENS = 40
+NUM_WINDOWS = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> whisper.Whisper:
+    """The miniature Whisper."""
+    path = tmp_path_factory.mktemp("whisper") / "mini.pt"
+    path.write_bytes(lzma.decompress((SAMPLE / "weights/whisper/mini.pt.xz").read_bytes()))
+    return load_whisper(path, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def states(model: whisper.Whisper) -> torch.Tensor:
+    """Of narrations, silence up to the full context."""
+    store = MediaStore(SAMPLE / "corpora/mini-lncoco")
+    names = [name for name in store.names() if name.startswith("coco_val") and ".ogg" in name]
+    waveforms = [to_mono_16k(decode(store.read(name))) for name in names[:NUM_WINDOWS]]
+    dims = model.dims
+    with torch.inference_mode():
+        mel = log_mel(waveforms, dims.n_mels, dims.n_audio_ctx, model.device)
+        encoded: torch.Tensor = model.encoder(mel)
+    return encoded
+
+
+@pytest.fixture(scope="module")
+def decoder(model: whisper.Whisper) -> Callable[..., BatchDecoder]:
+    def make(beam_size: int = 1, max_repeats: int | None = None) -> BatchDecoder:
+        tokenizer = get_tokenizer(multilingual=False)
+        return BatchDecoder(model, tokenizer, MAX_TOKENS, beam_size, max_repeats)
+
+    return make
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_texts_and_scores_are_those_of_openai_whisper(
+    model: whisper.Whisper,
+    states: torch.Tensor,
+    decoder: Callable[..., BatchDecoder],
+    beam_size: int,
+) -> None:
+    options = DecodingOptions(
+        language="en",
+        beam_size=beam_size if beam_size > 1 else None,
+        sample_len=MAX_TOKENS,
+        without_timestamps=True,
+        fp16=False,
+    )
+    theirs = [whisper.decode(model, one, options) for one in states]
+    with torch.inference_mode():
+        ours = decoder(beam_size).decode(states)
+    assert [one.tokens for one in ours] == [one.tokens for one in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-4)
+        assert mine.no_speech_prob == pytest.approx(other.no_speech_prob, rel=1e-4)
+    # The comparison says something: texts differ, and end early, late and not at all.
+    lengths = {len(one.tokens) for one in theirs}
+    assert len({tuple(one.tokens) for one in theirs}) > 3
+    assert len(lengths) > 2
+
+
+def test_draws_depend_on_the_seed_of_their_window_alone(
+    model: whisper.Whisper, states: torch.Tensor, decoder: Callable[..., BatchDecoder]
+) -> None:
+    with torch.inference_mode():
+        together = decoder().decode(states, 0.7, range(NUM_WINDOWS))
+        alone = [decoder().decode(states[[n]], 0.7, [n])[0] for n in range(NUM_WINDOWS)]
+        others = decoder().decode(states, 0.7, range(100, 100 + NUM_WINDOWS))
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+    assert [one.tokens for one in together] != [one.tokens for one in others]
+
+
+def test_draws_follow_the_distribution() -> None:
+    probabilities = torch.tensor([0.0, 0.5, 0.3, 0.2, 0.0])
+    generator = torch.Generator().manual_seed(0)
+    rows = probabilities.log().expand(10_000, -1)
+    counts = draw(rows, [generator] * len(rows)).bincount(minlength=5) / len(rows)
+    assert counts.tolist() == pytest.approx(probabilities.tolist(), abs=0.02)
+    assert counts[0] == counts[4] == 0
+
+
+def test_a_loop_is_cut_where_it_begins(
+    model: whisper.Whisper, states: torch.Tensor, decoder: Callable[..., BatchDecoder]
+) -> None:
+    # Noise at this temperature says the same thing again and again.
+    noise = torch.zeros(2, *states.shape[1:])
+    with torch.inference_mode():
+        free, guarded = decoder().decode(noise), decoder(max_repeats=3).decode(noise)
+    for whole, cut in zip(free, guarded, strict=True):
+        assert whole.tokens[: len(cut.tokens)] == cut.tokens
+        assert cut.is_loop == (len(cut.tokens) < len(whole.tokens))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "period", "kept"),
+    [
+        ([], 0, []),
+        ([1, 2, 3], 0, [1, 2, 3]),
+        ([1, 7, 7], 0, [1, 7, 7]),
+        ([1, 7, 7, 7], 1, [1, 7]),
+        ([1, 7, 7, 7, 7, 7], 1, [1, 7]),
+        ([5, 1, 2, 1, 2, 1, 2], 2, [5, 1, 2]),
+        ([7, 7, 7, 1], 0, [7, 7, 7, 1]),
+    ],
+)
+def test_loops(tokens: list[int], period: int, kept: list[int]) -> None:
+    assert loop_period(tokens, 3) == period
+    assert loop_kept_once(tokens, 3) == kept
+    assert loop_kept_once(tokens, None) == tokens
