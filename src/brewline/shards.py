@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset
 from numpy.typing import NDArray
 
 from brewline.errors import BrewlineError
@@ -91,6 +90,9 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> int:
     Returns:
         The number of samples.
     """
+    # Late, here and below: it imports torch, which who only plans shards has no use for.
+    import webdataset
+
     count = 0
     # The clock in a member's header would make the same data stale on every run.
     with webdataset.TarWriter(str(path), mtime=0.0, encoder=False) as writer:
@@ -131,6 +133,8 @@ def split_size(shards_dir: Path, split: str) -> int:
 def _samples(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         raise BrewlineError(f"shard {path} is missing; run `dvc repro` or `dvc checkout`")
+    import webdataset
+
     # No decoder of WebDataset is used: some of them execute what they find in the data.
     yield from webdataset.WebDataset(
         [str(path)], shardshuffle=False, empty_check=False, nodesplitter=None

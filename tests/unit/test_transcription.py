@@ -1,0 +1,331 @@
+"""Transcribing a corpus with a recogniser that crashes, hangs or runs out of memory."""
+
+import errno
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brewline.asr.recognition import Recognition
+from brewline.errors import BrewlineError
+from brewline.files import sha256_tree
+from brewline.manifest import TRANSCRIPTS, write_table
+from brewline.params import OnFailure
+from brewline.shards import _samples
+from brewline.transcription import (
+    Batch,
+    Failure,
+    Transcriber,
+    check_failures,
+    estimated_states_mb,
+    plan,
+    summary,
+)
+
+WIDTH = 3
+
+
+def manifest(count: int) -> list[dict[str, Any]]:
+    """Rows with what transcription reads: train and test, 1 to 9 s long."""
+    return [
+        {
+            "utterance_id": f"u{number:03d}",
+            "split": "train" if number < count * 3 // 4 else "test",
+            "duration_s": 1.0 + number * 7 % 9,
+            "transcript": None,
+        }
+        for number in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Writes down the id of a recording as its text; has its ways with some of them.
+
+    `ways` says what happens where a batch holds a recording; with "both" it happens too when it is
+    only encoded. `most` is how many recordings fit into memory. Every batch that is begun is noted
+    in `log`.
+    """
+
+    log: Path
+    ways: tuple[tuple[str, str], ...] = ()
+    most: int = 1000
+    pause_s: float = 0.0
+
+    def __call__(self, batch: Batch) -> list[Recognition] | Failure:
+        with self.log.open("a") as file:
+            file.write(f"{batch.name} {len(batch.utterances)}\n")
+        time.sleep(self.pause_s)
+        ids = [row["utterance_id"] for row in batch.utterances]
+        for utterance_id, way in self.ways:
+            if utterance_id in ids and (batch.decode or way.endswith(" both")):
+                self._misbehave(way.split()[0], batch)
+        if len(ids) > self.most:
+            return Failure("out_of_memory", "no room")
+        return [self._found(row, batch.decode) for row in batch.utterances]
+
+    def _misbehave(self, way: str, batch: Batch) -> None:
+        if way == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if way == "hang":
+            time.sleep(60)
+        if way == "killed":
+            # Once, by somebody else.
+            once = self.log.with_name(f"{batch.name}.killed")
+            if not once.exists():
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _found(self, row: dict[str, Any], decode: bool) -> Recognition:
+        frames = round(row["duration_s"])
+        number = int(row["utterance_id"][1:])
+        states = np.full((frames, WIDTH), number, np.float16)
+        text = row["utterance_id"] if decode else ""
+        return Recognition(text, 1, states, frames, -0.1, 0.0, 1.0, 0.0)
+
+
+def give(recogniser: Recogniser) -> Recogniser:
+    """What `prepare` calls in a worker."""
+    return recogniser
+
+
+@dataclass
+class Corpus:
+    """A corpus in a folder of its own."""
+
+    folder: Path
+    rows: Sequence[dict[str, Any]]
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def begun(self) -> list[str]:
+        """The batches that were begun, with their sizes, in order."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def transcribe(
+        self,
+        recogniser: Recogniser | None = None,
+        on_failure: OnFailure = "keep",
+        workers: int = 1,
+        limit_s: float = 60,
+    ) -> list[dict[str, Any]]:
+        """Runs to the end and writes the table."""
+        shards = plan(self.rows, 20, 4)
+        transcriber = Transcriber(shards, on_failure, "fake", WIDTH, self.folder / "work")
+        prepare = partial(give, recogniser or Recogniser(self.log))
+        progress = list(transcriber.run(prepare, workers, limit_s))
+        assert progress[-1].done_s == pytest.approx(progress[-1].total_s)
+        rows = list(transcriber.rows())
+        assert progress[-1].num_failed == sum(row["status"] != "ok" for row in rows)
+        write_table(self.folder / "table.parquet", TRANSCRIPTS, rows)
+        return rows
+
+    def states(self) -> dict[str, np.ndarray]:
+        """The stored states by utterance, in their order."""
+        found = {}
+        for path in sorted((self.folder / "work/states").glob("*.tar")):
+            for sample in _samples(path):
+                found[sample["__key__"]] = np.load(io.BytesIO(sample["npy"]))
+        return found
+
+    def digest(self) -> tuple[str, str]:
+        """Of the table and the states."""
+        return sha256_tree(self.folder / "table.parquet"), sha256_tree(self.folder / "work/states")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Corpus]:
+    def corpus(name: str = "corpus", count: int = 40) -> Corpus:
+        (tmp_path / name).mkdir()
+        return Corpus(tmp_path / name, manifest(count))
+
+    return corpus
+
+
+def test_every_recording_has_a_row_and_states_in_the_manifests_order(
+    make: Callable[..., Corpus],
+) -> None:
+    one, two = make("one"), make("two")
+    rows = one.transcribe()
+    ids = [row["utterance_id"] for row in one.rows]
+    assert [row["utterance_id"] for row in rows] == [row["text"] for row in rows] == ids
+    assert {row["status"] for row in rows} == {"ok"}
+    states = one.states()
+    assert sorted(states) == ids
+    for row in rows:
+        stored = states[row["utterance_id"]]
+        assert stored.shape == (row["num_frames"], WIDTH)
+        assert set(stored.flat) == {int(row["utterance_id"][1:])}
+    two.transcribe(workers=2)
+    assert two.digest() == one.digest()
+    # Nothing is done twice, and nothing of the batches is left.
+    assert len(one.begun()) == len(set(one.begun())) == 11
+    assert sorted(path.suffix for path in (one.folder / "work").glob("*.*")) == [".parquet"] * 3
+
+
+def test_batches_hold_recordings_of_like_length() -> None:
+    rows = manifest(30)
+    rows[3]["duration_s"] = 95.0
+    shards = plan(rows, 20, 4)
+    assert [shard.name for shard in shards] == [
+        "train-000000.tar",
+        "train-000001.tar",
+        "test-000000.tar",
+    ]
+    first, *rest = shards[0].batches
+    # It takes four windows, at least.
+    assert [row["utterance_id"] for row in first.utterances] == ["u003"]
+    assert all(len(batch.utterances) == 4 for batch in rest[:-1])
+    lengths = [row["duration_s"] for batch in rest for row in batch.utterances]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_recording_that_crashes_the_model_is_lost_alone(make: Callable[..., Corpus]) -> None:
+    corpus = make(count=8)
+    ways = (("u002", "crash"), ("u005", "crash both"))
+    rows = {row["utterance_id"]: row for row in corpus.transcribe(Recogniser(corpus.log, ways))}
+    lost = [row for row in rows.values() if row["status"] != "ok"]
+    assert [(row["utterance_id"], row["status"], row["reason"], row["text"]) for row in lost] == [
+        ("u002", "failed", "crash", ""),
+        ("u005", "failed", "crash", ""),
+    ]
+    states = corpus.states()
+    # The encoder did for the one; for the other, nothing.
+    assert len(states["u002"]) == rows["u002"]["num_frames"] == corpus.rows[2]["duration_s"]
+    assert states["u005"].shape == (0, WIDTH)
+    assert rows["u005"]["num_frames"] == 0
+    assert summary(list(rows.values())) == "6 ok + 2 failed (2 failed: crash)"
+
+
+def test_a_recording_that_hangs_is_given_up(make: Callable[..., Corpus]) -> None:
+    corpus = make(count=8)
+    rows = corpus.transcribe(Recogniser(corpus.log, (("u002", "hang"),)), limit_s=1.5)
+    lost = [(row["utterance_id"], row["reason"]) for row in rows if row["status"] != "ok"]
+    assert lost == [("u002", "timeout")]
+
+
+def test_a_batch_without_room_is_split_until_there_is(make: Callable[..., Corpus]) -> None:
+    corpus, other = make(), make("other")
+    rows = corpus.transcribe(Recogniser(corpus.log, most=1))
+    other.transcribe()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert corpus.digest() == other.digest()
+    rows = make("none", 8).transcribe(Recogniser(corpus.log, most=0))
+    assert {(row["status"], row["reason"]) for row in rows} == {("failed", "out_of_memory")}
+    with pytest.raises(BrewlineError, match=r"8 of 8 .* `out_of_memory`; .* allows 2 %"):
+        check_failures(rows, 0.02)
+
+
+def test_a_worker_that_somebody_kills_costs_nothing(make: Callable[..., Corpus]) -> None:
+    corpus, other = make(), make("other")
+    rows = corpus.transcribe(Recogniser(corpus.log, (("u005", "killed"),)))
+    other.transcribe()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert corpus.digest() == other.digest()
+
+
+def test_what_failed_can_be_dropped_from_the_shards(make: Callable[..., Corpus]) -> None:
+    corpus = make(count=8)
+    rows = corpus.transcribe(Recogniser(corpus.log, (("u002", "crash"),)), "drop")
+    assert [row["utterance_id"] for row in rows if row["status"] == "dropped"] == ["u002"]
+    assert len(rows) == 8
+    assert "u002" not in corpus.states()
+    assert len(corpus.states()) == 7
+
+
+def test_a_failure_can_stop_the_run_which_then_goes_on(make: Callable[..., Corpus]) -> None:
+    corpus, other = make(count=8), make("other", 8)
+    with pytest.raises(BrewlineError, match=r"^u002 cannot be recognised \(crash\): its process"):
+        corpus.transcribe(Recogniser(corpus.log, (("u002", "crash"),)), "stop")
+    begun = len(corpus.begun())
+    # What was wrong is mended.
+    rows = corpus.transcribe(on_failure="stop")
+    other.transcribe()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert corpus.digest() == other.digest()
+    # The second batch, and what the first was split into.
+    assert len(corpus.begun()) - begun <= 4
+
+
+def test_a_full_disk_is_told_and_costs_nothing(
+    make: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, other = make(), make("other")
+    other.transcribe()
+    savez, calls = np.savez, []
+
+    def full_at_the_third(*arguments: Any, **arrays: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        savez(*arguments, **arrays)
+
+    monkeypatch.setattr(np, "savez", full_at_the_third)
+    with pytest.raises(BrewlineError, match="the disk is full; make room"):
+        corpus.transcribe()
+    assert not list((corpus.folder / "work").glob(".*partial"))
+    corpus.transcribe()
+    assert corpus.digest() == other.digest()
+    # The batch without room, and the one that was in work when the disk was found to be full.
+    assert len(corpus.begun()) <= len(other.begun()) + 2
+
+
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
+    make: Callable[..., Corpus],
+) -> None:
+    corpus, other = make(), make("other")
+    other.transcribe()
+    program = (
+        "import sys, test_transcription as t\n"
+        "from pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        "    corpus = t.Corpus(Path(sys.argv[1]), t.manifest(40))\n"
+        "    corpus.transcribe(t.Recogniser(corpus.log, pause_s=0.15))\n"
+    )
+    script = corpus.folder / "program.py"
+    script.write_text(program)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    chance = random.Random(0)
+    num_kills = 0
+    for num_started in range(5):
+        before = len(corpus.begun())
+        with subprocess.Popen(
+            [sys.executable, str(script), str(corpus.folder)],
+            env=os.environ | {"PYTHONPATH": paths},
+        ) as running:
+            # From when it works on, for some batches.
+            wanted = before + chance.randint(1, 2)
+            while running.poll() is None and len(corpus.begun()) < wanted:
+                time.sleep(0.02)
+            time.sleep(chance.random() * 0.15)
+            if running.poll() is None and num_started < 4:
+                running.kill()
+                num_kills += 1
+    assert num_kills >= 3
+    assert corpus.digest() == other.digest()
+    # A kill costs one batch at most.
+    assert len(corpus.begun()) <= len(other.begun()) + num_kills
+
+
+def test_the_disk_that_states_take_is_known_before() -> None:
+    from brewline.params import load_params
+
+    asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
+    rows = [{"duration_s": 10.0}, {"duration_s": 40.0}]
+    valid = asr.model_copy(update={"states": "valid"})
+    assert estimated_states_mb(rows, 512, valid) == pytest.approx(50 * 50 * 512 * 2 / 1e6)
+    every = asr.model_copy(update={"states": "all"})
+    assert estimated_states_mb(rows, 512, every) == pytest.approx(4500 * 512 * 2 / 1e6)
