@@ -320,6 +320,10 @@ def test_open_images_narratives(tmp_path: Path) -> None:
     assert rows[1].audio_path == "open_images_validation/open_images_validation_0a1v_5.ogg"
     assert rows[1].image_path == "images/validation/0a1v.jpg"
     assert found(tmp_path, rows) == (3, 3, 2, 0)
+    # As the training images are packed, by the first digit of their ids.
+    write(tmp_path, {"train_0/0a1t.jpg": ""})
+    rows = read("localized_narratives", tmp_path, subset="open_images")
+    assert rows[0].image_path == "train_0/0a1t.jpg"
 
 
 def test_flickr30k_narratives_are_published_under_another_name(tmp_path: Path) -> None:
@@ -351,6 +355,11 @@ def test_ade20k_narratives(tmp_path: Path) -> None:
     assert splits(rows) == {"train": 1, "test": 1}
     assert rows[1].audio_path == "ade20k_validation/ade20k_validation_0000000000000001_5.ogg"
     assert rows[1].image_path == image
+    # The whole corpus keeps pictures of a scene together.
+    scene = "images/ADE/training/urban/street/ADE_train_00000007.jpg"
+    write(tmp_path, {scene: ""})
+    rows = read("localized_narratives", tmp_path, subset="ade20k", dev_fraction=0.0)
+    assert rows[0].image_path == scene
 
 
 def test_a_subset_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def split_windows(waveform: NDArray[np.float32], max_samples: int) -> Iterator[N
         energy = np.square(search[:usable]).reshape(-1, block).sum(axis=1)
         start = max_samples - len(search)
         cut = start + int(energy.argmin()) * block + block // 2
+        # Between two frames, so that the windows have as many as the whole.
+        cut -= cut % SAMPLES_PER_FRAME
         yield waveform[:cut]
         waveform = waveform[cut:]
     yield waveform

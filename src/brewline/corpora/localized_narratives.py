@@ -84,6 +84,8 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
 
 def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Iterator[Listing]:
     images = find_folder(store, *part.image_folders)
+    # Open Images also comes in train_0 to train_f, the whole of ADE20K in a folder for each scene.
+    elsewhere = {path.rpartition("/")[2]: path for path in store.names() if path.endswith(".jpg")}
     folder_of = functools.cache(lambda name: find_folder(store, name, suffixes=AUDIO_SUFFIXES))
     for name in store.names():
         file = name.rpartition("/")[2]
@@ -101,11 +103,18 @@ def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Itera
                     audio_path=f"{folder_of(folder)}/{voice}",
                     speaker_id=str(row["annotator_id"]),
                     image_id=image_id,
-                    image_path=f"{images}/{part.image_name.format(image_id)}",
+                    image_path=_image_path(
+                        store, images, part.image_name.format(image_id), elsewhere
+                    ),
                     caption=row["caption"],
                 )
             except (KeyError, ValueError, TypeError) as error:
                 raise BrewlineError(f"{name}, line {number} is no narrative: {error!r}") from None
+
+
+def _image_path(store: MediaStore, folder: str, name: str, elsewhere: dict[str, str]) -> str:
+    path = f"{folder}/{name}"
+    return path if path in store else elsewhere.get(name, path)
 
 
 def _voice_recording(row: dict[str, Any], mended: bool) -> tuple[str, str]:

@@ -1,0 +1,218 @@
+"""The recogniser's safeguards and windows with a scripted engine, and real engines side by side."""
+
+import lzma
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from whisper.model import ModelDimensions
+from whisper.tokenizer import get_tokenizer
+
+from brewline.archives import MediaStore
+from brewline.asr import recogniser as recogniser_module
+from brewline.asr.decoding import Decoding
+from brewline.asr.faster_whisper import FasterWhisper
+from brewline.asr.openai_whisper import OpenAIWhisper
+from brewline.asr.recogniser import Recogniser
+from brewline.audio import decode, to_mono_16k
+from brewline.errors import BrewlineError
+from brewline.params import AsrParams, load_params
+
+PROJECT = Path(__file__).parents[2]
+TOKENIZER = get_tokenizer(multilingual=False)
+# In frames of 320 samples.
+CONTEXT = 500
+WIDTH = 2
+
+SURE = Decoding(TOKENIZER.encode(" a dog"), -0.2, 0.1, False)
+OTHER = Decoding(TOKENIZER.encode(" the cat"), -0.5, 0.1, False)
+UNSURE = Decoding(TOKENIZER.encode(" a fog"), -1.5, 0.1, False)
+SILENT = Decoding(TOKENIZER.encode(" thank you"), -1.5, 0.9, False)
+CONFIDENT_SILENT = Decoding(TOKENIZER.encode(" a dog"), -0.2, 0.9, False)
+LOOP = Decoding(TOKENIZER.encode(" a dog"), -0.1, 0.1, True)
+REPETITIVE = Decoding(TOKENIZER.encode(" no no no" * 12), -0.1, 0.1, False)
+
+
+def settings(**changes: Any) -> AsrParams:
+    """The project's, with two temperatures."""
+    changes = {"temperatures": [0.0, 0.5], "precision": "fp32", "batch_size": 4} | changes
+    return load_params(PROJECT / "params.yaml").asr.model_copy(update=changes)
+
+
+class ScriptedEngine:
+    """Tells a window by its number of frames; says at each temperature what its script says."""
+
+    dimensions = ModelDimensions(80, CONTEXT, WIDTH, 1, 1, 51864, 448, WIDTH, 1, 1)
+    tokenizer = TOKENIZER
+
+    def __init__(self, script: dict[int, list[Decoding]]) -> None:
+        self.script = script
+        self.encoded: list[tuple[list[int], int]] = []
+        self.decoded: list[tuple[list[int], float]] = []
+
+    def encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
+        frames = [len(waveform) // 320 for waveform in waveforms]
+        self.encoded.append((frames, num_frames))
+        return torch.tensor(frames, dtype=torch.float32)[:, None, None].expand(
+            -1, num_frames, WIDTH
+        )
+
+    def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
+        frames = [int(row[0, 0]) for row in states]
+        self.decoded.append((frames, temperature))
+        assert len(seeds) == len(frames)
+        take = 0 if temperature == 0 else 1
+        return [self.script.get(number, [SURE])[take] for number in frames]
+
+
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, script: dict[int, list[Decoding]], **changes: Any
+) -> tuple[Recogniser, ScriptedEngine]:
+    engine = ScriptedEngine(script)
+    monkeypatch.setattr(recogniser_module, "load_engine", lambda *_: engine)
+    return Recogniser(Path("none"), settings(**changes)), engine
+
+
+def waveform(num_frames: int) -> NDArray[np.float32]:
+    return np.ones(num_frames * 320, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text", "temperature", "reason"),
+    [
+        (SURE, None, "a dog", 0.0, None),
+        (UNSURE, OTHER, "the cat", 0.5, None),
+        (UNSURE, UNSURE, "a fog", 0.5, "unsure"),
+        (LOOP, OTHER, "the cat", 0.5, None),
+        (LOOP, LOOP, "a dog", 0.5, "repetitive"),
+        (REPETITIVE, OTHER, "the cat", 0.5, None),
+        (SILENT, None, "", 0.0, "no_speech"),
+        # What is likely is said, whatever the chance of silence.
+        (CONFIDENT_SILENT, None, "a dog", 0.0, None),
+        (UNSURE, SILENT, "", 0.5, "no_speech"),
+    ],
+)
+def test_doubtful_texts_are_decoded_again(
+    monkeypatch: pytest.MonkeyPatch,
+    first: Decoding,
+    second: Decoding | None,
+    text: str,
+    temperature: float,
+    reason: str | None,
+) -> None:
+    recogniser, engine = scripted(monkeypatch, {100: [first, second or SURE]})
+    # Its neighbours in the batch are not decoded again.
+    neighbour, found, other = recogniser.recognise([waveform(n) for n in (90, 100, 110)])
+    assert (found.text, found.temperature, found.reason) == (text, temperature, reason)
+    assert neighbour.text == other.text == "a dog"
+    again = [frames for frames, at in engine.decoded if at > 0]
+    assert again == ([[100]] if second else [])
+
+
+def test_long_recordings_are_joined_from_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, engine = scripted(monkeypatch, {}, batch_size=2)
+    loud = waveform(1200)
+    # The quietest places within reach of the ends of windows.
+    for frame in (430, 900):
+        loud[frame * 320 : (frame + 5) * 320] = 0
+    (found,) = recogniser.recognise([loud])
+    assert (found.text, found.num_windows) == ("a dog a dog a dog", 3)
+    assert found.num_frames == len(found.states) == 1200
+    lengths = sorted(n for frames, _ in engine.encoded for n in frames)
+    assert sum(lengths) == 1200
+    assert max(lengths) <= CONTEXT
+    assert found.avg_logprob == pytest.approx(-0.2)
+
+
+def test_silence_in_one_window_of_several_is_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = {n: [SILENT, SILENT] for n in range(251, CONTEXT + 1)}
+    recogniser, _ = scripted(monkeypatch, script)
+    loud = waveform(700)
+    loud[455 * 320 : 460 * 320] = 0
+    (found,) = recogniser.recognise([loud])
+    assert (found.text, found.reason, found.num_windows) == ("a dog", None, 2)
+
+
+@pytest.mark.parametrize(("context", "expected"), [("full", [500, 500]), ("utterance", [90, 200])])
+def test_context_and_order_of_batches(
+    monkeypatch: pytest.MonkeyPatch, context: str, expected: list[int]
+) -> None:
+    recogniser, engine = scripted(monkeypatch, {}, batch_size=2, audio_context=context)
+    found = recogniser.recognise([waveform(n) for n in (200, 80, 190, 90)])
+    assert [len(one.states) for one in found] == [200, 80, 190, 90]
+    assert engine.encoded == [([80, 90], expected[0]), ([190, 200], expected[1])]
+
+
+def test_states_of_the_padding_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, _ = scripted(monkeypatch, {}, states="all", audio_context="full")
+    short, long = recogniser.recognise([waveform(80), waveform(600)])
+    assert (short.num_frames, len(short.states)) == (80, CONTEXT)
+    assert long.num_frames == 600
+    assert CONTEXT < len(long.states) <= 2 * CONTEXT
+
+
+def test_known_texts_are_encoded_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, engine = scripted(monkeypatch, {})
+    known, heard = recogniser.recognise([waveform(80), waveform(90)], ["a horse", None])
+    assert (known.text, known.avg_logprob, known.temperature) == ("a horse", None, None)
+    assert len(known.states) == 80
+    assert heard.text == "a dog"
+    assert engine.decoded == [([90], 0.0)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature Whisper."""
+    path = tmp_path_factory.mktemp("whisper") / "mini.pt"
+    packed = PROJECT / "sample/weights/whisper/mini.pt.xz"
+    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def narrations() -> list[NDArray[np.float32]]:
+    store = MediaStore(PROJECT / "sample/corpora/mini-lncoco")
+    names = [name for name in store.names() if name.startswith("coco_val")]
+    return [to_mono_16k(decode(store.read(name))) for name in names[:6]]
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_both_engines_hear_the_same(
+    checkpoint: Path, narrations: list[NDArray[np.float32]], beam_size: int
+) -> None:
+    pytest.importorskip("ctranslate2")
+    chosen = settings(beam_size=beam_size)
+    cpu = torch.device("cpu")
+    one, other = OpenAIWhisper(checkpoint, chosen, cpu), FasterWhisper(checkpoint, chosen, cpu)
+    states, same = one.encode(narrations, 800), other.encode(narrations, 800)
+    torch.testing.assert_close(states, same, atol=1e-4, rtol=0)
+    for mine, theirs in zip(one.decode(states), other.decode(same), strict=True):
+        assert mine.tokens == theirs.tokens
+        assert mine.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-3)
+        assert mine.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
+
+
+def test_int8_hears_nearly_the_same(
+    checkpoint: Path, narrations: list[NDArray[np.float32]]
+) -> None:
+    pytest.importorskip("ctranslate2")
+    exact = Recogniser(checkpoint, settings()).recognise(narrations)
+    changes = {"engine": "faster-whisper", "precision": "int8"}
+    rough = Recogniser(checkpoint, settings(**changes)).recognise(narrations)
+    same = [a.text == b.text for a, b in zip(exact, rough, strict=True)]
+    assert sum(same) >= len(same) - 2
+    assert np.abs(exact[0].states - rough[0].states).max() > 0
+
+
+def test_what_a_checkpoint_cannot_do_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(BrewlineError, match=r"knows English only|knows no language 'xx'"):
+        Recogniser(checkpoint, settings(language="xx"))
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(checkpoint.read_bytes()[:10_000])
+    with pytest.raises(BrewlineError, match=r"broken.pt is not a Whisper checkpoint"):
+        Recogniser(broken, settings())
