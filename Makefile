@@ -57,8 +57,12 @@ TABLES = train.seeds=[0,1,2] \
   +models.acoustic.mini-flickr8k-e2e={corpus:mini-flickr8k,variant:e2e}
 ALL_VARIANTS := [zero-shot-captions,zero-shot,prompted-captions,prompted,e2e,full]
 
+# DVC keeps an experiment as a commit, and git makes none for nobody.
+NAMES := GIT_AUTHOR_NAME GIT_COMMITTER_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL
+IDENTITY = $(if $(shell git config user.email),,$(NAMES:%=%=brewline@localhost))
+
 tables: $(READY) ## Train and compare every corpus x variant x seed, in a workspace apart
-	@dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
+	@$(IDENTITY) dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
 	@for file in results.md results.csv index.html; do \
 	  dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file; done
 	@cat reports/tables/results.md

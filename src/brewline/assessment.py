@@ -11,7 +11,7 @@ from brewline.quality.suite import Expectation, complaints
 
 # Where lengths of recordings, in seconds, are told apart.
 _BOUNDS_S = (2, 5, 10, 20, 30, 60)
-_MAX_PAIRS = 30
+_MAX_PAIRS = 20
 _MAX_SPEAKERS = 100
 _MAX_WORST = 50
 # Pairs of texts that are aligned at a time.
@@ -76,8 +76,9 @@ class Heard:
 class Assessment:
     """Everything about the transcripts of a corpus.
 
-    `splits`, `speakers` and `lengths` are rates by group; `edits` the commonest errors with their
-    counts; `worst` the recordings with most errors a word.
+    `splits`, `speakers` and `lengths` are rates by group; `substitutions` the words most often
+    taken for others, and `gaps` those most often left out or put in: (said, heard, times); `worst`
+    the recordings with most errors a word.
     """
 
     counts: dict[str, int]
@@ -87,7 +88,8 @@ class Assessment:
     splits: dict[str, Rate] = field(default_factory=dict)
     speakers: dict[str, Rate] = field(default_factory=dict)
     lengths: dict[str, Rate] = field(default_factory=dict)
-    edits: list[tuple[str, str, str, int]] = field(default_factory=list)
+    substitutions: list[tuple[str, str, int]] = field(default_factory=list)
+    gaps: list[tuple[str, str, int]] = field(default_factory=list)
     worst: list[Heard] = field(default_factory=list)
 
     @property
@@ -156,9 +158,10 @@ def assess(
         if len(found.worst) >= 4 * _MAX_WORST:
             found.worst = _worst(found.worst)
     found.worst = _worst(found.worst)
-    found.edits = [(*edit, count) for edit, count in _commonest(edits)]
-    most_said = sorted(found.speakers.items(), key=lambda item: (-item[1].wer, item[0]))
-    found.speakers = dict(most_said[:_MAX_SPEAKERS])
+    found.substitutions = _commonest(edits, ("substitute",))
+    found.gaps = _commonest(edits, ("delete", "insert"))
+    by_rate = sorted(found.speakers.items(), key=lambda item: (-item[1].wer, item[0]))
+    found.speakers = dict(by_rate[:_MAX_SPEAKERS])
     found.lengths = {name: found.lengths[name] for name in _length_names() if name in found.lengths}
     return found
 
@@ -169,9 +172,11 @@ def _worst(heard: Iterable[Heard]) -> list[Heard]:
 
 
 def _commonest(
-    edits: Counter[tuple[str, str, str]],
-) -> list[tuple[tuple[str, str, str], int]]:
-    return sorted(edits.items(), key=lambda item: (-item[1], item[0]))[:_MAX_PAIRS]
+    edits: Counter[tuple[str, str, str]], kinds: Sequence[str]
+) -> list[tuple[str, str, int]]:
+    counts = [(count, edit) for edit, count in edits.items() if edit[0] in kinds]
+    counts.sort(key=lambda pair: (-pair[0], pair[1]))
+    return [(said, heard, count) for count, (_, said, heard) in counts[:_MAX_PAIRS]]
 
 
 def _length_names() -> list[str]:

@@ -1,0 +1,158 @@
+"""Error rates by group against hand-made values, and the page that shows them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brewline.archives import MediaStore
+from brewline.assessment import assess, length_name, transcription_page
+from brewline.quality.suite import Expectation, expect_transcripts
+
+
+def row(
+    number: int, caption: str | None, duration_s: float = 3.0, **changes: Any
+) -> dict[str, Any]:
+    """A row of the manifest."""
+    return {
+        "utterance_id": f"u{number}",
+        "split": "dev",
+        "speaker_id": "ann",
+        "caption": caption,
+        "duration_s": duration_s,
+        "audio_path": f"u{number}.wav",
+    } | changes
+
+
+def heard(number: int, text: str, **changes: Any) -> dict[str, Any]:
+    """A row of the transcripts."""
+    return {
+        "utterance_id": f"u{number}",
+        "split": "dev",
+        "text": text,
+        "avg_logprob": -0.3,
+        "no_speech_prob": 0.0,
+        "compression_ratio": 1.0,
+        "temperature": 0.0,
+        "num_windows": 1,
+        "num_frames": 150,
+        "status": "ok",
+        "reason": None,
+        "asr_model": "fake",
+    } | changes
+
+
+MANIFEST = [
+    row(0, "A dog runs."),
+    row(1, "The colour of the cat, it's grey!", 12.0, speaker_id="bob"),
+    row(2, "A dog sits", 12.0),
+    row(3, None),
+    row(4, "!"),
+    row(5, "<b>one</b> two", 61.0, split="test"),
+]
+TRANSCRIPTS = [
+    heard(0, "a dog runs"),
+    # A spelling variant and a contraction are the same words.
+    heard(1, "the color of the cat it is gray"),
+    heard(2, "a fog sits down", temperature=0.4, reason="unsure"),
+    heard(3, "anything"),
+    heard(4, "anything"),
+    heard(5, "", status="failed", reason="crash", avg_logprob=None, temperature=None),
+]
+
+
+def failing(rule: str) -> Expectation:
+    return Expectation("transcripts", rule, "x", False, "5")
+
+
+def test_rates_are_those_of_hand() -> None:
+    found = assess(MANIFEST, TRANSCRIPTS, [])
+    assert {name: rate.num_recordings for name, rate in found.splits.items()} == {
+        "dev": 3,
+        "test": 1,
+    }
+    dev = found.splits["dev"]
+    # Of 3 + 8 + 3 words one is mistaken and one put in.
+    assert (dev.num_words, dev.word_errors) == (14, 2)
+    assert dev.wer == pytest.approx(2 / 14)
+    # dog/fog is one letter, " down" five.
+    assert dev.character_errors == 6
+    assert found.splits["test"].wer == 1
+    assert list(found.speakers) == ["ann", "bob"]
+    assert found.speakers["bob"].word_errors == 0
+    assert list(found.lengths) == ["2 to 5 s", "10 to 20 s", "over 60 s"]
+    assert found.lengths["10 to 20 s"].word_errors == 2
+    assert found.substitutions == [("dog", "fog", 1)]
+    assert ("", "down", 1) in found.gaps
+    assert [one.utterance_id for one in found.worst] == ["u5", "u2"]
+    assert found.counts == {"ok": 5, "failed": 1}
+    assert found.reasons == {"unsure": 1, "crash": 1}
+    assert found.temperatures == {"0": 4, "0.4": 1}
+
+
+def test_rates_are_those_of_jiwer() -> None:
+    import jiwer
+    from whisper.normalizers import EnglishTextNormalizer
+
+    normalise = EnglishTextNormalizer()
+    dev = [0, 1, 2]
+    said = [normalise(MANIFEST[n]["caption"]) for n in dev]
+    texts = [normalise(TRANSCRIPTS[n]["text"]) for n in dev]
+    rate = assess(MANIFEST, TRANSCRIPTS, []).splits["dev"]
+    assert rate.wer == pytest.approx(jiwer.wer(said, texts))
+    assert rate.cer == pytest.approx(jiwer.cer(said, texts))
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "name"),
+    [(0.4, "0 to 2 s"), (2, "0 to 2 s"), (2.1, "2 to 5 s"), (99, "over 60 s")],
+)
+def test_lengths(duration_s: float, name: str) -> None:
+    assert length_name(duration_s) == name
+
+
+def frames(*tables: Sequence[dict[str, Any]]) -> list[Any]:
+    import pandas
+
+    return [pandas.DataFrame(table) for table in tables]
+
+
+def test_what_must_hold_for_transcripts() -> None:
+    texts, utterances = frames(TRANSCRIPTS, MANIFEST)
+    outcomes = expect_transcripts(texts, utterances, max_failure_rate=0.2)
+    assert [one.rule for one in outcomes if not one.success] == []
+    outcomes = expect_transcripts(texts[:5], utterances, max_failure_rate=0.2)
+    assert [one.rule for one in outcomes if not one.success] == ["all 6 good utterances have a row"]
+    outcomes = expect_transcripts(texts, utterances, max_failure_rate=0.1)
+    failed = [one for one in outcomes if not one.success]
+    assert [one.rule for one in failed] == ["no more than 10 % of the recordings failed"]
+    assert failed[0].observed == "0.166667"
+    found = assess(MANIFEST, TRANSCRIPTS, failed)
+    assert found.complaint("mine").startswith(
+        "mine was not transcribed as expected: no more than 10 % of the recordings failed (observed"
+    )
+
+
+def test_the_page_shows_what_there_is_and_escapes_it(tmp_path: Path) -> None:
+    (tmp_path / "u5.wav").write_bytes(b"RIFF....")
+    store = MediaStore(tmp_path)
+    found = assess(MANIFEST, TRANSCRIPTS, [failing("it is so")])
+    page = transcription_page("mine", found, MANIFEST, TRANSCRIPTS, store)
+    assert "data:audio/wav;base64," in page
+    assert "<b>one</b>" not in page
+    assert "&lt;b&gt;one" in page
+    assert "0 of 1" in page
+    assert "it is so" in page
+    assert "://" not in page.replace("http://www.w3.org", "")
+    assert page == transcription_page("mine", found, MANIFEST, TRANSCRIPTS, store)
+
+
+def test_a_corpus_without_captions_has_a_page_too(tmp_path: Path) -> None:
+    found = assess([row(0, None)], [heard(0, "a dog")], [])
+    assert not found.splits
+    page = transcription_page(
+        "mine", found, [row(0, None)], [heard(0, "a dog")], MediaStore(tmp_path)
+    )
+    assert "word error rate" not in page
+    assert "of 1 recordings recognised" in page
