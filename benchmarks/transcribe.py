@@ -42,7 +42,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from brewline.archives import MediaStore
 from brewline.asr.checkpoint import load_whisper
-from brewline.asr.faster_whisper import convert
+from brewline.asr.faster_whisper import convert, max_length
 from brewline.asr.recogniser import Recogniser
 from brewline.asr.windows import SAMPLES_PER_FRAME
 from brewline.audio import AudioError, decode, to_mono_16k
@@ -168,7 +168,8 @@ def faster_whisper(
         "compression_ratio_threshold": None,
         "log_prob_threshold": None,
         "no_speech_threshold": None,
-        "max_new_tokens": NUM_TOKENS,
+        # To which it adds the tokens that start, of which there are two.
+        "max_new_tokens": max_length(NUM_TOKENS, 2) - 2,
     }
 
     def run() -> list[Any]:

@@ -8,9 +8,11 @@ crash, hang or run out of memory costs a recording, not a run.
 
 import errno
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +40,8 @@ _BYTES_PER_VALUE = 2  # float16
 # A process that was killed from outside is no fault of its batch, so a batch that crashes has
 # another try as it is before it is split.
 _TRIES = {"crash": 2}
+# Threads that decode the files of a batch for a GPU.
+_MAX_DECODERS = 8
 # What a file of recognitions calls everything but their states.
 _FACTS = "facts"
 # Of a recognition, what is in the table as it is.
@@ -228,6 +232,7 @@ class BatchRecogniser:
         import torch
 
         from brewline.asr.recogniser import Recogniser
+        from brewline.devices import choose_device
 
         # On a processor a second thread gains little at the batch sizes that fit there, and so
         # the result depends on the number of neither workers nor cores.
@@ -235,13 +240,17 @@ class BatchRecogniser:
         keep_freed_memory()
         self._recogniser = Recogniser(checkpoint, settings)
         self._store = MediaStore(root)
+        # A GPU should not wait for one core to decode a batch of files.
+        cores = len(os.sched_getaffinity(0)) if choose_device().type == "cuda" else 1
+        self._decoders = ThreadPoolExecutor(min(cores, _MAX_DECODERS))
 
     def __call__(self, batch: Batch) -> list[Recognition] | Failure:
         """Recognises a batch, or says why it cannot."""
         import torch
 
         try:
-            waveforms = [self._waveform(row) for row in batch.utterances]
+            contents = [self._content(row) for row in batch.utterances]
+            waveforms = list(self._decoders.map(_waveform, contents))
             texts = [row["transcript"] if batch.decode else "" for row in batch.utterances]
             return self._recogniser.recognise(waveforms, texts)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -252,10 +261,14 @@ class BatchRecogniser:
             reason = "out_of_memory" if is_memory else "error"
             return Failure(reason, f"{type(error).__name__}: {error}")
 
-    def _waveform(self, row: Row) -> NDArray[np.float32]:
+    def _content(self, row: Row) -> bytes:
         path = self._store.find(row["audio_path"])
         assert path is not None, "a row of the manifest has its recording"
-        return to_mono_16k(decode(self._store.read(path)))
+        return self._store.read(path)
+
+
+def _waveform(content: bytes) -> NDArray[np.float32]:
+    return to_mono_16k(decode(content))
 
 
 class _Outcome(NamedTuple):

@@ -193,6 +193,25 @@ def test_imported_transcripts_are_taken_instead_of_whispers(
     assert sha256_tree(folder / states) == states_before
 
 
+def test_the_other_engine_fills_the_same_rows(
+    line: Line, tmp_path: Path, stage: Callable[..., None]
+) -> None:
+    pytest.importorskip("ctranslate2")
+    folder = line.copy(tmp_path / "project")
+    table = folder / "data/transcripts/mini-ravdess.parquet"
+    before = read_table(table)
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["asr"] |= {"engine": "faster-whisper", "precision": "fp32"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    stage(folder, "transcribe", "mini-ravdess")
+    after = read_table(table)
+    told = ("utterance_id", "text", "num_windows", "num_frames", "status", "temperature")
+    assert [[row[key] for key in told] for row in after] == [
+        [row[key] for key in told] for row in before
+    ]
+    assert {row["asr_model"] for row in after} == {"mini-whisper (faster-whisper)"}
+
+
 @pytest.mark.slow
 def test_two_processes_transcribe_as_one_does(
     line: Line, tmp_path: Path, stage: Callable[..., None]

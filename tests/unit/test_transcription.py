@@ -25,6 +25,7 @@ from brewline.params import OnFailure
 from brewline.shards import _samples
 from brewline.transcription import (
     Batch,
+    BatchRecogniser,
     Failure,
     Transcriber,
     check_failures,
@@ -318,6 +319,39 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     assert corpus.digest() == other.digest()
     # A kill costs one batch at most.
     assert len(corpus.begun()) <= len(other.begun()) + num_kills
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("no room"), "out_of_memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+            "out_of_memory",
+        ),
+        (ValueError("NaN in logits"), "error"),
+    ],
+)
+def test_what_a_model_raises_is_a_failure_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    import torch
+
+    class Faulty:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def recognise(self, *_: object) -> None:
+            raise error
+
+    monkeypatch.setattr("brewline.asr.recogniser.Recogniser", Faulty)
+    threads = torch.get_num_threads()
+    recognise = BatchRecogniser(tmp_path, tmp_path / "none.pt", None)  # type: ignore[arg-type]
+    torch.set_num_threads(threads)
+    found = recognise(Batch("b", "s", []))
+    assert isinstance(found, Failure)
+    assert found.reason == reason
+    assert str(error) in found.detail
 
 
 def test_the_disk_that_states_take_is_known_before() -> None:

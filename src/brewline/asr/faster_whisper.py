@@ -80,7 +80,7 @@ class FasterWhisper:
             _view(states),
             [self._start] * len(states),
             beam_size=self._settings.beam_size,
-            max_length=len(self._start) + self._settings.max_tokens,
+            max_length=max_length(self._settings.max_tokens, len(self._start)),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
@@ -93,6 +93,14 @@ class FasterWhisper:
         # The score is a mean over the tokens, to which the end mark is added but not counted.
         average = result.scores[0] * len(tokens) / (len(tokens) + 1)
         return Decoding(kept, average, result.no_speech_prob, len(kept) < len(tokens))
+
+
+def max_length(max_tokens: int, num_start: int) -> int:
+    """What CTranslate2 has to be told to decode up to so many tokens after those that start.
+
+    It takes half of what it is told, or what the start leaves of it, whichever is less.
+    """
+    return max(2 * max_tokens, num_start + max_tokens)
 
 
 def convert(model: whisper.Whisper, tokenizer: Tokenizer, folder: Path, compute_type: str) -> None:

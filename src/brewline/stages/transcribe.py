@@ -46,7 +46,8 @@ def main() -> None:
     )
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     shards = plan(manifest, per_shard, params.asr.batch_size)
-    transcriber = Transcriber(shards, params.asr.on_failure, backbone["name"], width, work)
+    asr_model = f"{backbone['name']} ({params.asr.engine})"
+    transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
     prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
     # A GPU is kept busy by one process.
     workers = 1 if choose_device().type == "cuda" else params.runtime.transcribe_workers
