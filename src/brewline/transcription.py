@@ -251,7 +251,7 @@ class BatchRecogniser:
         try:
             contents = [self._content(row) for row in batch.utterances]
             waveforms = list(self._decoders.map(_waveform, contents))
-            texts = [row["transcript"] if batch.decode else "" for row in batch.utterances]
+            texts = [_known_text(row, batch.decode) for row in batch.utterances]
             return self._recogniser.recognise(waveforms, texts)
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Failure("out_of_memory", str(error))
@@ -265,6 +265,12 @@ class BatchRecogniser:
         path = self._store.find(row["audio_path"])
         assert path is not None, "a row of the manifest has its recording"
         return self._store.read(path)
+
+
+def _known_text(row: Row, decode: bool) -> str | None:
+    """What is not to be decoded: a text that was imported, or one that is given up."""
+    text: str | None = row["transcript"]
+    return "" if text is None and not decode else text
 
 
 def _waveform(content: bytes) -> NDArray[np.float32]:
@@ -331,6 +337,9 @@ class Transcriber:
             BrewlineError: the disk is full, the checkpoint is damaged, or a recording fails and
                 `asr.on_failure` is `stop`.
         """
+        # A run that was killed may have come as far as to the last batch of a shard.
+        for shard in self._shards.values():
+            self._finish_if_through(shard)
         total_s = sum(batch.seconds for shard in self._shards.values() for batch in shard.batches)
         missing = self._missing(self._shards.values())
         before_s = done_s = total_s - sum(batch.seconds for batch in missing)
@@ -346,8 +355,7 @@ class Transcriber:
                     self._take(batch, answer)
                     if not any(self._missing_parts(batch)):
                         done_s += batch.seconds
-                    if not self._missing([shard]):
-                        self._finish(shard)
+                    self._finish_if_through(shard)
                     factor = (done_s - before_s) / (time.monotonic() - start_s)
                     yield Progress(done_s, total_s, self._num_failed, factor)
                 missing = self._missing(self._shards.values())
@@ -438,7 +446,8 @@ class Transcriber:
         for part in parts:
             yield from self._outcomes(part, failure)
         if not parts:
-            yield _Outcome(batch.utterances[0], _NOTHING, None, failure)
+            row = batch.utterances[0]
+            yield _Outcome(row, _NOTHING | {"text": row["transcript"] or ""}, None, failure)
 
     def _states_of(self, outcome: _Outcome) -> bytes:
         if outcome.stored is None:
@@ -451,8 +460,10 @@ class Transcriber:
         """Its transcripts; where they are, the states are whole, because the table comes last."""
         return self._work / f"{shard.name}.parquet"
 
-    def _finish(self, shard: Shard) -> None:
+    def _finish_if_through(self, shard: Shard) -> None:
         """Writes the states and the table of a shard, and removes its batches."""
+        if self._table(shard).exists() or self._missing([shard]):
+            return
         where = {
             outcome.row["utterance_id"]: outcome
             for batch in shard.batches

@@ -261,6 +261,34 @@ def test_a_failure_can_stop_the_run_which_then_goes_on(make: Callable[..., Corpu
     assert len(corpus.begun()) - begun <= 4
 
 
+def test_a_shard_that_was_not_finished_is(
+    make: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its batches lie there, but a kill came before its states and its table."""
+    corpus, other = make(count=20), make("other", 20)
+    other.transcribe()
+    with monkeypatch.context() as patch:
+        patch.setattr("brewline.transcription.write_table", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            corpus.transcribe()
+    assert not list((corpus.folder / "work").glob("*.parquet"))
+    begun = len(corpus.begun())
+    corpus.transcribe()
+    assert corpus.digest() == other.digest()
+    assert len(set(corpus.begun()[:begun]) & set(corpus.begun()[begun:])) <= 1
+
+
+def test_an_imported_text_outlives_a_failure(make: Callable[..., Corpus]) -> None:
+    corpus = make(count=4)
+    corpus.rows[1]["transcript"] = "a dog"
+    rows = corpus.transcribe(Recogniser(corpus.log, (("u001", "crash both"),)))
+    assert (rows[1]["status"], rows[1]["text"], rows[1]["asr_model"]) == (
+        "failed",
+        "a dog",
+        "imported",
+    )
+
+
 def test_a_full_disk_is_told_and_costs_nothing(
     make: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
