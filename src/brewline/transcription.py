@@ -27,7 +27,7 @@ from brewline.asr.recognition import Recognition
 from brewline.asr.windows import FRAMES_PER_SECOND, WINDOW_S, fewest_windows
 from brewline.audio import decode, to_mono_16k
 from brewline.errors import BrewlineError
-from brewline.files import atomic_path, read_json, remove, write_json
+from brewline.files import atomic_path, link, read_json, remove, write_json
 from brewline.manifest import DROPPED, FAILED, OK, TRANSCRIPTS, read_table, write_table
 from brewline.params import AsrParams, OnFailure
 from brewline.processes import keep_freed_memory
@@ -42,6 +42,7 @@ _BYTES_PER_VALUE = 2  # float16
 _TRIES = {"crash": 2}
 # Threads that decode the files of a batch for a GPU.
 _MAX_DECODERS = 8
+_NO_MEMORY = ("can't allocate memory", "out of memory")
 # What a file of recognitions calls everything but their states.
 _FACTS = "facts"
 # Of a recognition, what is in the table as it is.
@@ -134,21 +135,6 @@ def summary(rows: Sequence[Row]) -> str:
     parts = [f"{count:,} {status}" for status, count in counts.most_common()]
     doubts = [f"{count:,} {reason}" for reason, count in reasons.most_common()]
     return " + ".join(parts) + (f" ({', '.join(doubts)})" if doubts else "")
-
-
-def check_failures(rows: Sequence[Row], max_rate: float) -> None:
-    """Stops where more recordings failed than may.
-
-    Raises:
-        BrewlineError: says how many, and why most of them did.
-    """
-    reasons = Counter(row["reason"] for row in rows if row["status"] != OK)
-    if reasons.total() > max_rate * len(rows):
-        reason, count = reasons.most_common(1)[0]
-        raise BrewlineError(
-            f"{reasons.total():,} of {len(rows):,} recordings could not be recognised, most of "
-            f"them ({count:,}) for `{reason}`; asr.max_failure_rate allows {100 * max_rate:g} %"
-        )
 
 
 def estimated_states_mb(manifest: Iterable[Row], width: int, settings: AsrParams) -> float:
@@ -248,16 +234,20 @@ class BatchRecogniser:
         """Recognises a batch, or says why it cannot."""
         import torch
 
+        # Outside: files that cannot be read are no fault of the model's.
+        contents = [self._content(row) for row in batch.utterances]
         try:
-            contents = [self._content(row) for row in batch.utterances]
             waveforms = list(self._decoders.map(_waveform, contents))
             texts = [_known_text(row, batch.decode) for row in batch.utterances]
             return self._recogniser.recognise(waveforms, texts)
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Failure("out_of_memory", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises costs a recording
-            # PyTorch has no class of its own for a processor's memory.
-            is_memory = "can't allocate memory" in str(error)
+            if "CUDA error" in str(error):
+                # Nothing runs on the device in this process any more.
+                os._exit(1)
+            # PyTorch has no class of its own for a processor's memory, CTranslate2 none at all.
+            is_memory = any(words in str(error) for words in _NO_MEMORY)
             reason = "out_of_memory" if is_memory else "error"
             return Failure(reason, f"{type(error).__name__}: {error}")
 
@@ -319,7 +309,7 @@ class Transcriber:
         self._num_failed += sum(
             row["status"] != OK
             for shard in shards
-            if self._table(shard).exists()
+            if self._is_finished(shard)
             for row in read_table(self._table(shard))
         )
 
@@ -364,6 +354,39 @@ class Transcriber:
         """The rows of the transcript table, in the manifest's order, once all are recognised."""
         for shard in self._shards.values():
             yield from read_table(self._table(shard))
+
+    def check_failures(self, rows: Sequence[Row], max_rate: float) -> None:
+        """Stops where more recordings failed than may; the next run tries them again.
+
+        Args:
+            rows: Of the table.
+            max_rate: The share that may fail.
+
+        Raises:
+            BrewlineError: says how many did, and why most of them did.
+        """
+        reasons = Counter(row["reason"] for row in rows if row["status"] != OK)
+        if reasons.total() <= max_rate * len(rows):
+            return
+        lost = {row["utterance_id"] for row in rows if row["status"] != OK}
+        for shard in self._shards.values():
+            if lost & {row["utterance_id"] for row in shard.utterances}:
+                remove(self._table(shard))
+        reason, count = reasons.most_common(1)[0]
+        raise BrewlineError(
+            f"{reasons.total():,} of {len(rows):,} recordings could not be recognised, most of "
+            f"them ({count:,}) for `{reason}`; asr.max_failure_rate allows {100 * max_rate:g} %"
+        )
+
+    def put_out(self, rows: Sequence[Row], table: Path, states: Path) -> None:
+        """Writes the table, and the folder of states, from the work folder.
+
+        States are linked, not moved: a run that is killed here finds all of it again.
+        """
+        write_table(table, TRANSCRIPTS, rows)
+        with atomic_path(states) as partial:
+            for shard in self._shards.values():
+                link(self.states / shard.name, partial / shard.name)
 
     def _take(self, batch: Batch, answer: list[Recognition] | Failure | Lost) -> None:
         if isinstance(answer, Lost):
@@ -415,7 +438,7 @@ class Transcriber:
         return [
             part
             for shard in shards
-            if not self._table(shard).exists()
+            if not self._is_finished(shard)
             for batch in shard.batches
             for part in self._missing_parts(batch)
         ]
@@ -457,12 +480,14 @@ class Transcriber:
             return encode_states(stored[member])
 
     def _table(self, shard: Shard) -> Path:
-        """Its transcripts; where they are, the states are whole, because the table comes last."""
         return self._work / f"{shard.name}.parquet"
+
+    def _is_finished(self, shard: Shard) -> bool:
+        return self._table(shard).exists() and (self.states / shard.name).exists()
 
     def _finish_if_through(self, shard: Shard) -> None:
         """Writes the states and the table of a shard, and removes its batches."""
-        if self._table(shard).exists() or self._missing([shard]):
+        if self._is_finished(shard) or self._missing([shard]):
             return
         where = {
             outcome.row["utterance_id"]: outcome

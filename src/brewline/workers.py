@@ -24,8 +24,8 @@ from brewline.processes import die_with_parent
 # Chunks whose results may wait for an earlier one, per worker: what bounds memory while one task
 # hangs.
 _MOST_CHUNKS_AHEAD = 64
-# From the start of a process until it has imported what it needs, on a very busy machine.
-_START_LIMIT_S = 300.0
+# From the start of a process until it has imported and loaded what it needs, from a slow disk too.
+_START_LIMIT_S = 1800.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -219,12 +219,17 @@ class WorkerPool(Generic[T, R]):
 
     def _answers(self, queue: _Queue, ready: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         while not queue.is_done:
-            for worker in self._workers:
-                if worker.is_idle and (chunk := queue.next_chunk()):
-                    worker.give(chunk, self._limit_s)
+            self._hand_out(queue)
             if any(not worker.is_idle for worker in self._workers):
                 self._listen(queue)
+            # Before whoever asks is given his answers, with which he may take his time.
+            self._hand_out(queue)
             yield from ready()
+
+    def _hand_out(self, queue: _Queue) -> None:
+        for worker in self._workers:
+            if worker.is_idle and (chunk := queue.next_chunk()):
+                worker.give(chunk, self._limit_s)
 
     def _listen(self, queue: _Queue) -> None:
         """Waits until a worker answers, dies, or has been at it for too long."""
@@ -236,7 +241,8 @@ class WorkerPool(Generic[T, R]):
                 self._hear(index, worker, queue)
             elif not worker.is_idle and time.monotonic() > worker.deadline:
                 worker.end()
-                detail = f"not done after {self._limit_s:g} s"
+                limit_s = self._limit_s if worker.is_ready else _START_LIMIT_S
+                detail = f"not done after {limit_s:g} s"
                 self._replace(index, worker, queue, Lost("timeout", detail))
 
     def _hear(self, index: int, worker: _Worker, queue: _Queue) -> None:

@@ -197,6 +197,19 @@ def test_both_engines_hear_the_same(
         assert mine.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
 
 
+@pytest.mark.parametrize("num_frames", [79, 80, 81])
+def test_as_many_states_as_mel_channels_are_states(checkpoint: Path, num_frames: int) -> None:
+    """CTranslate2 would take 80 states for a spectrogram."""
+    pytest.importorskip("ctranslate2")
+    noise = np.random.default_rng(0).normal(size=num_frames * 320).astype(np.float32)
+    chosen, cpu = settings(max_tokens=8), torch.device("cpu")
+    one, other = OpenAIWhisper(checkpoint, chosen, cpu), FasterWhisper(checkpoint, chosen, cpu)
+    length = num_frames + (num_frames == 80)
+    mine = one.decode(one.encode([noise], length))[0]
+    theirs = other.decode(other.encode([noise], num_frames))[0]
+    assert mine.tokens == theirs.tokens
+
+
 def test_int8_hears_nearly_the_same(
     checkpoint: Path, narrations: list[NDArray[np.float32]]
 ) -> None:

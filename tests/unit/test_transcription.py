@@ -28,7 +28,6 @@ from brewline.transcription import (
     BatchRecogniser,
     Failure,
     Transcriber,
-    check_failures,
     estimated_states_mb,
     plan,
     summary,
@@ -116,6 +115,10 @@ class Corpus:
         """The batches that were begun, with their sizes, in order."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
+    def transcriber(self, on_failure: OnFailure) -> Transcriber:
+        shards = plan(self.rows, 20, 4)
+        return Transcriber(shards, on_failure, "fake", WIDTH, self.folder / "work")
+
     def transcribe(
         self,
         recogniser: Recogniser | None = None,
@@ -124,8 +127,7 @@ class Corpus:
         limit_s: float = 60,
     ) -> list[dict[str, Any]]:
         """Runs to the end and writes the table."""
-        shards = plan(self.rows, 20, 4)
-        transcriber = Transcriber(shards, on_failure, "fake", WIDTH, self.folder / "work")
+        transcriber = self.transcriber(on_failure)
         prepare = partial(give, recogniser or Recogniser(self.log))
         progress = list(transcriber.run(prepare, workers, limit_s))
         assert progress[-1].done_s == pytest.approx(progress[-1].total_s)
@@ -226,8 +228,13 @@ def test_a_batch_without_room_is_split_until_there_is(make: Callable[..., Corpus
     assert corpus.digest() == other.digest()
     rows = make("none", 8).transcribe(Recogniser(corpus.log, most=0))
     assert {(row["status"], row["reason"]) for row in rows} == {("failed", "out_of_memory")}
+    corpus = Corpus(corpus.folder.with_name("none"), manifest(8))
+    transcriber = corpus.transcriber("keep")
+    transcriber.check_failures(rows, 1.0)
     with pytest.raises(BrewlineError, match=r"8 of 8 .* `out_of_memory`; .* allows 2 %"):
-        check_failures(rows, 0.02)
+        transcriber.check_failures(rows, 0.02)
+    # Once there is room, they are tried again.
+    assert {row["status"] for row in corpus.transcribe()} == {"ok"}
 
 
 def test_a_worker_that_somebody_kills_costs_nothing(make: Callable[..., Corpus]) -> None:
@@ -276,6 +283,15 @@ def test_a_shard_that_was_not_finished_is(
     corpus.transcribe()
     assert corpus.digest() == other.digest()
     assert len(set(corpus.begun()[:begun]) & set(corpus.begun()[begun:])) <= 1
+
+
+def test_states_that_are_gone_are_made_again(make: Callable[..., Corpus]) -> None:
+    corpus, other = make(), make("other")
+    other.transcribe()
+    corpus.transcribe()
+    (corpus.folder / "work/states/train-000001.tar").unlink()
+    corpus.transcribe()
+    assert corpus.digest() == other.digest()
 
 
 def test_an_imported_text_outlives_a_failure(make: Callable[..., Corpus]) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints in openai-whisper's format: loaded, or only asked for their dimensions."""
 
+import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +31,9 @@ def read_dimensions(path: Path) -> ModelDimensions:
         BrewlineError: the file is missing or is no such checkpoint.
     """
     with _says_what_is_wrong(path):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files of before PyTorch 1.6 cannot be mapped into memory.
+        mapped = zipfile.is_zipfile(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         return ModelDimensions(**checkpoint["dims"])
 
 
@@ -37,7 +41,15 @@ def read_dimensions(path: Path) -> ModelDimensions:
 def _says_what_is_wrong(path: Path) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, KeyError, EOFError, ValueError, OSError, TypeError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        EOFError,
+        ValueError,
+        OSError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
         raise BrewlineError(
             f"{path} is not a Whisper checkpoint ({error}); run `dvc repro weights`"
         ) from None

@@ -92,6 +92,8 @@ class BatchDecoder:
         hidden_ASW = self._advance(start_AS, memory)
         no_speech = self._logits(hidden_ASW[:, self._sot]).softmax(-1)[:, self._no_speech].tolist()
         logits_AV = self._logits(hidden_ASW[:, -1])
+        if logits_AV.isnan().any():
+            raise ValueError("the decoder's scores are not numbers (NaN)")
         logits_AV[:, self._suppressed_first] = -torch.inf
         if temperature == 0 and self._beam_size > 1:
             found = self._search(logits_AV, memory)
@@ -306,7 +308,8 @@ def draw(logits_RV: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     reached_RV = logits_RV.double().softmax(-1).cumsum(-1)
     # The sum may end a little below 1.
     target_R1 = uniform.to(reached_RV.device)[:, None] * reached_RV[:, -1:]
-    return torch.searchsorted(reached_RV, target_R1, right=True)[:, 0]
+    found_R = torch.searchsorted(reached_RV, target_R1, right=True)[:, 0]
+    return found_R.clamp(max=logits_RV.shape[-1] - 1)
 
 
 def never_spoken(tokenizer: Tokenizer) -> list[int]:

@@ -49,6 +49,12 @@ class FasterWhisper:
         self.tokenizer = tokenizer_for(self.dimensions, settings.language)
         best = "float16" if device.type == "cuda" else "int8"
         compute_type = _COMPUTE_TYPES.get(settings.precision, best)
+        if compute_type not in (known := ctranslate2.get_supported_compute_types(device.type)):
+            raise BrewlineError(
+                f"asr.precision: faster-whisper cannot compute in {compute_type} here; it can in "
+                f"{', '.join(sorted(known))}",
+                "settings",
+            )
         with tempfile.TemporaryDirectory() as folder:
             convert(model, self.tokenizer, Path(folder), compute_type)
             self._model = ctranslate2.models.Whisper(
@@ -67,6 +73,8 @@ class FasterWhisper:
 
     def encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
         """Encodes windows; see `Engine`."""
+        # States as many as mel channels would be taken for a spectrogram when they are decoded.
+        num_frames += num_frames == self.dimensions.n_mels
         mel = log_mel(waveforms, self.dimensions.n_mels, num_frames, self._device)
         return _tensor(self._model.encode(_view(mel)), self._device).float()
 
@@ -80,7 +88,10 @@ class FasterWhisper:
             _view(states),
             [self._start] * len(states),
             beam_size=self._settings.beam_size,
-            max_length=max_length(self._settings.max_tokens, len(self._start)),
+            max_length=max_length(
+                min(self._settings.max_tokens, self.dimensions.n_text_ctx - len(self._start)),
+                len(self._start),
+            ),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,

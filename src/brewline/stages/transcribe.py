@@ -6,13 +6,12 @@ from pathlib import Path
 
 from brewline.errors import exits_cleanly
 from brewline.files import fingerprint, read_json, remove, sha256_file, work_dir
-from brewline.manifest import TRANSCRIPTS, read_table, write_table
+from brewline.manifest import read_table
 from brewline.stages.arguments import corpus_argument
 from brewline.tracking import live, transcription_facts
 from brewline.transcription import (
     BatchRecogniser,
     Transcriber,
-    check_failures,
     estimated_states_mb,
     plan,
     shown,
@@ -59,12 +58,10 @@ def main() -> None:
             run.log_row(progress.as_row())
     rows = list(transcriber.rows())
     print(f"{corpus}: {summary(rows)}")
-    check_failures(rows, params.asr.max_failure_rate)
-    states = Path("data/states") / corpus
-    states.parent.mkdir(parents=True, exist_ok=True)
-    remove(states)
-    transcriber.states.replace(states)
-    write_table(Path(f"data/transcripts/{corpus}.parquet"), TRANSCRIPTS, rows)
+    transcriber.check_failures(rows, params.asr.max_failure_rate)
+    transcriber.put_out(
+        rows, Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
+    )
     remove(work)
 
 
