@@ -1,11 +1,12 @@
 """How well a corpus was heard: error rates by split, speaker and length, and where errors are."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from brewline.archives import MediaStore
+from brewline.error_rates import Heard, Rate, align
 from brewline.pages import Players, compare_words, render
 from brewline.quality.suite import Expectation, complaints
 
@@ -14,62 +15,8 @@ _BOUNDS_S = (2, 5, 10, 20, 30, 60)
 _MAX_PAIRS = 20
 _MAX_SPEAKERS = 100
 _MAX_WORST = 50
-# Pairs of texts that are aligned at a time.
-_AT_A_TIME = 5000
 
 Row = Mapping[str, Any]
-
-
-@dataclass
-class Rate:
-    """Errors of a group of recordings, in words and in characters."""
-
-    num_recordings: int = 0
-    num_words: int = 0
-    word_errors: int = 0
-    num_characters: int = 0
-    character_errors: int = 0
-
-    @property
-    def wer(self) -> float:
-        """Word errors for each word that was said."""
-        return self.word_errors / max(self.num_words, 1)
-
-    @property
-    def cer(self) -> float:
-        """Character errors for each character of what was said."""
-        return self.character_errors / max(self.num_characters, 1)
-
-    def add(self, heard: "Heard") -> None:
-        """Counts one more recording."""
-        self.num_recordings += 1
-        self.num_words += heard.num_words
-        self.word_errors += heard.word_errors
-        self.num_characters += heard.num_characters
-        self.character_errors += heard.character_errors
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A recording with what was said (its caption) and what was heard, both normalised.
-
-    `edits` are (kind, said, heard): a substitution pairs two words, a deletion has nothing heard,
-    an insertion nothing said.
-    """
-
-    utterance_id: str
-    said: str
-    heard: str
-    num_words: int
-    word_errors: int
-    num_characters: int
-    character_errors: int
-    edits: Sequence[tuple[str, str, str]]
-
-    @property
-    def wer(self) -> float:
-        """Its own word error rate."""
-        return self.word_errors / max(self.num_words, 1)
 
 
 @dataclass
@@ -122,9 +69,6 @@ def assess(
 ) -> Assessment:
     """Compares what was heard with what was said, where the corpus says it.
 
-    Recordings without a caption, or whose caption has no words, have no rates; a text that is lost
-    counts as one with every word missing.
-
     Args:
         manifest: Its rows.
         transcripts: The table's rows, in the same order.
@@ -145,7 +89,11 @@ def assess(
     )
     by_id = {row["utterance_id"]: row for row in manifest}
     edits: Counter[tuple[str, str, str]] = Counter()
-    for heard in _heard(manifest, transcripts):
+    texts = (
+        (row["utterance_id"], row["caption"], transcript["text"])
+        for row, transcript in zip(manifest, transcripts, strict=True)
+    )
+    for heard in align(texts):
         row = by_id[heard.utterance_id]
         for groups, name in (
             (found.splits, row["split"]),
@@ -187,63 +135,6 @@ def _length_names() -> list[str]:
 def length_name(duration_s: float) -> str:
     """Names the group of recordings of about that length."""
     return _length_names()[sum(duration_s > bound for bound in _BOUNDS_S)]
-
-
-def _heard(manifest: Sequence[Row], transcripts: Sequence[Row]) -> Iterator[Heard]:
-    from whisper.normalizers import EnglishTextNormalizer
-
-    normalise = EnglishTextNormalizer()
-    pairs = []
-    for row, transcript in zip(manifest, transcripts, strict=True):
-        if row["caption"] is None:
-            continue
-        said = " ".join(normalise(row["caption"]).split())
-        if said:
-            heard = " ".join(normalise(transcript["text"]).split())
-            pairs.append((row["utterance_id"], said, heard))
-    for start in range(0, len(pairs), _AT_A_TIME):
-        yield from _aligned(pairs[start : start + _AT_A_TIME])
-
-
-def _aligned(pairs: Sequence[tuple[str, str, str]]) -> Iterator[Heard]:
-    import jiwer
-
-    ids, said, heard = (list(column) for column in zip(*pairs, strict=True))
-    words = jiwer.process_words(said, heard)
-    characters = jiwer.process_characters(said, heard)
-    for number, utterance_id in enumerate(ids):
-        reference, hypothesis = words.references[number], words.hypotheses[number]
-        edits = list(_edits(words.alignments[number], reference, hypothesis))
-        letters = characters.alignments[number]
-        yield Heard(
-            utterance_id=utterance_id,
-            said=said[number],
-            heard=heard[number],
-            num_words=len(reference),
-            word_errors=len(edits),
-            num_characters=len(characters.references[number]),
-            character_errors=sum(_length(part) for part in letters if part.type != "equal"),
-            edits=edits,
-        )
-
-
-def _length(part: Any) -> int:
-    said = part.ref_end_idx - part.ref_start_idx
-    heard = part.hyp_end_idx - part.hyp_start_idx
-    return int(max(said, heard))
-
-
-def _edits(
-    alignment: Iterable[Any], said: Sequence[str], heard: Sequence[str]
-) -> Iterator[tuple[str, str, str]]:
-    """Each wrong word."""
-    for part in alignment:
-        if part.type == "equal":
-            continue
-        for offset in range(_length(part)):
-            reference = said[part.ref_start_idx + offset] if part.type != "insert" else ""
-            hypothesis = heard[part.hyp_start_idx + offset] if part.type != "delete" else ""
-            yield part.type, reference, hypothesis
 
 
 def transcription_page(

@@ -221,7 +221,10 @@ class Collator:
 
     def _states(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
         assert self._acoustic is not None
-        rows = [pool_frames(_states_of(utterance), self._acoustic) for utterance in utterances]
+        rows = [
+            pool_frames(_states_of(utterance), utterance.num_frames, self._acoustic)
+            for utterance in utterances
+        ]
         lengths = torch.tensor([len(row) for row in rows])
         longest = int(lengths.max())
         states = torch.zeros(len(rows), longest, rows[0].shape[1])

@@ -16,6 +16,7 @@ from brewline.embeddings import (
     embed_split,
     measure,
 )
+from brewline.error_rates import Rate, align
 from brewline.files import atomic_path, write_json
 from brewline.models.brewclip import BrewClip
 from brewline.params import EvaluateParams
@@ -244,30 +245,19 @@ def _recall_rows(
 
 
 def asr_metrics(split: str, utterances: Iterable[Utterance]) -> dict[str, float]:
-    """Word and character error rates of the transcripts, after Whisper's English normaliser.
-
-    Utterances without a caption, or whose caption has no words, are left out; a transcript that
-    failed counts as one with every word missing.
+    """Word and character error rates of the transcripts of a split; see `align`.
 
     Returns:
         `<split>/asr/wer`, `<split>/asr/cer` and `<split>/asr/num_utterances`; nothing where no
         utterance has a caption.
     """
-    import jiwer
-    from whisper.normalizers import EnglishTextNormalizer
-
-    normalise = EnglishTextNormalizer()
-    pairs = [
-        (normalise(utterance.caption), normalise(utterance.transcript))
-        for utterance in utterances
-        if utterance.caption is not None
-    ]
-    pairs = [(reference, hypothesis) for reference, hypothesis in pairs if reference]
-    if not pairs:
+    rate = Rate()
+    for heard in align((one.utterance_id, one.caption, one.transcript) for one in utterances):
+        rate.add(heard)
+    if not rate.num_recordings:
         return {}
-    references, hypotheses = (list(column) for column in zip(*pairs, strict=True))
     return {
-        f"{split}/asr/wer": float(jiwer.wer(references, hypotheses)),
-        f"{split}/asr/cer": float(jiwer.cer(references, hypotheses)),
-        f"{split}/asr/num_utterances": float(len(pairs)),
+        f"{split}/asr/wer": rate.wer,
+        f"{split}/asr/cer": rate.cer,
+        f"{split}/asr/num_utterances": float(rate.num_recordings),
     }

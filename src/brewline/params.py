@@ -500,6 +500,8 @@ def _bad_recognition(params: Params) -> list[str]:
     problems = []
     if params.asr.precision == "int8" and params.asr.engine != "faster-whisper":
         problems.append("asr.precision: 'int8' needs asr.engine: faster-whisper")
+    if params.asr.states == "all" and params.asr.audio_context != "full":
+        problems.append("asr.states: 'all' needs asr.audio_context: full")
     if params.asr.temperatures != sorted(params.asr.temperatures):
         problems.append(f"asr.temperatures: {params.asr.temperatures} do not rise")
     return problems

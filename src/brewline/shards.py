@@ -29,7 +29,8 @@ class Utterance:
     """One recording with its picture and texts.
 
     `image` is a JPEG; `transcript` is "" where recognition failed; `num_frames` counts the valid
-    encoder frames, 50 a second; `states` is (num_frames, width), present only when asked for.
+    encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
+    behind (`asr.states: all`), present only when asked for.
     """
 
     utterance_id: str
@@ -112,7 +113,7 @@ def write_index(folder: Path, num_utterances: dict[str, int]) -> None:
 
 
 def encode_states(states: NDArray[np.float16]) -> bytes:
-    """Packs encoder states (num_frames, width) as the content of an `.npy` file."""
+    """Packs encoder states (T, width) as the content of an `.npy` file."""
     buffer = io.BytesIO()
     np.save(buffer, states, allow_pickle=False)
     return buffer.getvalue()

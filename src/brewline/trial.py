@@ -66,7 +66,7 @@ def _dev_utterances(served: Served, project: Path) -> Iterator[Utterance]:
         recognitions = embedder.recogniser.recognise(waveforms)
         for utterance, one in zip(batch, recognitions, strict=True):
             yield replace(
-                utterance, transcript=one.text, num_frames=len(one.states), states=one.states
+                utterance, transcript=one.text, num_frames=one.num_frames, states=one.states
             )
 
 

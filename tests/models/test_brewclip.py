@@ -1,6 +1,7 @@
 import io
 from dataclasses import replace
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -134,10 +135,29 @@ def test_the_acoustic_branch_equals_the_plain_recipe(acoustic):
 
 def test_pooling_averages_groups_of_the_recordings_own_frames(acoustic):
     states = torch.arange(10.0).reshape(5, 2).half().numpy()
-    assert pool_frames(states, acoustic).tolist() == [[1, 2], [5, 6], [8, 9]]
+    assert pool_frames(states, 5, acoustic).tolist() == [[1, 2], [5, 6], [8, 9]]
     one = acoustic.model_copy(update={"pool_frames": 1})
-    assert pool_frames(states, one).tolist() == states.tolist()
-    assert pool_frames(states[:0], acoustic).shape == (0, 2)
+    assert pool_frames(states, 5, one).tolist() == states.tolist()
+    assert pool_frames(states[:0], 0, acoustic).shape == (0, 2)
+
+
+def test_stored_padding_counts_only_without_a_mask(acoustic):
+    states = torch.arange(10.0).reshape(5, 2).half().numpy()
+    assert pool_frames(states, 3, acoustic).tolist() == [[1, 2], [4, 5]]
+    unmasked = acoustic.model_copy(update={"padding_mask": "none"})
+    pooled = pool_frames(states, 3, unmasked)
+    assert pooled.shape == (750, 2)
+    assert pooled[:3].tolist() == [[1, 2], [5, 6], [4, 4.5]]
+    assert not pooled[3:].any()
+
+
+def test_stored_padding_changes_no_feature_behind_a_mask(backbone, acoustic):
+    valid = make_world(3)
+    noise = np.random.default_rng(0).normal(size=(40, STATE_WIDTH)).astype(np.float16)
+    padded = [replace(one, states=np.concatenate([one.states, noise])) for one in valid]
+    inputs, same = (collate(backbone, E2E, acoustic, world).utterances for world in (valid, padded))
+    assert torch.equal(inputs.states, same.states)
+    assert torch.equal(inputs.frame_mask, same.frame_mask)
 
 
 def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone, acoustic):

@@ -223,8 +223,6 @@ def test_int8_hears_nearly_the_same(
 
 
 def test_what_a_checkpoint_cannot_do_is_told(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(BrewlineError, match=r"asr.states: 'all' needs asr.audio_context: full"):
-        Recogniser(checkpoint, settings(states="all", audio_context="utterance"))
     with pytest.raises(BrewlineError, match=r"knows English only|knows no language 'xx'"):
         Recogniser(checkpoint, settings(language="xx"))
     broken = tmp_path / "broken.pt"

@@ -39,6 +39,9 @@ def test_a_misspelt_key_names_the_likely_one_and_the_known_ones(values: dict[str
         ("train", "steps", "many", "train.steps: 'many': input should be a valid integer"),
         ("train", "alpha", 1.5, "train.alpha: 1.5: input should be less than or equal to 1"),
         ("asr", "audio_context", "half", "asr.audio_context: 'half': input should be 'full' or"),
+        ("asr", "precision", "int8", "asr.precision: 'int8' needs asr.engine: faster-whisper"),
+        ("asr", "states", "all", "asr.states: 'all' needs asr.audio_context: full"),
+        ("asr", "temperatures", [0.4, 0.0], r"asr.temperatures: \[0.4, 0.0\] do not rise"),
         ("train", "seeds", [1, 1], r"train.seeds: \[1, 1\] names a seed twice"),
     ],
 )

@@ -22,7 +22,6 @@ from brewline.asr.engines import Engine, load_engine
 from brewline.asr.recognition import Recognition
 from brewline.asr.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 from brewline.devices import choose_device
-from brewline.errors import BrewlineError
 from brewline.params import AsrParams
 
 
@@ -55,10 +54,8 @@ class Recogniser:
         """Loads the model on the GPU, if there is one.
 
         Raises:
-            BrewlineError: see `load_engine`; or the settings want states that are not computed.
+            BrewlineError: see `load_engine`.
         """
-        if settings.states == "all" and settings.audio_context != "full":
-            raise BrewlineError("asr.states: 'all' needs asr.audio_context: full", "settings")
         self._settings = settings
         self._engine: Engine = load_engine(checkpoint, settings, choose_device())
         self._context = self._engine.dimensions.n_audio_ctx

@@ -15,31 +15,37 @@ from brewline.params import AcousticParams
 FRAMES_PER_WINDOW = 1500
 
 
-def pool_frames(states_TS: NDArray[np.floating], params: AcousticParams) -> NDArray[np.float32]:
+def pool_frames(
+    states_TS: NDArray[np.floating], num_frames: int, params: AcousticParams
+) -> NDArray[np.float32]:
     """Averages every `pool_frames` neighbouring states; the last group may be smaller.
 
     Averaging before the linear layer gives what averaging behind it would, at less cost.
 
-    With `padding_mask: none` the recording is first padded to whole windows, as the paper's model
-    attends to the padding. The padding is zeros here, because states of padding are not stored.
+    With `padding_mask: valid` states of padding, where they were stored (`asr.states: all`), are
+    left out. With `none` they count, as the paper's model attends to the padding; where they were
+    not stored, zeros up to whole windows stand for them.
 
     Args:
-        states_TS: The states of the recording's own frames.
+        states_TS: The states of a recording, with those of its padding behind them or without.
+        num_frames: How many of them are the recording's own.
         params: How many states make a group, and whether padding counts.
 
     Returns:
-        (ceil(T / pool_frames), S).
+        (ceil(T / pool_frames), S), with T the number of states that count.
     """
-    num_frames, state_width = states_TS.shape
+    if params.padding_mask == "valid":
+        states_TS = states_TS[:num_frames]
+    num_states, state_width = states_TS.shape
     if params.padding_mask == "none":
-        num_frames = -(-num_frames // FRAMES_PER_WINDOW) * FRAMES_PER_WINDOW
+        num_states = -(-num_states // FRAMES_PER_WINDOW) * FRAMES_PER_WINDOW
     size = params.pool_frames
-    num_groups = -(-num_frames // size)
+    num_groups = -(-num_states // size)
     sums = np.zeros((num_groups, state_width), np.float32)
     for offset in range(size):
         members = states_TS[offset::size]
         sums[: len(members)] += members
-    sums /= np.minimum(size, num_frames - size * np.arange(num_groups))[:, None]
+    sums /= np.minimum(size, num_states - size * np.arange(num_groups))[:, None]
     return sums
 
 
