@@ -11,6 +11,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Images of containers like to set it. Every stage would then compile all that it imports anew, which
+# takes longer than most stages.
+unexport PYTHONDONTWRITEBYTECODE
 # uv trusts the certificates that the system trusts, as pip and browsers do.
 export UV_SYSTEM_CERTS := true
 

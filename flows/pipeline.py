@@ -26,6 +26,9 @@ from flows.graph import Stage, changes, plan, read_graph
 from flows.server import COMPUTE_SLOT, make_compute_slot
 from flows.workspace import held, make_workspace
 
+# Prefect writes down that a task runs while the task already does. A request for a slot that meets
+# this finds SQLite busy, and is repeated only two seconds later, at every stage.
+_RECORDED_S = 0.2
 # How often a stage is tried, by the kind of its failure; every other kind is tried once.
 TRIES = {"network": 4, "busy": 4, "crash": 2}
 RETRY_DELAYS_S = [10.0, 60.0, 300.0]
@@ -100,6 +103,7 @@ def run_stage(stage: str, folder: Path, force: bool, time_limit_h: float, run_ke
     remove(folder / FAILURE_FILE)
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     reporter = _Reporter(stage)
+    time.sleep(_RECORDED_S)
     with concurrency(COMPUTE_SLOT, occupy=1, strict=True, lease_duration=60):
         try:
             status = run_child(

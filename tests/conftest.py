@@ -1,4 +1,4 @@
-"""What all tests share: nothing phones home, and `world` can be imported."""
+"""What all tests share: nothing phones home, threads wait politely, `world` can be imported."""
 
 import os
 import sys
@@ -11,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# As in dvc.yaml. Two processes of tests whose threads spin take each other's processors: the tests
+# of models take three times as long.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

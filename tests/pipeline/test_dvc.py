@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import copy_project, dvc
+from tiny_project import copy_project, dvc
 
 
 @pytest.fixture(scope="module")

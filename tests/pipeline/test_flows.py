@@ -10,8 +10,8 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import git, run_stage
 from driving import ONE_MODEL, Services, wait_for, working_on
+from tiny_project import git, run_stage
 
 from brewline.files import sha256_tree
 from flows.workspace import workspace_of

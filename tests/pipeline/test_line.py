@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Line
+from tiny_project import Line
 
 from brewline.files import sha256_tree
 from brewline.manifest import read_table

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from conftest import Line, inside
 from driving import wait_for
+from tiny_project import Line, inside
 
 from brewline.params import load_params
 from brewline.tracking import record

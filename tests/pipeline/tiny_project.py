@@ -1,0 +1,147 @@
+"""A tiny project: its corpora and weights, the whole line over it in this process, DVC and git."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whisper
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Works in `folder`, with its MLflow store."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run_stage(folder: Path, stage: str, *arguments: str) -> None:
+    """Runs a stage's program in this process, as DVC would in another."""
+    module = __import__(f"brewline.stages.{stage}", fromlist=["main"])
+    before = sys.argv
+    sys.argv = [stage, *arguments]
+    try:
+        with inside(folder):
+            module.main()
+    finally:
+        sys.argv = before
+
+
+def tiny_params(folder: Path) -> dict[str, Any]:
+    """The shipped parameters over the tiny corpora, at sizes that take seconds."""
+    values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    for corpus, source in values["sources"].items():
+        files = sorted(p for p in (folder / "published" / corpus).rglob("*") if p.is_file())
+        source["files"] = {
+            path.relative_to(folder / "published" / corpus).as_posix(): {
+                "url": path.relative_to(folder).as_posix(),
+                "sha256": None,
+            }
+            for path in files
+        }
+    # A speaker of four is a third of the training speakers.
+    values["sources"]["mini-ravdess"]["dev_fraction"] = 0.34
+    values["backbones"]["whisper"] |= {"source": "published/whisper.pt", "sha256": None}
+    values["backbones"]["clip"] |= {"source": "published/clip", "sha256": None}
+    values["validate"]["max_quarantine_rate"] = 0.3
+    # A random model is sure of nothing.
+    values["asr"] |= {"max_tokens": 5, "batch_size": 4, "temperatures": [0.0]}
+    values["shard"]["utterances_per_shard"] = 5
+    values["acoustic"] |= {"heads": 2, "feedforward_width": 32}
+    values["train"] |= {"seeds": [0, 1], "steps": 6, "batch_size": 4, "warmup_steps": 2}
+    values["train"] |= {"evaluate_every": 3, "precision": "fp32"}
+    values["evaluate"] |= {"bootstrap_samples": 50, "num_examples": 4}
+    values["tracking"]["system_metrics"] = False
+    values["runtime"] |= {"checkpoint_every": 2, "transcribe_workers": 1, "train_workers": 1}
+    return values
+
+
+def make_project(folder: Path) -> dict[str, str]:
+    """Writes the corpora, the weights and `params.yaml`.
+
+    Returns:
+        The corrupted utterances of mini-lncoco with the reason that must catch each.
+    """
+    published = folder / "published"
+    make_flickr8k(published / "mini-flickr8k")
+    planted = make_lncoco(published / "mini-lncoco")
+    make_ravdess(published / "mini-ravdess")
+    make_whisper(published / "whisper.pt")
+    make_clip(published / "clip")
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(folder), sort_keys=False))
+    shutil.copytree(PROJECT / "mlflow", folder / "mlflow")
+    shutil.copy(PROJECT / "requirements.lock", folder)
+    return planted
+
+
+def run_line(folder: Path) -> None:
+    """Runs every stage in order."""
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    run_stage(folder, "weights")
+    for stage in ("download", "validate", "transcribe", "assess", "shard"):
+        for corpus in values["corpora"]:
+            run_stage(folder, stage, corpus)
+    for group, models in values["models"].items():
+        for model in models.values():
+            stage = "untrained" if group == "untrained" else "train"
+            run_stage(folder, stage, model["corpus"], model["variant"])
+    for corpus in values["retrieval_corpora"]:
+        run_stage(folder, "evaluate", corpus)
+    run_stage(folder, "register")
+    run_stage(folder, "report")
+
+
+class Line:
+    """A project whose line has run."""
+
+    def __init__(self, folder: Path, planted: dict[str, str]) -> None:
+        self.folder = folder
+        self.planted = planted
+
+    def copy(self, target: Path) -> Path:
+        """A copy that a test may change."""
+        shutil.copytree(self.folder, target)
+        return target
+
+
+def run(folder: Path, *command: str | Path) -> str:
+    """Runs a program to its end and returns what it printed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """Runs DVC and returns what it printed."""
+    return run(folder, BIN / "dvc", *arguments)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Runs git as somebody and returns what it printed."""
+    somebody = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    return run(folder, "git", *somebody, *arguments)
+
+
+def copy_project(source: Path, target: Path) -> Path:
+    """A copy of a project under git and DVC that a test may change."""
+    shutil.copytree(source, target, symlinks=True)
+    return target
