@@ -305,13 +305,7 @@ class Transcriber:
         self.states = work / "states"
         self.states.mkdir(parents=True, exist_ok=True)
         # Recordings whose text is lost, so far.
-        self._num_failed = sum(read_json(path)["is_lost"] for path in work.glob("*.failure.json"))
-        self._num_failed += sum(
-            row["status"] != OK
-            for shard in shards
-            if self._is_finished(shard)
-            for row in read_table(self._table(shard))
-        )
+        self._num_failed = sum(map(self._num_lost, shards))
 
     def run(
         self, prepare: Callable[[], Recognise], workers: int, limit_s: float
@@ -413,6 +407,16 @@ class Transcriber:
         write_json(self._failure_path(batch), asdict(failure) | note)
         self._num_failed += is_lost
 
+    def _num_lost(self, shard: Shard) -> int:
+        if self._is_finished(shard):
+            return sum(row["status"] != OK for row in read_table(self._table(shard)))
+        failures = self._files(shard, "failure.json")
+        return sum(read_json(path)["is_lost"] for path in failures)
+
+    def _files(self, shard: Shard, suffix: str) -> Iterator[Path]:
+        """What is kept of a shard's batches."""
+        return self._work.glob(f"{Path(shard.name).stem}.*.{suffix}")
+
     def _failure_path(self, batch: Batch) -> Path:
         return self._work / f"{batch.name}.failure.json"
 
@@ -505,8 +509,7 @@ class Transcriber:
                 )
                 write_shard(partial, samples)
             write_table(self._table(shard), TRANSCRIPTS, rows)
-        stem = Path(shard.name).stem
-        for path in (*self._work.glob(f"{stem}.*.npz"), *self._work.glob(f"{stem}.*.json")):
+        for path in (*self._files(shard, "npz"), *self._files(shard, "failure.json")):
             remove(path)
 
     def _table_row(self, outcome: _Outcome) -> dict[str, Any]:

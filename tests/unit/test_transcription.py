@@ -285,6 +285,25 @@ def test_a_shard_that_was_not_finished_is(
     assert len(set(corpus.begun()[:begun]) & set(corpus.begun()[begun:])) <= 1
 
 
+def test_failures_are_counted_once(
+    make: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill came when the table of a shard stood, and what it was made of did too."""
+    corpus = make(count=8)
+
+    def stop_at_failures(path: Path) -> None:
+        assert not path.name.endswith("failure.json"), "killed"
+        path.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brewline.transcription.remove", stop_at_failures)
+        with pytest.raises(AssertionError, match="killed"):
+            corpus.transcribe(Recogniser(corpus.log, (("u002", "crash"),)))
+    assert list((corpus.folder / "work").glob("*.failure.json"))
+    rows = corpus.transcribe()
+    assert [row["utterance_id"] for row in rows if row["status"] != "ok"] == ["u002"]
+
+
 def test_states_that_are_gone_are_made_again(make: Callable[..., Corpus]) -> None:
     corpus, other = make(), make("other")
     other.transcribe()
