@@ -64,7 +64,7 @@ ALL_VARIANTS := [zero-shot-captions,zero-shot,prompted-captions,prompted,e2e,ful
 NAMES := GIT_AUTHOR_NAME GIT_COMMITTER_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL
 IDENTITY = $(if $(shell git config user.email),,$(NAMES:%=%=brewline@localhost))
 
-tables: $(READY) ## Train and compare every corpus x variant x seed, in a workspace apart
+tables: $(READY) ## Train and compare every corpus with pictures x variant x seed, in a workspace apart
 	@$(IDENTITY) dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
 	@for file in results.md results.csv index.html; do \
 	  dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file; done

@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--model",
         type=Path,
-        help="a model's folder, as in models/mini-lncoco/full/seed-0 (default: the best on dev)",
+        help="a model's folder, as in models/mini-lncoco/full/seed-0 (default: the best on dev, "
+        "of the first corpus that has one)",
     )
     found.add_argument(
         "--split", choices=("train", "dev", "test"), default="test", help="default: %(default)s"
@@ -64,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     recorded = commands.add_parser(
         "record",
         help="bring every model into MLflow",
-        description="Finds or makes the MLflow run of every model in the lists of params.yaml and "
-        "completes it from the files; once stage register has run, registers the best one of each "
-        "corpus too. Doing it again changes nothing.",
+        description="Finds or makes the MLflow run of every model that has a row in "
+        "retrieval_corpora of params.yaml and completes it from the files; once stage register has "
+        "run, registers the best one of each corpus too. Doing it again changes nothing.",
     )
     recorded.set_defaults(command=_record)
     return parser
@@ -109,7 +110,7 @@ The page with pictures and recordings: reports/index.html
 To try next:
   brewline search RECORDING.ogg --html found.html    (or a photo; first: source .venv/bin/activate)
   dvc exp run --temp -S train.alpha=0.2              one change, in a workspace of its own
-  make tables                                        every corpus x variant x seed
+  make tables                                        every corpus with pictures x variant x seed
   make ui                                            start flows, compare runs, promote models
 """
 

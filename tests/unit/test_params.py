@@ -95,9 +95,11 @@ def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     assert len(parse_params(merge(values, imported)).sources["flickr8k"].transcripts) == 1
     params = parse_params(merge(values, flickr))
     assert params.models.all().keys() == {"flickr8k-zero-shot", "flickr8k-full"}
-    nothing = {group: {} for group in values["models"]}
-    own |= {"retrieval_corpora": {}, "models": nothing}
-    assert parse_params(merge(values, own)).sources["mine"].index == "index.csv"
+    params = parse_params(merge(values, own))
+    assert params.sources["mine"].index == "index.csv"
+    assert params.models.all().keys() == {"mine-zero-shot", "mine-full"}
+    nothing = {"retrieval_corpora": {}, "models": {group: {} for group in values["models"]}}
+    assert not parse_params(merge(values, own | nothing)).models.all()
 
 
 def test_every_reader_can_be_loaded() -> None:

@@ -30,7 +30,7 @@ from brewline.corpora import READERS
 from brewline.corpora.listing import Listing
 from brewline.errors import BrewlineError
 from brewline.manifest import MANIFEST
-from brewline.params import ExpectedParams, SourceParams, ValidateParams
+from brewline.params import ExpectedParams, SourceParams, ValidateParams, load_params
 from brewline.quality import verdicts
 from brewline.quality.checks import (
     AUDIO_CHECKS,
@@ -302,6 +302,36 @@ def test_corpus_counts_add_up_and_only_the_corrupted_are_dropped(
     assert "quarantine_rate" in complaint
     most, count = next(iter(results.reasons.items()))
     assert f"Most are dropped as `{most}`: {count} of {len(bad)}" in complaint
+
+
+# How the kinds of damage in sample/corrupt.py must show.
+REASONS = {
+    "empty_file": "empty_file",
+    "error_page": "not_audio",
+    "truncated": "truncated",
+    "garbage_inside": "damaged",
+    "cut_wav": "shorter_than_header",
+    "not_a_number": "non_finite",
+    "silence": "silent",
+    "too_short": "too_short",
+}
+
+
+@pytest.mark.slow
+def test_of_the_miniature_corpus_the_damaged_are_dropped_and_no_other(
+    limits: ValidateParams,
+) -> None:
+    store = MediaStore(PROJECT / "sample/corpora/mini-lncoco")
+    source = load_params(PROJECT / "params.yaml").sources["mini-lncoco"]
+    listings = READERS[source.reader](store, source)
+    planted = json.loads((PROJECT / "sample/corpora/mini-lncoco.corrupted.json").read_text())
+    assert set(planted.values()) == set(REASONS)
+    found = {
+        verdict.listing.utterance_id: verdict.fault.reason
+        for verdict in check_corpus(store, listings, limits, workers=2)
+        if verdict.fault
+    }
+    assert found == {name: REASONS[kind] for name, kind in planted.items()}
 
 
 def test_each_picture_is_opened_once(

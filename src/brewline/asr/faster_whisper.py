@@ -37,8 +37,8 @@ class FasterWhisper:
             import ctranslate2
         except ImportError:
             raise BrewlineError(
-                "asr.engine: faster-whisper is not installed; run `pip install "
-                "'.[faster-whisper]'` in the project's environment",
+                "asr.engine: faster-whisper needs two more packages: uv pip install faster-whisper "
+                "ctranslate2",
                 "settings",
             ) from None
         self._checkpoint = checkpoint
