@@ -43,6 +43,8 @@ _TRIES = {"crash": 2}
 # Threads that decode the files of a batch for a GPU.
 _MAX_DECODERS = 8
 _NO_MEMORY = ("can't allocate memory", "out of memory")
+# After these nothing runs on a GPU in the same process any more; PyTorch's and CTranslate2's words.
+_BROKEN_GPU = ("CUDA error", "CUDA failed", "cuBLAS failed", "cuDNN error", "cuDNN failed")
 # What a file of recognitions calls everything but their states.
 _FACTS = "facts"
 # Of a recognition, what is in the table as it is.
@@ -138,14 +140,14 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def estimated_states_mb(manifest: Iterable[Row], width: int, settings: AsrParams) -> float:
-    """The disk that the encoder states of a corpus will take, in MB."""
-    frames = sum(
-        FRAMES_PER_SECOND * row["duration_s"]
-        if settings.states == "valid"
-        # Padding to the window's 30 s comes with the last window of a recording.
-        else FRAMES_PER_SECOND * WINDOW_S * fewest_windows(row["duration_s"])
-        for row in manifest
-    )
+    """The disk that the encoder states of a corpus will take at most, in MB."""
+    seconds = 0.0
+    for row in manifest:
+        seconds += row["duration_s"]
+        if settings.states == "all":
+            # The last window comes with its padding; of several nobody knows yet where they end.
+            seconds += WINDOW_S - (row["duration_s"] if row["duration_s"] <= WINDOW_S else 0)
+    frames = FRAMES_PER_SECOND * seconds
     return frames * width * _BYTES_PER_VALUE / 1e6
 
 
@@ -243,11 +245,10 @@ class BatchRecogniser:
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Failure("out_of_memory", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises costs a recording
-            if "CUDA error" in str(error):
-                # Nothing runs on the device in this process any more.
-                os._exit(1)
             # PyTorch has no class of its own for a processor's memory, CTranslate2 none at all.
             is_memory = any(words in str(error) for words in _NO_MEMORY)
+            if not is_memory and any(words in str(error) for words in _BROKEN_GPU):
+                os._exit(1)
             reason = "out_of_memory" if is_memory else "error"
             return Failure(reason, f"{type(error).__name__}: {error}")
 
@@ -281,8 +282,8 @@ class Transcriber:
     """Recognises a corpus in a work folder, and goes on where an earlier one left off.
 
     The folder holds, for each batch that is done, its recognitions; for each that failed, why;
-    and for each shard whose batches are through, its states and the table of its transcripts,
-    instead of them.
+    and for each shard whose batches are through, its states and the table of its transcripts. Where
+    nothing failed, these take the place of its batches.
     """
 
     def __init__(
@@ -366,6 +367,9 @@ class Transcriber:
         for shard in self._shards.values():
             if lost & {row["utterance_id"] for row in shard.utterances}:
                 remove(self._table(shard))
+                for path in self._files(shard, "failure.json"):
+                    if read_json(path)["num_recordings"] == 1:
+                        remove(path)
         reason, count = reasons.most_common(1)[0]
         raise BrewlineError(
             f"{reasons.total():,} of {len(rows):,} recordings could not be recognised, most of "
@@ -377,10 +381,11 @@ class Transcriber:
 
         States are linked, not moved: a run that is killed here finds all of it again.
         """
-        write_table(table, TRANSCRIPTS, rows)
-        with atomic_path(states) as partial:
-            for shard in self._shards.values():
-                link(self.states / shard.name, partial / shard.name)
+        with _full_disk_is_told():
+            write_table(table, TRANSCRIPTS, rows)
+            with atomic_path(states) as partial:
+                for shard in self._shards.values():
+                    link(self.states / shard.name, partial / shard.name)
 
     def _take(self, batch: Batch, answer: list[Recognition] | Failure | Lost) -> None:
         if isinstance(answer, Lost):
@@ -403,7 +408,12 @@ class Transcriber:
             if self._on_failure == "stop":
                 raise BrewlineError(f"{sentence}; asr.on_failure: keep goes on without its text")
             tqdm.write(sentence)
-        note = {"num_tries": num_tries, "is_final": is_final, "is_lost": is_lost}
+        note = {
+            "num_recordings": len(batch.utterances),
+            "num_tries": num_tries,
+            "is_final": is_final,
+            "is_lost": is_lost,
+        }
         write_json(self._failure_path(batch), asdict(failure) | note)
         self._num_failed += is_lost
 
@@ -455,8 +465,29 @@ class Transcriber:
         if failure is None or not failure["is_final"]:
             yield batch
             return
-        for part in _split(batch):
+        for part in self._split(batch, failure):
             yield from self._missing_parts(part)
+
+    def _split(self, batch: Batch, failure: Mapping[str, Any]) -> list[Batch]:
+        """What a batch that failed is split into.
+
+        Halves; or, as each try in vain takes the whole limit, single recordings if it took too
+        long. Of a recording alone, its states: the encoder may do where the decoder does not.
+        """
+        count = len(batch.utterances)
+        if count > 1:
+            size = 1 if failure["reason"] == "timeout" else (count + 1) // 2
+            return [
+                replace(
+                    batch,
+                    name=f"{batch.name}.{start}",
+                    utterances=batch.utterances[start : start + size],
+                )
+                for start in range(0, count, size)
+            ]
+        if not batch.decode or self._on_failure == "drop":
+            return []
+        return [replace(batch, name=f"{batch.name}.states", decode=False)]
 
     def _outcomes(self, batch: Batch, failure: dict[str, Any] | None = None) -> Iterator[_Outcome]:
         """What became of the recordings of a batch that misses nothing any more."""
@@ -467,9 +498,11 @@ class Transcriber:
             for number, (row, one) in enumerate(zip(batch.utterances, facts, strict=True)):
                 yield _Outcome(row, one, (path, str(number)), failure)
             return
-        parts = _split(batch)
-        if len(parts) == 1:
-            failure = self._failure(batch)
+        noted = self._failure(batch)
+        assert noted is not None, "what is not done has failed"
+        parts = self._split(batch, noted)
+        if len(batch.utterances) == 1 and batch.decode:
+            failure = noted
         for part in parts:
             yield from self._outcomes(part, failure)
         if not parts:
@@ -509,8 +542,10 @@ class Transcriber:
                 )
                 write_shard(partial, samples)
             write_table(self._table(shard), TRANSCRIPTS, rows)
-        for path in (*self._files(shard, "npz"), *self._files(shard, "failure.json")):
-            remove(path)
+        # Where recordings are lost, they may be tried again, and they alone.
+        if all(row["status"] == OK for row in rows):
+            for path in (*self._files(shard, "npz"), *self._files(shard, "failure.json")):
+                remove(path)
 
     def _table_row(self, outcome: _Outcome) -> dict[str, Any]:
         facts, failure = outcome.facts, outcome.failure
@@ -526,19 +561,6 @@ class Transcriber:
             "reason": failure["reason"] if failure else facts["reason"],
             "asr_model": IMPORTED if imported else self._asr_model,
         }
-
-
-def _split(batch: Batch) -> list[Batch]:
-    """What a batch that failed is split into: halves; of a recording alone, its states."""
-    if len(batch.utterances) > 1:
-        middle = len(batch.utterances) // 2
-        halves = batch.utterances[:middle], batch.utterances[middle:]
-        return [
-            replace(batch, name=f"{batch.name}{suffix}", utterances=half)
-            for suffix, half in zip("ab", halves, strict=True)
-        ]
-    # The encoder may do where the decoder does not.
-    return [replace(batch, name=f"{batch.name}.states", decode=False)] if batch.decode else []
 
 
 @contextmanager

@@ -10,14 +10,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from whisper.model import ModelDimensions
 from whisper.tokenizer import get_tokenizer
 
 from brewline.archives import MediaStore
 from brewline.asr import recogniser as recogniser_module
+from brewline.asr.attention import attend
+from brewline.asr.checkpoint import load_whisper
 from brewline.asr.decoding import Decoding
 from brewline.asr.faster_whisper import FasterWhisper
-from brewline.asr.openai_whisper import OpenAIWhisper
+from brewline.asr.openai_whisper import OpenAIWhisper, log_mel
 from brewline.asr.recogniser import Recogniser
 from brewline.audio import decode, to_mono_16k
 from brewline.errors import BrewlineError
@@ -29,6 +32,8 @@ TOKENIZER = get_tokenizer(multilingual=False)
 CONTEXT = 500
 WIDTH = 2
 
+CUT = Decoding(TOKENIZER.encode(" a dog and"), -0.2, 0.1, is_loop=False, is_cut=True)
+NO_NUMBER = Decoding(TOKENIZER.encode(" a dog"), float("nan"), 0.1, False)
 SURE = Decoding(TOKENIZER.encode(" a dog"), -0.2, 0.1, False)
 OTHER = Decoding(TOKENIZER.encode(" the cat"), -0.5, 0.1, False)
 UNSURE = Decoding(TOKENIZER.encode(" a fog"), -1.5, 0.1, False)
@@ -86,6 +91,8 @@ def waveform(num_frames: int) -> NDArray[np.float32]:
     ("first", "second", "text", "temperature", "reason"),
     [
         (SURE, None, "a dog", 0.0, None),
+        # Another temperature would not make it shorter.
+        (CUT, None, "a dog and", 0.0, "cut"),
         (UNSURE, OTHER, "the cat", 0.5, None),
         (UNSURE, UNSURE, "a fog", 0.5, "unsure"),
         (LOOP, OTHER, "the cat", 0.5, None),
@@ -112,6 +119,18 @@ def test_doubtful_texts_are_decoded_again(
     assert neighbour.text == other.text == "a dog"
     again = [frames for frames, at in engine.decoded if at > 0]
     assert again == ([[100]] if second else [])
+
+
+def test_what_is_no_number_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, engine = scripted(monkeypatch, {100: [NO_NUMBER]})
+    with pytest.raises(BrewlineError, match="scores are no numbers"):
+        recogniser.recognise([waveform(100)])
+    # Only encoded, too.
+    for value in (float("nan"), 1e6):
+        states = torch.full((1, 90, WIDTH), value)
+        monkeypatch.setattr(engine, "encode", lambda *_, states=states: states)
+        with pytest.raises(BrewlineError, match="states are no numbers, or too large"):
+            recogniser.recognise([waveform(90)], ["known"])
 
 
 def test_long_recordings_are_joined_from_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +200,27 @@ def narrations() -> list[NDArray[np.float32]]:
     return [to_mono_16k(decode(store.read(name))) for name in names[:6]]
 
 
+def test_states_are_those_of_openai_whispers_encoder(
+    checkpoint: Path, narrations: list[NDArray[np.float32]]
+) -> None:
+    model, cpu = load_whisper(checkpoint, torch.device("cpu")), torch.device("cpu")
+    dims = model.dims
+    with torch.inference_mode():
+        expected = model.encoder(log_mel(narrations[:2], dims.n_mels, dims.n_audio_ctx, cpu))
+    found = OpenAIWhisper(checkpoint, settings(), cpu).encode(narrations[:2], dims.n_audio_ctx)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("num_queries", [1, 16, 17, 500])
+@pytest.mark.parametrize("num_keys", [100, 500])
+def test_attention_in_bf16_is_pytorchs(num_queries: int, num_keys: int) -> None:
+    torch.manual_seed(0)
+    queries = torch.randn(2, 3, num_queries, 16).bfloat16()
+    keys, values = torch.randn(2, 2, 3, num_keys, 16).bfloat16().unbind()
+    exact = scaled_dot_product_attention(queries.float(), keys.float(), values.float())
+    torch.testing.assert_close(attend(queries, keys, values).float(), exact, atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_both_engines_hear_the_same(
     checkpoint: Path, narrations: list[NDArray[np.float32]], beam_size: int
@@ -195,6 +235,7 @@ def test_both_engines_hear_the_same(
         assert mine.tokens == theirs.tokens
         assert mine.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-3)
         assert mine.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
+        assert mine.is_cut == theirs.is_cut
 
 
 @pytest.mark.parametrize("num_frames", [79, 80, 81])
@@ -223,7 +264,7 @@ def test_int8_hears_nearly_the_same(
 
 
 def test_what_a_checkpoint_cannot_do_is_told(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(BrewlineError, match=r"knows English only|knows no language 'xx'"):
+    with pytest.raises(BrewlineError, match=r"'xx', but this checkpoint knows English only"):
         Recogniser(checkpoint, settings(language="xx"))
     broken = tmp_path / "broken.pt"
     broken.write_bytes(checkpoint.read_bytes()[:10_000])

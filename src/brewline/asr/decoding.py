@@ -31,13 +31,14 @@ class Decoding:
     """What the decoder makes of a window.
 
     `avg_logprob` is over the tokens and the end mark. `is_loop`: the text ended in a phrase said
-    over and over; `tokens` keep it once.
+    over and over; `tokens` keep it once. `is_cut`: the text is longer than may be decoded.
     """
 
     tokens: list[int]
     avg_logprob: float
     no_speech_prob: float
     is_loop: bool
+    is_cut: bool = False
 
 
 class BatchDecoder:
@@ -92,8 +93,6 @@ class BatchDecoder:
         hidden_ASW = self._advance(start_AS, memory)
         no_speech = self._logits(hidden_ASW[:, self._sot]).softmax(-1)[:, self._no_speech].tolist()
         logits_AV = self._logits(hidden_ASW[:, -1])
-        if logits_AV.isnan().any():
-            raise ValueError("the decoder's scores are not numbers (NaN)")
         logits_AV[:, self._suppressed_first] = -torch.inf
         if temperature == 0 and self._beam_size > 1:
             found = self._search(logits_AV, memory)
@@ -107,7 +106,11 @@ class BatchDecoder:
     def _decoding(self, tokens: list[int], sum_logprobs: float, no_speech_prob: float) -> Decoding:
         kept = loop_kept_once(tokens, self._max_repeats)
         return Decoding(
-            kept, sum_logprobs / (len(tokens) + 1), no_speech_prob, len(kept) < len(tokens)
+            kept,
+            sum_logprobs / (len(tokens) + 1),
+            no_speech_prob,
+            is_loop=len(kept) < len(tokens),
+            is_cut=len(tokens) == self._length,
         )
 
     def _advance(self, tokens_RS: Tensor, memory: "_Memory") -> Tensor:

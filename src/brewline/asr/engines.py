@@ -27,7 +27,7 @@ class Engine(Protocol):
     tokenizer: Tokenizer
 
     def encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
-        """Encodes windows, padded with silence to `num_frames`: (B, num_frames, width)."""
+        """Encodes windows, padded with silence: (B, at least num_frames, width)."""
         ...
 
     def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
@@ -59,7 +59,7 @@ def tokenizer_for(dimensions: ModelDimensions, language: str) -> Tokenizer:
     """
     # As the library tells it, from the number of tokens.
     is_multilingual = dimensions.n_vocab >= 51865
-    if not is_multilingual and language != "en":
+    if not is_multilingual and language.lower() not in ("en", "english"):
         raise BrewlineError(
             f"asr.language is {language!r}, but this checkpoint knows English only", "settings"
         )

@@ -64,6 +64,7 @@ class FasterWhisper:
                 intra_threads=torch.get_num_threads(),
             )
         self._start = list(self.tokenizer.sot_sequence_including_notimestamps)
+        self._max_tokens = min(settings.max_tokens, self.dimensions.n_text_ctx - len(self._start))
         self._suppressed = never_spoken(self.tokenizer)
 
     @cached_property
@@ -88,10 +89,7 @@ class FasterWhisper:
             _view(states),
             [self._start] * len(states),
             beam_size=self._settings.beam_size,
-            max_length=max_length(
-                min(self._settings.max_tokens, self.dimensions.n_text_ctx - len(self._start)),
-                len(self._start),
-            ),
+            max_length=max_length(self._max_tokens, len(self._start)),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
@@ -103,7 +101,13 @@ class FasterWhisper:
         kept = loop_kept_once(tokens, self._settings.max_repeats)
         # The score is a mean over the tokens, to which the end mark is added but not counted.
         average = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        return Decoding(kept, average, result.no_speech_prob, len(kept) < len(tokens))
+        return Decoding(
+            kept,
+            average,
+            result.no_speech_prob,
+            is_loop=len(kept) < len(tokens),
+            is_cut=len(tokens) == self._max_tokens,
+        )
 
 
 def max_length(max_tokens: int, num_start: int) -> int:
@@ -210,4 +214,9 @@ def _view(tensor: Tensor) -> Any:
 
 
 def _tensor(view: Any, device: torch.device) -> Tensor:
+    import ctranslate2
+
+    if view.dtype == ctranslate2.DataType.bfloat16:
+        # Of which neither numpy nor the interface of arrays on a GPU knows.
+        view = view.to(ctranslate2.DataType.float32)
     return torch.as_tensor(view if device.type == "cuda" else np.array(view), device=device)

@@ -9,6 +9,7 @@ itself (compression ratio, loops) or its tokens are unlikely (average log-probab
 is decoded again at the next temperature, unless it holds no speech; then its text is empty.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from brewline.asr.engines import Engine, load_engine
 from brewline.asr.recognition import Recognition
 from brewline.asr.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 from brewline.devices import choose_device
+from brewline.errors import BrewlineError
 from brewline.params import AsrParams
 
 
@@ -71,6 +73,9 @@ class Recogniser:
 
         Returns:
             One recognition each, in the same order.
+
+        Raises:
+            BrewlineError: the model gives something that is no number.
         """
         known = texts or [None] * len(waveforms)
         windows = [
@@ -90,6 +95,12 @@ class Recogniser:
         full = self._settings.audio_context == "full"
         context = self._context if full else max(window.num_frames for window in windows)
         states = self._engine.encode([window.waveform for window in windows], context)
+        kept = states.half().cpu().numpy()
+        for row, window in enumerate(windows):
+            # Copied, so that a window does not hold on to its batch.
+            window.states = kept[row, : self._num_kept(window)].copy()
+            if not np.isfinite(window.states).all():
+                raise BrewlineError("encoder states are no numbers, or too large for 16 bits")
         doubtful = [row for row, window in enumerate(windows) if window.decode]
         for temperature in self._settings.temperatures:
             if not doubtful:
@@ -101,10 +112,6 @@ class Recogniser:
             ):
                 self._take(windows[row], decoding, temperature)
             doubtful = [row for row in doubtful if windows[row].reason in ("repetitive", "unsure")]
-        kept = states.half().cpu().numpy()
-        for row, window in enumerate(windows):
-            # Copied, so that a window does not hold on to its batch.
-            window.states = kept[row, : self._num_kept(window)].copy()
 
     def _num_kept(self, window: _Window) -> int:
         return self._context if self._settings.states == "all" else window.num_frames
@@ -114,13 +121,17 @@ class Recogniser:
         settings = self._settings
         window.decoding, window.temperature = decoding, temperature
         window.text = self._engine.tokenizer.decode(decoding.tokens).strip()
+        if not math.isfinite(decoding.avg_logprob):
+            raise BrewlineError("the decoder's scores are no numbers")
         is_unlikely = decoding.avg_logprob < settings.logprob_threshold
         if is_unlikely and decoding.no_speech_prob > settings.no_speech_threshold:
             window.text, window.reason = "", "no_speech"
         elif decoding.is_loop or compression_ratio(window.text) > settings.max_compression_ratio:
             window.reason = "repetitive"
+        elif is_unlikely:
+            window.reason = "unsure"
         else:
-            window.reason = "unsure" if is_unlikely else None
+            window.reason = "cut" if decoding.is_cut else None
 
     def _join(self, windows: list[_Window], known_text: str | None) -> Recognition:
         frames = sum(window.num_frames for window in windows)
@@ -150,7 +161,7 @@ def _worst(reasons: Iterable[str | None]) -> str | None:
     Silence in one window of several is a pause.
     """
     found = set(reasons)
-    for reason in ("repetitive", "unsure"):
+    for reason in ("repetitive", "unsure", "cut"):
         if reason in found:
             return reason
     return "no_speech" if found == {"no_speech"} else None

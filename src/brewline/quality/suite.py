@@ -362,7 +362,7 @@ def _transcripts_suites(
             gxe.ExpectColumnValuesToNotBeNull(
                 column="text", **_rule("every row has a text, which may be empty")
             ),
-            gxe.ExpectColumnMaxToBeBetween(
+            gxe.ExpectColumnValuesToBeBetween(
                 column="avg_logprob", max_value=0.0, **_rule("log-probabilities are not positive")
             ),
             gxe.ExpectColumnValuesToBeBetween(

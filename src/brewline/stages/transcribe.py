@@ -27,15 +27,22 @@ def main() -> None:
     manifest = read_table(manifest_path)
     checkpoint = Path("models/backbones/whisper.pt")
     per_shard = params.shard.utterances_per_shard
+    backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
+    asr_model = f"{backbone['name']} ({params.asr.engine})"
+    # Imported late: importing torch takes seconds, and a mistake above should not.
+    from brewline.asr.checkpoint import read_dimensions
+    from brewline.devices import choose_device, choose_dtype
+
+    # What `auto` stands for here: who goes on elsewhere should not mix precisions.
+    device = choose_device().type
+    if params.asr.precision == "auto":
+        device += f" {choose_dtype('auto', choose_device())}"
     # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
     # failure may change what stopped him, and go on.
     settings = params.asr.model_dump(exclude={"batch_limit_s", "max_failure_rate"})
     settings["on_failure"] = params.asr.on_failure == "drop"
-    work = work_dir("transcribe", fingerprint([settings, per_shard], [manifest_path, checkpoint]))
-    # Imported late: importing torch takes seconds, and a mistake above should not.
-    from brewline.asr.checkpoint import read_dimensions
-    from brewline.devices import choose_device
-
+    facts = [settings, per_shard, asr_model, device]
+    work = work_dir("transcribe", fingerprint(facts, [manifest_path, checkpoint]))
     width = read_dimensions(checkpoint).n_audio_state
     size_mb = estimated_states_mb(manifest, width, params.asr)
     free_mb = shutil.disk_usage(work).free / 1e6
@@ -43,17 +50,20 @@ def main() -> None:
         f"{corpus}: {len(manifest):,} utterances; encoder states will take {size_mb:,.0f} MB, "
         f"{free_mb:,.0f} MB are free"
     )
-    backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
+    if params.asr.audio_context == "utterance" and not backbone["name"].startswith("mini-"):
+        print(
+            "asr.audio_context is `utterance`: published weights, which were trained on windows of "
+            "30 s, hear worse so; `full` is what they expect"
+        )
     shards = plan(manifest, per_shard, params.asr.batch_size)
-    asr_model = f"{backbone['name']} ({params.asr.engine})"
     transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
     prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
     # A GPU is kept busy by one process.
-    workers = 1 if choose_device().type == "cuda" else params.runtime.transcribe_workers
-    facts = transcription_facts(
+    workers = 1 if device.startswith("cuda") else params.runtime.transcribe_workers
+    run_facts = transcription_facts(
         corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
     )
-    with live(facts, params.tracking, work / "run.json") as run:
+    with live(run_facts, params.tracking, work / "run.json") as run:
         for progress in shown(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
             run.log_row(progress.as_row())
     rows = list(transcriber.rows())
