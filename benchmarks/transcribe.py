@@ -3,14 +3,15 @@
 A random model of the dimensions of `base.en` recognises generated recordings: short ones, as
 scripted captions are (2 to 5 s), and long ones, as narrations are (6 to 40 s). Both sides read the
 same arrays, have the same weights and the same threads, and decode the same number of tokens at
-temperature 0, without timestamps and without fallback.
+temperature 0, without timestamps and without fallback. Lines say too on which device and in which
+precision ours ran, and how many seconds of speech it recognised in one (`real_time_factor`).
 
 `short_full`, `narration_full`, `short_utterance`: against `model.transcribe(array)` in a loop; the
 last one with `audio_context: utterance`. `short_full_fp32`: the first, without bf16.
 `vs_faster_whisper`: against faster-whisper's engine in the better of its modes (int8 or fp32, one
 by one, as it batches the windows of one recording only). `agreement`: recordings of the miniature
 corpora with the miniature weights, against `model.decode` one by one; ours in fp32. Its line says
-too which share of the texts is the same, and the word error rates of fp32 and bf16 with either
+which share of the texts is the same, and the word error rates of fp32 and bf16 with either
 `audio_context`.
 
     python benchmarks/transcribe.py [--json] [--cases short_full ...]
@@ -30,14 +31,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import numpy as np
 import tokenizers
 import torch
 import whisper
 from numpy.typing import NDArray
 from whisper.model import ModelDimensions
-from whisper.normalizers import EnglishTextNormalizer
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from brewline.archives import MediaStore
@@ -47,7 +46,8 @@ from brewline.asr.recogniser import Recogniser
 from brewline.asr.windows import SAMPLES_PER_FRAME
 from brewline.audio import AudioError, decode, to_mono_16k
 from brewline.corpora import READERS
-from brewline.devices import choose_device
+from brewline.devices import choose_device, choose_dtype
+from brewline.error_rates import Rate, align
 from brewline.params import AsrParams, load_params
 from brewline.processes import keep_freed_memory
 
@@ -116,7 +116,7 @@ def settings(**changes: Any) -> AsrParams:
 
 
 def ours(checkpoint: Path, changes: dict[str, Any], waveforms: Waveforms) -> Callable[[], Any]:
-    """Our recogniser, in a process set up as the stage does it."""
+    """Our recogniser, with all threads as the others; it keeps freed memory, as in the stage."""
     keep_freed_memory()
     recogniser = Recogniser(checkpoint, settings(**changes))
     return lambda: recogniser.recognise(waveforms)
@@ -251,15 +251,21 @@ def measure_speed(case: str, checkpoint: Path, count: int) -> dict[str, Any]:
     if case.endswith("fp32"):
         changes["precision"] = "fp32"
     ours_s, peak_mb = in_own_process(ours, checkpoint, changes, waveforms)
+    device = choose_device()
+    how = {
+        "device": device.type,
+        "precision": str(choose_dtype(changes.get("precision", "auto"), device)).split(".")[1],
+        "real_time_factor": round(sum(map(len, waveforms)) / RATE_HZ / ours_s, 1),
+    }
     if case != "vs_faster_whisper":
         baseline_s, _ = in_own_process(one_by_one, checkpoint, {}, waveforms)
-        return row(case, baseline_s, ours_s, peak_mb)
+        return row(case, baseline_s, ours_s, peak_mb) | how
     modes = {
         mode: in_own_process(faster_whisper, checkpoint, {"precision": mode}, waveforms)[0]
         for mode in ("int8", "float32")
     }
     best = min(modes, key=lambda mode: modes[mode])
-    return row(case, modes[best], ours_s, peak_mb) | {"baseline": best}
+    return row(case, modes[best], ours_s, peak_mb) | how | {"baseline": best}
 
 
 def measure_agreement(folder: Path, count: int) -> dict[str, Any]:
@@ -320,11 +326,10 @@ def real_recordings(count: int) -> tuple[Waveforms, list[str]]:
 
 def word_error_rate(captions: list[str], texts: list[str]) -> float:
     """As the project computes it."""
-    normalise = EnglishTextNormalizer()
-    pairs = [
-        (normalise(caption), normalise(text)) for caption, text in zip(captions, texts, strict=True)
-    ]
-    return round(float(jiwer.wer(*map(list, zip(*pairs, strict=True)))), 4)
+    rate = Rate()
+    for heard in align((str(n), *pair) for n, pair in enumerate(zip(captions, texts, strict=True))):
+        rate.add(heard)
+    return round(rate.wer, 4)
 
 
 def sentence(found: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from whisper.tokenizer import get_tokenizer
 
 from brewline.archives import MediaStore
 from brewline.asr.checkpoint import load_whisper
-from brewline.asr.decoding import BatchDecoder, draw, loop_period, loop_kept_once
+from brewline.asr.decoding import BatchDecoder, Decoding, draw, loop_period, loop_kept_once
 from brewline.asr.openai_whisper import log_mel
 from brewline.audio import decode, to_mono_16k
 
@@ -104,16 +104,42 @@ def test_draws_follow_the_distribution() -> None:
     assert counts[0] == counts[4] == 0
 
 
-def test_a_loop_is_cut_where_it_begins(
-    model: whisper.Whisper, states: torch.Tensor, decoder: Callable[..., BatchDecoder]
+def test_a_loop_ends_the_decoding(
+    model: whisper.Whisper,
+    states: torch.Tensor,
+    decoder: Callable[..., BatchDecoder],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Noise at this temperature says the same thing again and again.
-    noise = torch.zeros(2, *states.shape[1:])
-    with torch.inference_mode():
-        free, guarded = decoder().decode(noise), decoder(max_repeats=3).decode(noise)
-    for whole, cut in zip(free, guarded, strict=True):
-        assert whole.tokens[: len(cut.tokens)] == cut.tokens
-        assert cut.is_loop == (len(cut.tokens) < len(whole.tokens))
+    phrase = get_tokenizer(multilingual=False).encode(" a dog runs")
+    assert len(phrase) == 3
+
+    def decode_phrases(max_repeats: int | None) -> tuple[list[Decoding], int]:
+        """What becomes of a phrase said for ever, and in how many steps."""
+        chosen = decoder(max_repeats=max_repeats)
+        calls = []
+
+        def logits(hidden: torch.Tensor) -> torch.Tensor:
+            calls.append(len(hidden))
+            rows = torch.zeros(len(hidden), model.dims.n_vocab)
+            # The first call asks for the probability that nobody speaks.
+            rows[:, phrase[(len(calls) - 2) % 3]] = 20.0
+            return rows
+
+        monkeypatch.setattr(chosen, "_logits", logits)
+        with torch.inference_mode():
+            return chosen.decode(states[:2]), len(calls) - 1
+
+    guarded, num_steps = decode_phrases(3)
+    assert [(one.tokens, one.is_loop, one.is_cut) for one in guarded] == [
+        ([*phrase, phrase[0]], True, False)
+    ] * 2
+    # It is looked for after 8 tokens, and after 16 three whole phrases are there.
+    assert num_steps == 16
+    free, num_steps = decode_phrases(None)
+    assert {(len(one.tokens), one.is_loop, one.is_cut) for one in free} == {
+        (MAX_TOKENS, False, True)
+    }
+    assert num_steps == MAX_TOKENS
 
 
 @pytest.mark.parametrize(
