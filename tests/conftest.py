@@ -17,7 +17,8 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a GPU where there is none."""
+    """Puts the longest file first, and skips what needs a GPU where there is none."""
+    items.sort(key=lambda item: item.path.name != "test_flows.py")
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

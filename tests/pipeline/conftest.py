@@ -1,5 +1,7 @@
 """A tiny project whose line has run once, the same under git and DVC, and `make ui` in it."""
 
+import fcntl
+import json
 import os
 import re
 import shutil
@@ -16,12 +18,19 @@ from tiny_project import PROJECT, Line, copy_project, dvc, git, make_project, ru
 
 @pytest.fixture(scope="session")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
-    """The finished line; tests only look at it."""
-    folder = tmp_path_factory.mktemp("line") / "project"
-    folder.mkdir()
-    planted = make_project(folder)
-    run_line(folder)
-    return Line(folder, planted)
+    """The finished line; tests only look at it. The processes that run tests share one."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, planted = shared / "line", shared / "planted.json"
+    # Whoever comes first makes it, and the others wait.
+    with (shared / "line.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not planted.exists():
+            folder.mkdir()
+            corrupted = make_project(folder)
+            run_line(folder)
+            planted.write_text(json.dumps(corrupted))
+    return Line(folder, json.loads(planted.read_text()))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,31 +87,6 @@ def test_cancelling_stops_the_stage_and_closes_its_run(services: Services) -> No
     wait_for(lambda: services.models()[0]["info"]["status"] == "KILLED", 10)
 
 
-def test_a_killed_flow_leaves_nothing_and_goes_on_when_run_again(services: Services) -> None:
-    overrides = {"train.steps": 200, "train.seeds": [0]}
-    run, folder = start_long_training(services, **overrides)
-    engines = [
-        process
-        for process in psutil.Process(services.process.pid).children(recursive=True)
-        if any("prefect" in word and "engine" in word for word in process.cmdline())
-    ]
-    assert engines
-    for engine in engines:
-        engine.kill()
-    wait_for(lambda: not working_on(folder), 15)
-    again = services.start("pipeline/on-demand", overrides=overrides, **ONE_MODEL)
-    assert services.finish(again, 240) == "COMPLETED", services.logs(again)
-    history = next(folder.glob("models/mini-flickr8k/full/seed-0/history.jsonl"))
-    steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
-    assert max(steps) == 200
-    assert services.finish(run) == "CRASHED"
-    newest = services.models()[0]["data"]
-    params = {param["key"]: param["value"] for param in newest["params"]}
-    assert params["train.steps"] == "200"
-    tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
-    assert tags["prefect_flow_run_id"] == run
-
-
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
 def test_a_person_starts_a_run_and_compares_models(services: Services, tmp_path: Path) -> None:
     tour = pytest.importorskip("tour", reason="playwright is not installed")
@@ -151,6 +127,39 @@ def test_a_changed_corpus_is_noticed(services: Services) -> None:
     # The schedule may look in the same moment: whoever comes first runs the pipeline.
     look()
     wait_for(downloaded, 60)
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A flow that was killed while it trained in `folder`, and the same one started again."""
+
+    run: str
+    again: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def killed(services: Services) -> Killed:
+    """Its compute slot is free after a minute, in which other tests run."""
+    overrides = {"train.steps": 200, "train.seeds": [0]}
+    run, folder = start_long_training(services, **overrides)
+    engines = [
+        process
+        for process in psutil.Process(services.process.pid).children(recursive=True)
+        if any("prefect" in word and "engine" in word for word in process.cmdline())
+    ]
+    assert engines
+    for engine in engines:
+        engine.kill()
+    wait_for(lambda: not working_on(folder), 15)
+    again = services.start("pipeline/on-demand", overrides=overrides, **ONE_MODEL)
+    wait_for(lambda: services.tasks(again), 60)
+    return Killed(run, again, folder)
+
+
+def test_a_killed_flow_leaves_nothing(services: Services, killed: Killed) -> None:
+    assert not working_on(killed.folder)
+    assert services.state(killed.again) == "RUNNING"
 
 
 def use_policy(project: Path, margin: float) -> None:
@@ -226,6 +235,19 @@ def test_promotion_rejection_approval_and_rollback(
         assert services.finish(back) == expected, services.logs(back)
         assert champion() == "1"
     services.wait_for_log(back, "had no champion before it")
+
+
+def test_a_killed_flow_goes_on_when_run_again(services: Services, killed: Killed) -> None:
+    assert services.finish(killed.again, 240) == "COMPLETED", services.logs(killed.again)
+    history = next(killed.folder.glob("models/mini-flickr8k/full/seed-0/history.jsonl"))
+    steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
+    assert max(steps) == 200
+    assert services.finish(killed.run) == "CRASHED"
+    newest = services.models()[0]["data"]
+    params = {param["key"]: param["value"] for param in newest["params"]}
+    assert params["train.steps"] == "200"
+    tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
+    assert tags["prefect_flow_run_id"] == killed.run
 
 
 def test_stopping_the_services_leaves_no_process_and_no_port(services: Services) -> None:
