@@ -151,6 +151,31 @@ def estimated_states_mb(manifest: Iterable[Row], width: int, settings: AsrParams
     return frames * width * _BYTES_PER_VALUE / 1e6
 
 
+def outlook(
+    manifest: Sequence[Row], width: int, settings: AsrParams, backbone: str, free_mb: float
+) -> Iterator[str]:
+    """What a user should know before hours of work.
+
+    Args:
+        manifest: Its rows.
+        width: Of an encoder state.
+        settings: How Whisper is run.
+        backbone: Its name.
+        free_mb: Room on the disk.
+    """
+    size_mb = estimated_states_mb(manifest, width, settings)
+    yield (
+        f"{len(manifest):,} utterances; encoder states will take {size_mb:,.0f} MB, "
+        f"{free_mb:,.0f} MB are free"
+    )
+    # Those of the miniature world were trained on short windows.
+    if settings.audio_context == "utterance" and not backbone.startswith("mini-"):
+        yield (
+            "asr.audio_context is `utterance`; published weights were trained on windows of 30 s, "
+            "expect `full`, and hear worse without"
+        )
+
+
 @dataclass(frozen=True)
 class Shard:
     """A part of the manifest: where its states go, and the batches that make them."""

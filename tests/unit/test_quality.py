@@ -327,9 +327,9 @@ def test_of_the_miniature_corpus_the_damaged_are_dropped_and_no_other(
     planted = json.loads((PROJECT / "sample/corpora/mini-lncoco.corrupted.json").read_text())
     assert set(planted.values()) == set(REASONS)
     found = {
-        verdict.listing.utterance_id: verdict.fault.reason
+        verdict.listing.utterance_id: verdict.reason
         for verdict in check_corpus(store, listings, limits, workers=2)
-        if verdict.fault
+        if verdict.reason
     }
     assert found == {name: REASONS[kind] for name, kind in planted.items()}
 

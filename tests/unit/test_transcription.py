@@ -21,7 +21,7 @@ from brewline.asr.recognition import Recognition
 from brewline.errors import BrewlineError
 from brewline.files import sha256_tree
 from brewline.manifest import TRANSCRIPTS, write_table
-from brewline.params import OnFailure
+from brewline.params import OnFailure, load_params
 from brewline.shards import _samples
 from brewline.transcription import (
     Batch,
@@ -29,6 +29,7 @@ from brewline.transcription import (
     Failure,
     Transcriber,
     estimated_states_mb,
+    outlook,
     plan,
     summary,
 )
@@ -432,11 +433,18 @@ def test_what_a_model_raises_is_a_failure_of_the_batch(
 
 
 def test_the_disk_that_states_take_is_known_before() -> None:
-    from brewline.params import load_params
-
     asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
     rows = [{"duration_s": 10.0}, {"duration_s": 40.0}]
     valid = asr.model_copy(update={"states": "valid"})
     assert estimated_states_mb(rows, 512, valid) == pytest.approx(50 * 50 * 512 * 2 / 1e6)
     every = asr.model_copy(update={"states": "all"})
     assert estimated_states_mb(rows, 512, every) == pytest.approx(5000 * 512 * 2 / 1e6)
+    said = "2 utterances; encoder states will take 5 MB, 1,234 MB are free"
+    assert list(outlook(rows, 512, every, "mini-whisper", 1234.0)) == [said]
+
+
+def test_published_weights_in_short_windows_are_warned_of() -> None:
+    asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
+    short = asr.model_copy(update={"audio_context": "utterance"})
+    assert len(list(outlook([], 512, short, "mini-whisper", 0.0))) == 1
+    assert "expect `full`" in list(outlook([], 512, short, "base.en", 0.0))[1]

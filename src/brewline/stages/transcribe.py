@@ -12,7 +12,7 @@ from brewline.tracking import live, transcription_facts
 from brewline.transcription import (
     BatchRecogniser,
     Transcriber,
-    estimated_states_mb,
+    outlook,
     plan,
     shown,
     summary,
@@ -33,33 +33,23 @@ def main() -> None:
     from brewline.asr.checkpoint import read_dimensions
     from brewline.devices import choose_device, choose_dtype
 
-    # What `auto` stands for here: who goes on elsewhere should not mix precisions.
-    device = choose_device().type
-    if params.asr.precision == "auto":
-        device += f" {choose_dtype('auto', choose_device())}"
+    device = choose_device()
     # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
     # failure may change what stopped him, and go on.
     settings = params.asr.model_dump(exclude={"batch_limit_s", "max_failure_rate"})
     settings["on_failure"] = params.asr.on_failure == "drop"
-    facts = [settings, per_shard, asr_model, device]
+    # Who goes on elsewhere should not mix precisions.
+    facts = [settings, per_shard, asr_model, device.type, str(choose_dtype("auto", device))]
     work = work_dir("transcribe", fingerprint(facts, [manifest_path, checkpoint]))
     width = read_dimensions(checkpoint).n_audio_state
-    size_mb = estimated_states_mb(manifest, width, params.asr)
     free_mb = shutil.disk_usage(work).free / 1e6
-    print(
-        f"{corpus}: {len(manifest):,} utterances; encoder states will take {size_mb:,.0f} MB, "
-        f"{free_mb:,.0f} MB are free"
-    )
-    if params.asr.audio_context == "utterance" and not backbone["name"].startswith("mini-"):
-        print(
-            "asr.audio_context is `utterance`: published weights, which were trained on windows of "
-            "30 s, hear worse so; `full` is what they expect"
-        )
+    for line in outlook(manifest, width, params.asr, backbone["name"], free_mb):
+        print(f"{corpus}: {line}")
     shards = plan(manifest, per_shard, params.asr.batch_size)
     transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
     prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
     # A GPU is kept busy by one process.
-    workers = 1 if device.startswith("cuda") else params.runtime.transcribe_workers
+    workers = 1 if device.type == "cuda" else params.runtime.transcribe_workers
     run_facts = transcription_facts(
         corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
     )
