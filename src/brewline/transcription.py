@@ -307,8 +307,9 @@ class Transcriber:
     """Recognises a corpus in a work folder, and goes on where an earlier one left off.
 
     The folder holds, for each batch that is done, its recognitions; for each that failed, why;
-    and for each shard whose batches are through, its states and the table of its transcripts. Where
-    nothing failed, these take the place of its batches.
+    and for each shard whose batches are through, its states and the table of its transcripts,
+    instead of them. A shard with recordings that are lost waits for `put_out`: till then they may
+    be tried again, and they alone.
     """
 
     def __init__(
@@ -373,7 +374,10 @@ class Transcriber:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the transcript table, in the manifest's order, once all are recognised."""
         for shard in self._shards.values():
-            yield from read_table(self._table(shard))
+            if self._is_finished(shard):
+                yield from read_table(self._table(shard))
+            else:
+                yield from map(self._table_row, self._in_order(shard))
 
     def check_failures(self, rows: Sequence[Row], max_rate: float) -> None:
         """Stops where more recordings failed than may; the next run tries them again.
@@ -410,6 +414,7 @@ class Transcriber:
             write_table(table, TRANSCRIPTS, rows)
             with atomic_path(states) as partial:
                 for shard in self._shards.values():
+                    self._finish(shard)
                     link(self.states / shard.name, partial / shard.name)
 
     def _take(self, batch: Batch, answer: list[Recognition] | Failure | Lost) -> None:
@@ -548,15 +553,25 @@ class Transcriber:
         return self._table(shard).exists() and (self.states / shard.name).exists()
 
     def _finish_if_through(self, shard: Shard) -> None:
-        """Writes the states and the table of a shard, and removes its batches."""
+        """Writes the states and the table of a shard that lost nothing, and removes its batches."""
         if self._is_finished(shard) or self._missing([shard]):
             return
+        if not any(outcome.failure for outcome in self._in_order(shard)):
+            self._finish(shard)
+
+    def _in_order(self, shard: Shard) -> list[_Outcome]:
+        """What became of the recordings of a shard that is through, as the manifest has them."""
         where = {
             outcome.row["utterance_id"]: outcome
             for batch in shard.batches
             for outcome in self._outcomes(batch)
         }
-        outcomes = [where[row["utterance_id"]] for row in shard.utterances]
+        return [where[row["utterance_id"]] for row in shard.utterances]
+
+    def _finish(self, shard: Shard) -> None:
+        if self._is_finished(shard):
+            return
+        outcomes = self._in_order(shard)
         rows = [self._table_row(outcome) for outcome in outcomes]
         with _full_disk_is_told():
             with atomic_path(self.states / shard.name) as partial:
@@ -567,10 +582,8 @@ class Transcriber:
                 )
                 write_shard(partial, samples)
             write_table(self._table(shard), TRANSCRIPTS, rows)
-        # Where recordings are lost, they may be tried again, and they alone.
-        if all(row["status"] == OK for row in rows):
-            for path in (*self._files(shard, "npz"), *self._files(shard, "failure.json")):
-                remove(path)
+        for path in (*self._files(shard, "npz"), *self._files(shard, "failure.json")):
+            remove(path)
 
     def _table_row(self, outcome: _Outcome) -> dict[str, Any]:
         facts, failure = outcome.facts, outcome.failure

@@ -20,7 +20,6 @@ import pytest
 from brewline.asr.recognition import Recognition
 from brewline.errors import BrewlineError
 from brewline.files import sha256_tree
-from brewline.manifest import TRANSCRIPTS, write_table
 from brewline.params import OnFailure, load_params
 from brewline.shards import _samples
 from brewline.transcription import (
@@ -126,6 +125,7 @@ class Corpus:
         on_failure: OnFailure = "keep",
         workers: int = 1,
         limit_s: float = 60,
+        max_rate: float = 1.0,
     ) -> list[dict[str, Any]]:
         """Runs to the end and writes the table."""
         transcriber = self.transcriber(on_failure)
@@ -134,20 +134,21 @@ class Corpus:
         assert progress[-1].done_s == pytest.approx(progress[-1].total_s)
         rows = list(transcriber.rows())
         assert progress[-1].num_failed == sum(row["status"] != "ok" for row in rows)
-        write_table(self.folder / "table.parquet", TRANSCRIPTS, rows)
+        transcriber.check_failures(rows, max_rate)
+        transcriber.put_out(rows, self.folder / "table.parquet", self.folder / "states")
         return rows
 
     def states(self) -> dict[str, np.ndarray]:
         """The stored states by utterance, in their order."""
         found = {}
-        for path in sorted((self.folder / "work/states").glob("*.tar")):
+        for path in sorted((self.folder / "states").glob("*.tar")):
             for sample in _samples(path):
                 found[sample["__key__"]] = np.load(io.BytesIO(sample["npy"]))
         return found
 
     def digest(self) -> tuple[str, str]:
         """Of the table and the states."""
-        return sha256_tree(self.folder / "table.parquet"), sha256_tree(self.folder / "work/states")
+        return sha256_tree(self.folder / "table.parquet"), sha256_tree(self.folder / "states")
 
 
 @pytest.fixture
@@ -243,17 +244,14 @@ def test_a_batch_without_room_is_split_until_there_is(make: Callable[..., Corpus
 
 def test_too_many_failures_cost_no_work_that_is_done(make: Callable[..., Corpus]) -> None:
     corpus, other = make(), make("other")
-    ways = (("u002", "crash"),)
-    rows = corpus.transcribe(Recogniser(corpus.log, ways))
+    recogniser = Recogniser(corpus.log, (("u002", "crash"),))
     with pytest.raises(BrewlineError, match="1 of 40 recordings"):
-        corpus.transcriber("keep").check_failures(rows, 0.02)
+        corpus.transcribe(recogniser, max_rate=0.02)
     begun = len(corpus.begun())
-    again = corpus.transcribe(Recogniser(corpus.log, ways))
-    assert again == rows
+    with pytest.raises(BrewlineError, match="1 of 40 recordings"):
+        corpus.transcribe(recogniser, max_rate=0.02)
     # It has two tries; its states are there already.
     assert [line.split()[1] for line in corpus.begun()[begun:]] == ["1", "1"]
-    with pytest.raises(BrewlineError, match="1 of 40 recordings"):
-        corpus.transcriber("keep").check_failures(again, 0.02)
     begun = len(corpus.begun())
     assert {row["status"] for row in corpus.transcribe()} == {"ok"}
     other.transcribe()
@@ -309,14 +307,17 @@ def test_a_shard_that_was_not_finished_is(
     assert len(set(corpus.begun()[:begun]) & set(corpus.begun()[begun:])) <= 1
 
 
-def test_failures_are_counted_once(make: Callable[..., Corpus]) -> None:
-    """A shard with failures keeps what it was made of, beside its table."""
+def test_a_run_killed_after_a_failure_does_not_try_it_again(make: Callable[..., Corpus]) -> None:
     corpus = make(count=8)
-    rows = corpus.transcribe(Recogniser(corpus.log, (("u002", "crash"),)))
+    prepare = partial(give, Recogniser(corpus.log, (("u002", "crash"),)))
+    list(corpus.transcriber("keep").run(prepare, 1, 60))
     assert list((corpus.folder / "work").glob("*.failure.json"))
     begun = len(corpus.begun())
+    rows = corpus.transcribe()
+    assert [row["utterance_id"] for row in rows if row["status"] != "ok"] == ["u002"]
     assert corpus.transcribe() == rows
     assert len(corpus.begun()) == begun
+    assert not list((corpus.folder / "work").glob("*.failure.json"))
 
 
 def test_states_that_are_gone_are_made_again(make: Callable[..., Corpus]) -> None:
