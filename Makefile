@@ -1,11 +1,11 @@
 # `make help` lists what there is to do.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
 
-VENV := .venv
-READY := $(VENV)/.installed
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# GNU make 3.81, which macOS brings, looks commands up in the path that it was started with: recipes
+# name the programs of the environment with their folder, and what those start finds it in PATH.
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Nothing here phones home. MLflow wants the literal word `true`.
 export DO_NOT_TRACK := true
@@ -21,33 +21,20 @@ export UV_SYSTEM_CERTS := true
 PREFECT_PORT := 4200
 MLFLOW_PORT := 5000
 
-.PHONY: help run ui tables test lint bench clean lock
+.PHONY: help install run ui tables needs-git test lint bench clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-# The first Python 3.11 or 3.12 among those that the machine offers.
-$(VENV)/bin/python:
-	@for python in python3 python3.12 python3.11; do \
-	  if $$python -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' \
-	    2>/dev/null; then exec $$python -m venv $(VENV); fi; \
-	done; echo "error: Brewline needs Python 3.11 or 3.12" >&2; exit 1
+install: ## Make .venv, or bring it up to date; the commands below do it by themselves
+	@bash install.sh
 
-$(READY): requirements.lock requirements-uv.lock pyproject.toml | $(VENV)/bin/python
-	@echo "installing into $(VENV): about 6 GB, once"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	  -r requirements-uv.lock
-	@uv pip install --python $(VENV)/bin/python --require-hashes -r requirements.lock \
-	  --build-constraints requirements.lock
-	@uv pip install --python $(VENV)/bin/python --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+run: install ## Train and compare the default models on the miniature corpora
+	@$(BIN)/python -m flows pipeline
+	@$(BIN)/brewline results
 
-run: $(READY) ## Train and compare the default models on the miniature corpora
-	@python -m flows pipeline
-	@brewline results
-
-ui: $(READY) ## Start the Prefect and MLflow UIs and the flows they can start; Ctrl-C stops all
-	@exec python -m flows.ui --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
+ui: install ## Start the Prefect and MLflow UIs and the flows they can start; Ctrl-C stops all
+	@exec $(BIN)/python -m flows.ui --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
 
 # Every corpus x variant with three seeds: the lists of params.yaml, made longer.
 TABLES = train.seeds=[0,1,2] \
@@ -64,29 +51,32 @@ ALL_VARIANTS := [zero-shot-captions,zero-shot,prompted-captions,prompted,e2e,ful
 NAMES := GIT_AUTHOR_NAME GIT_COMMITTER_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL
 IDENTITY = $(if $(shell git config user.email),,$(NAMES:%=%=brewline@localhost))
 
-tables: $(READY) ## Train and compare every corpus with pictures x variant x seed, in a workspace apart
-	@$(IDENTITY) dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
+tables: install needs-git ## Train and compare every corpus with pictures x variant x seed, in a workspace apart
+	@$(IDENTITY) $(BIN)/dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
 	@for file in results.md results.csv index.html; do \
-	  dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file; done
+	  $(BIN)/dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file || exit; done
 	@cat reports/tables/results.md
 	@echo "the page: reports/tables/index.html"
 
-test: $(READY) ## Run the tests
-	@python -m pytest
+needs-git:
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo 'error: `make tables` keeps what it makes as a commit, and this folder has none: install git, then git init && git add . && git commit -m Brewline' >&2; exit 1; }
 
-lint: $(READY) ## Check style and types
-	@ruff check .
-	@ruff format --check .
-	@mypy
-	@codespell
+test: install ## Run the tests
+	@$(BIN)/python -m pytest
 
-bench: $(READY) ## Compare our speed with what a user would write
-	@for benchmark in benchmarks/*.py; do python $$benchmark --json; done
+lint: install ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+
+bench: install ## Compare our speed with what a user would write
+	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark --json || exit; done
 
 clean: ## Remove outputs, partial work and DVC's cache; never MLflow's store
 	@rm -rf data models reports work .dvc/cache .dvc/tmp
-	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-lock: $(READY) ## Resolve the dependencies anew
-	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --all-extras \
+lock: install ## Resolve the dependencies anew
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --all-extras \
 	  --custom-compile-command 'make lock' pyproject.toml -o requirements.lock

@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.params import AcousticParams, RuntimeParams, TrainParams, VariantParams
 from brewline.shards import Position, Utterance
+from brewline.system import peak_memory_mb
 from brewline.training import TrainingData, TrainingJob, train
 
 CASES = ("prompted", "full")
@@ -242,7 +242,7 @@ def measure(job: tuple[str, Callable[..., list[float]], int]) -> tuple[float, fl
     case, run, steps = job
     torch.set_num_threads(1)
     seconds = run(case, make_utterances(), steps)
-    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return statistics.median(seconds), peak_memory_mb()
 
 
 def main() -> None:

@@ -22,7 +22,6 @@ import itertools
 import json
 import lzma
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -49,7 +48,7 @@ from brewline.corpora import READERS
 from brewline.devices import choose_device, choose_dtype
 from brewline.error_rates import Rate, align
 from brewline.params import AsrParams, load_params
-from brewline.processes import keep_freed_memory
+from brewline.system import keep_freed_memory, peak_memory_mb
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 CASES = (
@@ -220,7 +219,7 @@ def measure(
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return statistics.median(seconds), peak_memory_mb()
 
 
 def in_own_process(*arguments: Any) -> tuple[float, float]:
@@ -295,7 +294,7 @@ def measure_agreement(folder: Path, count: int) -> dict[str, Any]:
         texts[f"{precision}_{context}"] = [found.text for found in recognise()]
         seconds[f"{precision}_{context}"] = time.perf_counter() - start
     same = np.mean([a == b for a, b in zip(texts["fp32_full"], expected, strict=True)])
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mb = peak_memory_mb()
     rates = {name: word_error_rate(captions, found) for name, found in texts.items()}
     return row("agreement", baseline_s, seconds["fp32_full"], peak_mb) | {
         "num_recordings": len(waveforms),

@@ -15,6 +15,7 @@ from typing import Any
 
 from brewline.errors import BrewlineError
 from flows import graph, server
+from flows.repository import let_dvc_run_without_git
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def start(name: str, arguments: dict[str, Any]) -> None:
         BrewlineError: the settings are wrong, or no server comes up.
     """
     project = Path.cwd()
+    let_dvc_run_without_git(project)
     if name == "pipeline" and not any(arguments.values()) and not graph.changes(project):
         print("everything is up to date: nothing to run")
         return

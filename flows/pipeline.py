@@ -23,6 +23,7 @@ from brewline.tracking import PIPELINE_VARIABLE, tracking_uri
 from flows import artifacts
 from flows.children import Line, TimeLimitError, run_child
 from flows.graph import Stage, changes, plan, read_graph
+from flows.repository import let_dvc_run_without_git
 from flows.server import COMPUTE_SLOT, make_compute_slot
 from flows.workspace import held, make_workspace
 
@@ -209,6 +210,7 @@ def pipeline(
         What became of each stage.
     """
     project = Path.cwd()
+    let_dvc_run_without_git(project)
     run_key = os.environ.get(PIPELINE_VARIABLE) or str(flow_run.get_id())
     place = make_workspace(project, overrides) if overrides else project
     make_compute_slot()

@@ -1,7 +1,6 @@
 """The Prefect and MLflow servers of this machine: those that are there, or ones of our own."""
 
 import contextlib
-import fcntl
 import os
 import socket
 import subprocess
@@ -11,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import requests
 
 from brewline.errors import BrewlineError
 from brewline.files import read_json
 from brewline.params import load_params
+from brewline.system import flock
 from brewline.tracking import open_store, tracking_uri
 from flows.children import stop_group
 
@@ -128,22 +127,14 @@ def prefect_server(project: Path, port: int = 0) -> Iterator[Service]:
     home.mkdir(parents=True, exist_ok=True)
     # The kernel's lock: that of a killed server is free.
     with (home / "server.lock").open("w") as lock:
-        is_alone = _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_alone = flock(lock, wait=False)
         with started(service, command, settings) as running:
             running.wait_until_ready()
             if is_alone:
                 _free_slots(url)
             # Whoever comes up in the meantime waits here.
-            _lock(lock, fcntl.LOCK_SH)
+            flock(lock, shared=True)
             yield running
-
-
-def _lock(file: IO[str], how: int) -> bool:
-    try:
-        fcntl.flock(file, how)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _free_slots(url: str) -> None:
@@ -204,7 +195,7 @@ def started(
     service.log.parent.mkdir(parents=True, exist_ok=True)
     with service.log.open("w") as file:
         child = subprocess.Popen(
-            [sys.executable, "-m", "brewline.processes", str(os.getpid()), *command],
+            [sys.executable, "-m", "brewline.system", str(os.getpid()), *command],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -123,7 +123,7 @@ def _run_all(
 def _start(
     number: int, overrides: dict[str, Any], corpora: list[str], variants: list[str]
 ) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "brewline.processes", str(os.getpid())]
+    command = [sys.executable, "-m", "brewline.system", str(os.getpid())]
     command += [sys.executable, "-m", "flows", "pipeline", "--overrides", json.dumps(overrides)]
     command += ["--corpora", *corpora] if corpora else []
     command += ["--variants", *variants] if variants else []

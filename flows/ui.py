@@ -14,6 +14,7 @@ from pathlib import Path
 
 from brewline.errors import BrewlineError
 from brewline.files import remove, write_json
+from flows.repository import let_dvc_run_without_git
 from flows.server import (
     SERVER_FILE,
     Service,
@@ -41,6 +42,7 @@ def main() -> None:
 
 def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
     project = Path.cwd()
+    let_dvc_run_without_git(project)
     with contextlib.ExitStack() as stack:
         # It comes up while Prefect is waited for.
         mlflow = stack.enter_context(mlflow_server(project, mlflow_port))

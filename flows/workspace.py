@@ -4,7 +4,6 @@ A workspace is a clone at the current commit that borrows git's objects and DVC'
 little. (A git worktree would do too, but one that is left behind by a killed run needs a person.)
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,9 @@ import yaml
 
 from brewline.errors import BrewlineError
 from brewline.files import write_text
+from brewline.locks import locked
 from brewline.params import parse_params
+from flows.repository import need_git
 
 WORKSPACES = Path("work/workspaces")
 KEEP_DAYS = 7
@@ -39,18 +40,11 @@ def held(folder: Path, on_wait: Callable[[str], None]) -> Iterator[Path]:
         folder: The tree or workspace.
         on_wait: Is told, once, who is waited for.
     """
-    path = folder / "work/pipeline.lock"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            on_wait(f"another run works in {folder} (process {file.read().strip()}): waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+
+    def wait(holder: str) -> None:
+        on_wait(f"another run works in {folder} (process {holder}): waiting")
+
+    with locked(folder / "work/pipeline.lock", wait):
         yield folder
 
 
@@ -74,6 +68,7 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
     Raises:
         BrewlineError: uncommitted changes, which the workspace would lack, or bad overrides.
     """
+    need_git(project, "a run with overrides works in a clone of the last commit")
     _refuse_uncommitted(project)
     values = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     for key, value in overrides.items():

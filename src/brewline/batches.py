@@ -6,7 +6,6 @@ first time it is met, and kept while there is memory for it.
 
 import io
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from brewline.models.backbones import ClipBackbone
 from brewline.models.towers import lay_out_tokens
 from brewline.params import AcousticParams, VariantParams
 from brewline.shards import Utterance
+from brewline.system import usable_cores
 
 _MB = 1 << 20
 _MAX_DECODERS = 8
@@ -135,7 +135,7 @@ class Collator:
         *self._to_picture, _, _ = backbone.preprocess.transforms  # type: ignore[attr-defined]
         self._images: _Cache[Tensor] = _Cache(cache_mb * _MB)
         self._texts: _Cache[Tensor] = _Cache(cache_mb * _MB // 8)
-        self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_DECODERS))
+        self._decoders = ThreadPoolExecutor(min(usable_cores(), _MAX_DECODERS))
 
     def collate(self, utterances: Sequence[Utterance]) -> Batch:
         """Makes a batch.

@@ -5,7 +5,6 @@ Containers come from outside and are not trusted: what could leave its folder, p
 swell beyond measure is refused, with the reason.
 """
 
-import fcntl
 import hashlib
 import io
 import os
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from brewline.errors import BrewlineError
 from brewline.files import atomic_path, work_dir
+from brewline.locks import locked
 
 # Where a member lies in its container; only the container knows what the numbers mean.
 Place = tuple[int, ...]
@@ -130,35 +130,75 @@ class _Part(io.RawIOBase):
 
 
 class _HeadersOnly:
-    """A file that gives no more at once than a header of a tar takes.
+    """A file that gives no more for one member of a tar than its headers may take together.
 
-    tarfile reads a long header as a whole, whatever size it claims.
+    tarfile reads long headers as a whole, in one piece or in many, whatever size they claim.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
         self.tell, self.seek = file.tell, file.seek
+        self._left = 0
+
+    def next_member(self) -> None:
+        self._left = MAX_TAR_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_TAR_HEADER_BYTES:
-            raise refused(self._path, f"one of its headers claims to take {size} bytes")
+        if not 0 <= size <= self._left:
+            raise refused(
+                self._path,
+                f"the headers of one of its members take more than {MAX_TAR_HEADER_BYTES} bytes",
+            )
+        self._left -= size
         return self._file.read(size)
+
+
+_LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+def _checked_header(path: Path) -> type[tarfile.TarInfo]:
+    """A header that is looked at before tarfile acts on what it claims.
+
+    tarfile names `_proc_member` as the method to override. What it says by itself of such headers
+    differs from one version of Python to the next, and some versions believe them.
+    """
+
+    class CheckedHeader(tarfile.TarInfo):
+        def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+            if self.type in _LONG_HEADERS and not 0 <= self.size <= MAX_TAR_HEADER_BYTES:
+                raise refused(path, f"one of its headers claims to take {self.size} bytes")
+            if self.size < 0:
+                raise refused(path, f"its member {self.name!r} has a negative size")
+            if self.type == tarfile.GNUTYPE_SPARSE:
+                raise refused(path, f"its member {self.name!r} is sparse")
+            member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+            return member
+
+    return CheckedHeader
 
 
 def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str, Place]]:
     """Lists the members of an uncompressed tar stream of at most `max_bytes`."""
-    reader = cast(BinaryIO, _HeadersOnly(file, path))
+    reader = _HeadersOnly(file, path)
+    reader.next_member()
     try:
-        with tarfile.open(fileobj=reader, mode="r:") as archive:
+        with tarfile.open(
+            fileobj=cast(BinaryIO, reader), mode="r:", tarinfo=_checked_header(path)
+        ) as archive:
             number = 0
             while (member := archive.next()) is not None:
                 # tarfile keeps all it has seen.
                 archive.members.clear()  # type: ignore[attr-defined]
+                reader.next_member()
                 number += 1
                 if number > MAX_MEMBERS:
                     raise refused(path, f"it has more than {MAX_MEMBERS} members")
-                if member.size < 0:
-                    raise refused(path, f"its member {member.name!r} has a negative size")
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
@@ -172,7 +212,7 @@ def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str,
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise BrewlineError(f"{path} is damaged at byte {archive.offset}")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, RecursionError) as error:
         raise BrewlineError(f"{path} is not a whole tar archive: {error}") from None
 
 
@@ -214,9 +254,8 @@ class GzippedTar:
         import pyarrow.parquet
 
         listing = self._folder / "members.parquet"
-        with (self._folder / "lock").open("w") as lock:
-            # Workers that start together wait for the first instead of doing the same.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Workers that start together wait for the first instead of doing the same.
+        with locked(self._folder / "lock"):
             if not listing.exists():
                 self._index(listing)
         for batch in pyarrow.parquet.ParquetFile(listing).iter_batches():

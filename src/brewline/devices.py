@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from brewline.params import Precision
-from brewline.processes import die_with_parent
+from brewline.system import end_with_parent
 
 Task = TypeVar("Task")
 
@@ -76,5 +76,5 @@ def in_processes(function: Callable[[Task], None], tasks: Sequence[Task], worker
 
 
 def _start_worker(num_threads: int) -> None:
-    die_with_parent()
+    end_with_parent()
     torch.set_num_threads(num_threads)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from brewline.processes import die_with_parent
+from brewline.system import end_with_parent
 
 FailureKind = Literal["network", "busy", "time", "data", "memory", "settings", "crash"]
 
@@ -55,7 +55,7 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def wrapper() -> None:
         if "DVC_STAGE" in os.environ:
-            die_with_parent()
+            end_with_parent()
         try:
             main()
         except BrewlineError as error:

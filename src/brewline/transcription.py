@@ -30,8 +30,8 @@ from brewline.errors import BrewlineError
 from brewline.files import atomic_path, link, read_json, remove, write_json
 from brewline.manifest import DROPPED, FAILED, OK, TRANSCRIPTS, read_table, write_table
 from brewline.params import AsrParams, OnFailure
-from brewline.processes import keep_freed_memory
 from brewline.shards import encode_states, plan_shards, shard_name, write_shard
+from brewline.system import keep_freed_memory, usable_cores
 from brewline.workers import Lost, WorkerPool
 
 # Stands for the recogniser of a transcript that was imported.
@@ -254,7 +254,7 @@ class BatchRecogniser:
         self._recogniser = Recogniser(checkpoint, settings)
         self._store = MediaStore(root)
         # A GPU should not wait for one core to decode a batch of files.
-        cores = len(os.sched_getaffinity(0)) if choose_device().type == "cuda" else 1
+        cores = usable_cores() if choose_device().type == "cuda" else 1
         self._decoders = ThreadPoolExecutor(min(cores, _MAX_DECODERS))
 
     def __call__(self, batch: Batch) -> list[Recognition] | Failure:

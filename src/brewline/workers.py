@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
 from brewline.errors import BrewlineError
-from brewline.processes import die_with_parent
+from brewline.system import end_with_parent
 
 # Chunks whose results may wait for an earlier one, per worker: what bounds memory while one task
 # hangs.
@@ -88,7 +88,7 @@ class _Worker:
 
 def _serve(connection: Connection, prepare: Callable[[], Callable[[Any], Any]]) -> None:
     """The process: prepares, says so, and answers chunks of tasks until there are no more."""
-    die_with_parent()
+    end_with_parent()
     # Ctrl-C reaches the whole group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -264,6 +264,16 @@ def test_refuses_a_tar_header_of_gigabytes(workplace: Path) -> None:
         MediaStore(workplace / "raw")
 
 
+def test_refuses_many_tar_headers_of_one_member(workplace: Path) -> None:
+    """Each is small, but tarfile keeps them all until the member itself comes."""
+    member = tarfile.TarInfo("name")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1 << 19
+    one = member.tobuf() + bytes(1 << 19)
+    (workplace / "raw/bad.tar.gz").write_bytes(gzip.compress(one * 50))
+    with pytest.raises(BrewlineError, match=r"headers of one of its members take more than"):
+        MediaStore(workplace / "raw")
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

@@ -1,6 +1,5 @@
 """Bring one file here, whole and verified, from the first of its places that has it right."""
 
-import fcntl
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from brewline.download.version import Version
 from brewline.download.whole import check_whole
 from brewline.errors import BrewlineError
 from brewline.files import atomic_path, link, remove, sha256_file, sync, work_dir
+from brewline.locks import locked
 from brewline.params import FileParams
 
 _log = logging.getLogger(__name__)
@@ -175,12 +175,12 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         BrewlineError: another process is at it.
     """
+
+    def refuse(holder: str) -> None:
+        raise BrewlineError(
+            f"another download (process {holder}) works in {folder}; wait for it", "busy"
+        )
+
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BrewlineError(
-                f"another download works in {folder}; wait for it", "busy"
-            ) from None
+    with locked(folder.with_name(f"{folder.name}.lock"), refuse):
         yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewline.errors import BrewlineError
 from brewline.files import read_json, sha256_tree
+from brewline.locks import locked
 from brewline.params import Params, TrackingParams
 from brewline.tracking import runs
 from brewline.tracking.store import (
@@ -17,7 +18,6 @@ from brewline.tracking.store import (
     Store,
     interpreted,
     lock_file,
-    locked,
     open_store,
     public_uri,
     say_once,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewline.errors import BrewlineError
 from brewline.files import write_text
+from brewline.locks import locked
 from brewline.measuring import Challenger, dev_manifest_digest, find_challenger, zero_shot
 from brewline.params import Params
 from brewline.promotion import POLICY_FILE, Decision, Measured, Policy, decide, load_policy
@@ -35,7 +36,6 @@ from brewline.tracking.store import (
     Store,
     interpreted,
     lock_file,
-    locked,
     open_store,
     public_uri,
     say_once,

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.files import read_json, write_json
-from brewline.tracking.store import Store, lock_file, locked, public_uri
+from brewline.locks import locked
+from brewline.tracking.store import Store, lock_file, public_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PIPELINE_VARIABLE = "BREWLINE_PIPELINE_RUN"
+# Where a run's commit stands otherwise: the project may be a ZIP.
+NO_COMMIT = "no commit"
 _METRICS_PER_REQUEST = 1000
 # The column of a data set's digest in MLflow's schema is this wide.
 _DIGEST_LENGTH = 36
@@ -58,10 +61,9 @@ def _git(*arguments: str) -> str | None:
 
 def _source_tags() -> dict[str, str]:
     """Which code, graph and flow made this: joins MLflow with git, DVC and Prefect."""
-    tags = {}
-    revision = _git("rev-parse", "HEAD")
-    if revision:
-        tags = {"git_sha": revision, "git_dirty": str(bool(_git("status", "--porcelain"))).lower()}
+    tags = {"git_sha": _git("rev-parse", "HEAD") or NO_COMMIT}
+    if tags["git_sha"] != NO_COMMIT:
+        tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     lock = Path("dvc.lock")
     if lock.exists():
         tags["dvc_lock_md5"] = hashlib.md5(lock.read_bytes(), usedforsecurity=False).hexdigest()

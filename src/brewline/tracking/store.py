@@ -1,6 +1,5 @@
 """The tracking store: where it is, how it is opened, and what its failures mean."""
 
-import fcntl
 import functools
 import logging
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from brewline.errors import BrewlineError
+from brewline.locks import locked
 from brewline.params import TrackingParams
 
 if TYPE_CHECKING:
@@ -64,15 +64,6 @@ def public_uri(uri: str) -> str:
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", "")) if host else uri.split("?")[0]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock among the processes of this machine; a killed holder frees it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _database(uri: str) -> Path | None:
