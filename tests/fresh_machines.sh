@@ -68,7 +68,7 @@ tries() {
 }
 
 in_it() {
-  env -i TERM=dumb PATH=/usr/bin:/bin chroot "$root" su --login someone --command "$1"
+  env -i TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" su --login someone --command "$1"
 }
 
 remove() {
