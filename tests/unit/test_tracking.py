@@ -24,6 +24,12 @@ from brewline.files import sha256_tree
 from brewline.params import TrackingParams
 from brewline.tracking.store import say_once
 
+# Processes from one that has imported MLflow and runs no thread; a fork of this one, which does,
+# may inherit a lock that nobody frees.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["brewline.tracking", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
+)
 TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
 CORPUS, VARIANT = "mini-lncoco", "full"
 MODEL = Path("models") / CORPUS / VARIANT / "seed-0"
@@ -185,7 +191,8 @@ def test_exception_fails_the_run_and_its_parent(project: Path) -> None:
     assert [run.info.status for run in runs() + runs("pipeline")] == ["FINISHED", "FINISHED"]
 
 
-def _train_until_killed(path: Path, started: Any) -> None:
+def _train_until_killed(project: Path, path: Path, started: Any) -> None:
+    os.chdir(project)
     watched = TrackingParams(experiment="brewline", system_metrics=True)
     with tracking.live(facts(), watched, path) as run:
         run.log_row({"step": 1, "loss": 2.0})
@@ -195,9 +202,10 @@ def _train_until_killed(path: Path, started: Any) -> None:
 
 def test_sigterm_ends_the_run_as_killed(project: Path, capfd: Any) -> None:
     tracking.open_store(TRACKING)
-    fork = multiprocessing.get_context("fork")
-    started = fork.Event()
-    child = fork.Process(target=_train_until_killed, args=(project / "work/run.json", started))
+    started = SERVER.Event()
+    child = SERVER.Process(
+        target=_train_until_killed, args=(project, project / "work/run.json", started)
+    )
     child.start()
     assert started.wait(30)
     child.terminate()
@@ -344,13 +352,16 @@ def test_deleted_experiment_is_named(project: Path) -> None:
         tracking.record(project / MODEL, TRACKING)
 
 
+def _record_in(project: Path, model: Path) -> None:
+    os.chdir(project)
+    tracking.record(model, TRACKING)
+
+
 def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
     (project / "mlflow.db").unlink()
     folders = [p.parent for p in sorted((project / "models" / CORPUS).rglob("model.json"))][:3]
-    # Forked, so that none of them has to import MLflow again.
-    fork = multiprocessing.get_context("fork")
     started = [
-        fork.Process(target=tracking.record, args=(folder, TRACKING))
+        SERVER.Process(target=_record_in, args=(project, folder))
         for folder in [*folders, folders[0]]
     ]
     for child in started:
@@ -363,25 +374,27 @@ def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
     assert len(runs("pipeline")) == 1
 
 
-def test_seeds_that_start_together_log_the_same_data(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fork = multiprocessing.get_context("fork")
-    together, create_run = fork.Barrier(4), tracking.runs.create_run
+def _train_together(project: Path, seed: int, together: Any) -> None:
+    os.chdir(project)
+    create_run = tracking.runs.create_run
 
     def create_and_wait(*arguments: Any) -> Any:
         run = create_run(*arguments)
         together.wait(timeout=30)
         return run
 
-    monkeypatch.setattr(tracking.runs, "create_run", create_and_wait)
+    # This process is the test's own.
+    tracking.runs.create_run = create_and_wait
+    facts = json.loads((project / MODEL / "model.json").read_text()) | {"seed": seed}
+    with tracking.live(facts, TRACKING, Path(f"work/seed-{seed}.json")):
+        pass
 
-    def train(seed: int) -> None:
-        facts = json.loads((project / MODEL / "model.json").read_text()) | {"seed": seed}
-        with tracking.live(facts, TRACKING, Path(f"work/seed-{seed}.json")):
-            pass
 
-    started = [fork.Process(target=train, args=(seed,)) for seed in range(4)]
+def test_seeds_that_start_together_log_the_same_data(project: Path) -> None:
+    together = SERVER.Barrier(4)
+    started = [
+        SERVER.Process(target=_train_together, args=(project, seed, together)) for seed in range(4)
+    ]
     for child in started:
         child.start()
     for child in started:

@@ -1,0 +1,142 @@
+"""What differs between Linux and macOS: each way is tried here, whichever system this is."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from brewline import locks
+from brewline.errors import BrewlineError
+from brewline.locks import locked
+from brewline.system import flock, peak_memory_mb, usable_cores
+
+# A parent that starts a process, says its id, and waits to be killed.
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, *sys.argv[1:]])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+WATCHING = """
+import os, time
+from brewline import system
+{how}
+print("watching", flush=True)
+time.sleep(60)
+"""
+BY_LOOKING = "system._look_for_parent(os.getppid())"
+BY_KERNEL = "system.end_with_parent()"
+SUPERVISED = """
+import os, sys
+from brewline import system
+sleep = [sys.executable, "-c", "import time; print('started', flush=True); time.sleep(60)"]
+raise SystemExit(system._run_while_alive(sleep, os.getppid()))
+"""
+
+
+def start(code: str) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
+    """Runs code in a grandchild of this process; returns its parent, and it with its children."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, "-c", code], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout
+    child = psutil.Process(int(parent.stdout.readline()))
+    # It says that it is ready.
+    assert parent.stdout.readline()
+    return parent, [child, *child.children(recursive=True)]
+
+
+@pytest.mark.parametrize(
+    "code", [WATCHING.format(how=BY_KERNEL), WATCHING.format(how=BY_LOOKING), SUPERVISED]
+)
+def test_a_process_ends_with_its_parent(code: str) -> None:
+    parent, family = start(code)
+    assert all(process.is_running() for process in family)
+    parent.kill()
+    parent.wait()
+    assert not psutil.wait_procs(family, timeout=5)[1]
+
+
+def test_signals_to_a_supervisor_reach_its_command() -> None:
+    parent, (supervisor, command) = start(SUPERVISED)
+    supervisor.send_signal(signal.SIGTERM)
+    assert not psutil.wait_procs([command], timeout=5)[1]
+    parent.kill()
+    parent.wait()
+
+
+def test_a_supervisor_hands_on_the_exit_status() -> None:
+    code = "import os, sys; from brewline import system; raise SystemExit(system._run_while_alive("
+    code += "[sys.executable, '-c', sys.argv[1]], os.getppid()))"
+    statuses = [
+        subprocess.run([sys.executable, "-c", code, ended]).returncode
+        for ended in ("raise SystemExit(3)", "import os; os.kill(os.getpid(), 9)", "")
+    ]
+    assert statuses == [3, 128 + 9, 0]
+
+
+def test_a_command_ends_at_once_where_its_parent_is_gone() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "brewline.system", str(gone.pid)]
+    done = subprocess.run([*command, sys.executable, "-c", "print('ran')"], capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_cores_and_memory_are_in_the_units_that_they_say() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+    # This process has imported torch or not; Python alone takes ten.
+    assert psutil.Process().memory_info().rss / 1024**2 <= peak_memory_mb() * 1.1 < 64 * 1024
+
+
+def test_a_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
+    path = tmp_path / "new/lock"
+    code = "import sys, pathlib, time; from brewline.locks import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
+    holder = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    told: list[str] = []
+    with locked(path, told.append):
+        assert holder.wait(5) == 0
+        assert path.read_text() == str(os.getpid())
+    assert told == [str(holder.pid)]
+
+
+def test_whoever_is_killed_frees_the_lock(tmp_path: Path) -> None:
+    code = "import sys, pathlib, time; from brewline.locks import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    path = tmp_path / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    holder.stdout.readline()
+    holder.kill()
+    started = time.monotonic()
+    with locked(path):
+        assert time.monotonic() - started < 5
+    holder.wait()
+
+
+def test_shared_locks_keep_exclusive_ones_out(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as one, (tmp_path / "a").open("w") as other:
+        assert flock(one, shared=True)
+        assert flock(other, shared=True, wait=False)
+        assert not flock(other, wait=False)
+
+
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locks, "flock", refuse)
+    with (
+        pytest.raises(BrewlineError, match=r"the disk of .* knows no file locks"),
+        locked(tmp_path / "lock"),
+    ):
+        pass
