@@ -39,17 +39,17 @@ from numpy.typing import NDArray
 from whisper.model import ModelDimensions
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from brewline.archives import MediaStore
-from brewline.asr.checkpoint import load_whisper
-from brewline.asr.faster_whisper import convert, max_length
-from brewline.asr.recogniser import Recogniser
-from brewline.asr.windows import SAMPLES_PER_FRAME
-from brewline.audio import AudioError, decode, to_mono_16k
+from brewline.config.params import AsrParams, load_params
+from brewline.core.devices import choose_device, choose_dtype
+from brewline.core.processes import keep_freed_memory
 from brewline.corpora import READERS
-from brewline.devices import choose_device, choose_dtype
-from brewline.error_rates import Rate, align
-from brewline.params import AsrParams, load_params
-from brewline.processes import keep_freed_memory
+from brewline.media.archives import MediaStore
+from brewline.media.audio import AudioError, decode, to_mono_16k
+from brewline.speech.error_rates import Rate, align
+from brewline.speech.faster_whisper import convert, max_length
+from brewline.speech.recogniser import Recogniser
+from brewline.speech.whisper_checkpoint import load_whisper
+from brewline.speech.windows import SAMPLES_PER_FRAME
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 CASES = (

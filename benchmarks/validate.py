@@ -37,9 +37,9 @@ import soundfile
 import yaml
 from PIL import Image
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.params import load_params
+from brewline.config.params import load_params
+from brewline.corpora.reading import Listing
+from brewline.media.archives import MediaStore
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import check_corpus
 

@@ -12,9 +12,9 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from brewline.manifest import read_table
-from brewline.params import Params
+from brewline.config.params import Params
 from brewline.quality.verdicts import count_reasons
+from brewline.tables.manifest import read_table
 from brewline.tracking import public_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def results(folder: Path, params: Params) -> None:
 def _recall_picture(path: Path, corpus: str) -> None:
     if not path.exists():
         return
-    from brewline.charts import recall_png
-    from brewline.reporting import read_recall
+    from brewline.pages.charts import recall_png
+    from brewline.report.page import read_recall
 
     png = base64.b64encode(recall_png(read_recall(path, "test"), corpus)).decode()
     create_image_artifact(

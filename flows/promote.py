@@ -8,8 +8,8 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 
 from brewline import tracking
-from brewline.params import choose, load_params
-from brewline.promotion import POLICY_FILE, load_policy
+from brewline.config.params import choose, load_params
+from brewline.registry.policy import POLICY_FILE, load_policy
 from brewline.tracking import Promotion
 from flows.artifacts import key_of
 

@@ -15,9 +15,9 @@ from typing import IO
 
 import requests
 
-from brewline.errors import BrewlineError
-from brewline.files import read_json
-from brewline.params import load_params
+from brewline.config.params import load_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json
 from brewline.tracking import open_store, tracking_uri
 from flows.children import stop_group
 
@@ -204,7 +204,7 @@ def started(
     service.log.parent.mkdir(parents=True, exist_ok=True)
     with service.log.open("w") as file:
         child = subprocess.Popen(
-            [sys.executable, "-m", "brewline.processes", str(os.getpid()), *command],
+            [sys.executable, "-m", "brewline.core.processes", str(os.getpid()), *command],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from brewline.errors import BrewlineError
-from brewline.files import write_text
-from brewline.params import parse_params
+from brewline.config.params import parse_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import write_text
 
 WORKSPACES = Path("work/workspaces")
 KEEP_DAYS = 7

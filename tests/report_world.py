@@ -15,10 +15,10 @@ import soundfile
 from PIL import Image, ImageDraw
 
 from brewline import tracking
-from brewline.files import write_json
-from brewline.manifest import MANIFEST, QUARANTINE, write_table
-from brewline.params import Params, TrackingParams, load_params
-from brewline.reporting import ReportInputs
+from brewline.config.params import Params, TrackingParams, load_params
+from brewline.core.files import write_json
+from brewline.report.page import ReportInputs
+from brewline.tables.manifest import MANIFEST, QUARANTINE, write_table
 
 PROJECT = Path(__file__).parents[1]
 HOSTILE = '</td><script>alert("x")</script><img src=https://evil.example/a.png> & a dog'

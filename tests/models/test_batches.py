@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_models import E2E, PROMPTED, make_world, variant
 
-from brewline.batches import Collator, in_background
-from brewline.errors import BrewlineError
+from brewline.samples.collator import Collator, in_background
+from brewline.core.errors import BrewlineError
 
 CAPTIONS = variant(acoustic=False, transcript="caption")
 

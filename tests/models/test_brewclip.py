@@ -10,11 +10,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
 
-from brewline.batches import Batch, Collator
+from brewline.samples.collator import Batch, Collator
 from brewline.models.acoustic import AcousticBranch, pool_frames
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.models.brewclip import BrewClip
-from brewline.params import AcousticParams, VariantParams
+from brewline.config.params import AcousticParams, VariantParams
 
 
 def make_model(

@@ -5,13 +5,13 @@ import pytest
 import torch
 from tiny_models import E2E, FULL, STATE_WIDTH, ZERO_SHOT, make_world, variant, world_data
 
-from brewline.batches import Collator
-from brewline.embeddings import embed_split, measure
-from brewline.errors import BrewlineError
-from brewline.evaluation import Candidate, asr_metrics, evaluate, write_evaluation
-from brewline.files import read_json
+from brewline.samples.collator import Collator
+from brewline.evaluation.embedding import embed_split, measure
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.evaluate import Candidate, asr_metrics, evaluate, write_evaluation
+from brewline.core.files import read_json
 from brewline.models.brewclip import BrewClip
-from brewline.params import EvaluateParams
+from brewline.config.params import EvaluateParams
 
 PARAMS = EvaluateParams(
     batch_size=3,

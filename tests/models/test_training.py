@@ -2,11 +2,11 @@ import pytest
 import torch
 from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
 
-from brewline.batches import Collator
-from brewline.embeddings import SELECTION_METRIC, embed_split, measure
-from brewline.errors import BrewlineError
-from brewline.params import RuntimeParams
-from brewline.training import CHECKPOINT_FILE, DEV_RECALL_AT, TrainingData, TrainingJob, train
+from brewline.samples.collator import Collator
+from brewline.evaluation.embedding import SELECTION_METRIC, embed_split, measure
+from brewline.core.errors import BrewlineError
+from brewline.config.params import RuntimeParams
+from brewline.training.loop import CHECKPOINT_FILE, DEV_RECALL_AT, TrainingData, TrainingJob, train
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
 
@@ -190,7 +190,7 @@ def test_test_is_never_read(run):
 
 
 def test_a_long_run_keeps_about_a_thousand_rows(run, monkeypatch):
-    monkeypatch.setattr("brewline.training._MAX_TRAINING_ROWS", 4)
+    monkeypatch.setattr("brewline.training.loop._MAX_TRAINING_ROWS", 4)
     rows = [row for row in run(PROMPTED).history if "loss" in row]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 from tiny_project import Line
 
-from brewline.files import sha256_tree
-from brewline.manifest import read_table
-from brewline.shards import read_split
+from brewline.core.files import sha256_tree
+from brewline.samples.shards import read_split
+from brewline.tables.manifest import read_table
 
 CORPORA = ("mini-flickr8k", "mini-lncoco", "mini-ravdess")
 
@@ -144,7 +144,7 @@ def test_too_many_corrupted_recordings_stop_the_line(
 def test_transcription_goes_on_after_a_crash(
     line: Line, tmp_path: Path, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline.transcription import Batch, Transcriber
+    from brewline.speech.transcription import Batch, Transcriber
 
     folder = line.copy(tmp_path / "project")
     outputs = ("data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco")

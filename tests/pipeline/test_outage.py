@@ -12,7 +12,7 @@ import yaml
 from driving import wait_for
 from tiny_project import Line, inside
 
-from brewline.params import load_params
+from brewline.config.params import load_params
 from brewline.tracking import record
 from flows.server import free_port, mlflow_server
 

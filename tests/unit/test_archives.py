@@ -15,9 +15,9 @@ import pyarrow.parquet
 import pytest
 from world import write_tar
 
-from brewline import containers
-from brewline.archives import MediaStore
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
+from brewline.media import containers
+from brewline.media.archives import MediaStore
 
 
 def test_reads_loose_tar_and_zip_under_one_tree(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from brewline.archives import MediaStore
-from brewline.assessment import assess, length_name, transcription_page
+from brewline.media.archives import MediaStore
 from brewline.quality.suite import Expectation, expect_transcripts
+from brewline.speech.assessment import assess, length_name, transcription_page
 
 
 def row(

@@ -14,11 +14,11 @@ import pyarrow.parquet
 import pytest
 from world import make_flickr8k, make_lncoco, make_ravdess, narrative, write_tar
 
-from brewline.archives import MediaStore
+from brewline.config.params import SourceParams
+from brewline.core.errors import BrewlineError
 from brewline.corpora import READERS
-from brewline.corpora.listing import Listing, held_out, safe_id, survey
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.corpora.reading import Listing, held_out, safe_id, survey
+from brewline.media.archives import MediaStore
 
 
 def read(reader: str, folder: Path, **options: Any) -> list[Listing]:

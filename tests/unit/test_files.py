@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from brewline import files
-from brewline.files import atomic_path, fingerprint, sha256_tree, write_json
+from brewline.core import files
+from brewline.core.files import atomic_path, fingerprint, sha256_tree, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from brewline.config.params import READERS, load_params, parse_params
+from brewline.core.errors import BrewlineError
 from brewline.corpora import READERS as LOADED
-from brewline.errors import BrewlineError
-from brewline.params import READERS, load_params, parse_params
 
 PROJECT = Path(__file__).parents[2]
 

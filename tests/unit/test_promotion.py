@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import report_world
 
-from brewline.errors import BrewlineError
-from brewline.promotion import WER, Measured, Policy, best_on_dev, decide, load_policy
+from brewline.core.errors import BrewlineError
+from brewline.registry.policy import WER, Measured, Policy, best_on_dev, decide, load_policy
 
 R1, R5 = "dev/mean_recall_at_1", "dev/speech_to_image/recall_at_5"
 POLICY = Policy(

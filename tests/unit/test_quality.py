@@ -25,12 +25,11 @@ from world import (
     tone,
 )
 
-from brewline.archives import MediaStore
+from brewline.config.params import ExpectedParams, SourceParams, ValidateParams, load_params
+from brewline.core.errors import BrewlineError
 from brewline.corpora import READERS
-from brewline.corpora.listing import Listing
-from brewline.errors import BrewlineError
-from brewline.manifest import MANIFEST
-from brewline.params import ExpectedParams, SourceParams, ValidateParams, load_params
+from brewline.corpora.reading import Listing
+from brewline.media.archives import MediaStore
 from brewline.quality import verdicts
 from brewline.quality.checks import (
     AUDIO_CHECKS,
@@ -45,6 +44,7 @@ from brewline.quality.results import distribution, gather, write_tables
 from brewline.quality.signals import Signal, measure
 from brewline.quality.suite import Account, Expectation, account, expect
 from brewline.quality.verdicts import MediaTask, Verdict, check_corpus
+from brewline.tables.manifest import MANIFEST
 
 PROJECT = Path(__file__).parents[2]
 
@@ -196,7 +196,7 @@ def test_blocks_make_no_difference(
 ) -> None:
     content = encode_audio(tone(1, 2.0), format, subtype)
     whole = measure(content)
-    monkeypatch.setattr("brewline.audio._BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr("brewline.media.audio._BLOCK_SAMPLES", 1000)
     parts = measure(content)
     assert parts.num_samples == whole.num_samples == 2 * SAMPLE_RATE_HZ
     assert (parts.low, parts.high) == (whole.low, whole.high)

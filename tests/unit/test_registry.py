@@ -21,11 +21,11 @@ import report_world
 import search_world
 
 from brewline import tracking
-from brewline.errors import BrewlineError
-from brewline.files import read_json, sha256_tree, write_json
-from brewline.manifest import MANIFEST, read_table, write_table
-from brewline.params import Params, load_params
-from brewline.promotion import Policy, load_policy
+from brewline.config.params import Params, load_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, sha256_tree, write_json
+from brewline.registry.policy import Policy, load_policy
+from brewline.tables.manifest import MANIFEST, read_table, write_table
 from brewline.tracking import registry
 from brewline.tracking.store import say_once
 
@@ -52,15 +52,15 @@ def set_dev(**values: float) -> None:
 
 
 def in_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from brewline import reporting
+    from brewline.report import page
 
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "flow-1")
     # Examples show pictures of the test split by their number alone.
-    stored = reporting.stored_media
+    stored = page.stored_media
     monkeypatch.setattr(
-        reporting,
+        page,
         "stored_media",
         lambda raw: (
             lambda corpus, path: (
@@ -134,7 +134,7 @@ def test_a_version_holds_what_serving_takes(params: Params) -> None:
     bundle = root / "artifacts/bundle"
     assert sha256_tree(bundle / "model") == found.tags["model_digest"]
     assert (bundle / "backbones/whisper.pt").exists()
-    assert (root / "code/brewline/serving.py").exists()
+    assert (root / "code/brewline/registry/serving.py").exists()
     assert not list((root / "code").rglob("__pycache__"))
     requirements = (root / "requirements.txt").read_text().splitlines()
     assert all("==" in line for line in requirements)
@@ -356,7 +356,7 @@ def test_the_time_of_an_answer_is_limited(params: Params) -> None:
 def test_a_large_model_gets_its_backbones_on_promotion(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline import serving
+    from brewline.registry import serving
 
     for module in (serving, registry):
         monkeypatch.setattr(module, "is_miniature", lambda corpus: False)

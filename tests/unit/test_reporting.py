@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import report_world
 
-from brewline import charts, reporting, results
-from brewline.errors import BrewlineError
-from brewline.pages import compare_words
-from brewline.params import Params
-from brewline.reporting import ReportInputs
+from brewline.config.params import Params
+from brewline.core.errors import BrewlineError
+from brewline.pages import charts
+from brewline.pages.render import compare_words
+from brewline.report import tables
+from brewline.report.page import ReportInputs, thumbnail, write_report
 
 LOADING_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -70,7 +71,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, params: Params) -> ReportInp
 @pytest.fixture(scope="module")
 def out_dir(tmp_path_factory: pytest.TempPathFactory, params: Params, world: ReportInputs) -> Path:
     folder = tmp_path_factory.mktemp("reports")
-    reporting.write_report(params, world, folder)
+    write_report(params, world, folder)
     return folder
 
 
@@ -117,7 +118,7 @@ def test_same_inputs_give_the_same_bytes(
     tmp_path: Path, params: Params, world: ReportInputs, out_dir: Path
 ) -> None:
     again = report_world.make_world(tmp_path / "elsewhere", params)
-    reporting.write_report(params, again, tmp_path / "out")
+    write_report(params, again, tmp_path / "out")
     for name in ("index.html", "results.md", "results.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (out_dir / name).read_bytes()
 
@@ -139,7 +140,7 @@ def test_csv_holds_every_metric_once(out_dir: Path, params: Params, world: Repor
 
 def test_markdown_marks_the_best_and_the_miniature_world(out_dir: Path) -> None:
     text = (out_dir / "results.md").read_text(encoding="utf-8")
-    assert results.MINIATURE_NOTICE in text
+    assert tables.MINIATURE_NOTICE in text
     line = next(line for line in text.splitlines() if line.startswith("| full |"))
     assert "**59.0** (54.0" in line
 
@@ -155,7 +156,7 @@ def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
     path = inputs.metrics_dir / f"{corpus}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "left-over": {}}))
     (inputs.metrics_dir / "gone.json").write_text("{}")
-    reporting.write_report(params, inputs, tmp_path / "out")
+    write_report(params, inputs, tmp_path / "out")
     assert "left-over" not in (tmp_path / "out/index.html").read_text(encoding="utf-8")
 
 
@@ -178,7 +179,7 @@ def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> Non
     path = getattr(inputs, field) / rest
     path.unlink()
     with pytest.raises(BrewlineError, match=path.name):
-        reporting.write_report(params, inputs, tmp_path / "out")
+        write_report(params, inputs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -188,24 +189,24 @@ def test_missing_variant_is_named(tmp_path: Path, params: Params, world: ReportI
         del values["full"]
         (tmp_path / path.name).write_text(json.dumps(values))
     with pytest.raises(BrewlineError, match=r"json lacks full; run `dvc repro evaluate`"):
-        reporting.write_report(params, replace(world, metrics_dir=tmp_path), tmp_path / "out")
+        write_report(params, replace(world, metrics_dir=tmp_path), tmp_path / "out")
 
 
 def test_ceilings_do_not_compete(params: Params, world: ReportInputs) -> None:
-    metrics = results.read_metrics(params, world.metrics_dir)
+    metrics = tables.read_metrics(params, world.metrics_dir)
     corpus = next(c for c in metrics if "zero-shot-captions" in metrics[c])
     for values in metrics[corpus]["zero-shot-captions"], metrics[corpus]["full"]:
         values["test/speech_to_image/recall_at_1"] = 0.9
     metrics[corpus]["zero-shot-captions"]["test/speech_to_image/recall_at_1"] = 0.95
-    table = results.make_table(params, metrics, corpus, "test")
+    table = tables.make_table(params, metrics, corpus, "test")
     best = [row.variant for row in table.rows if row.cells[0].best]
     assert best == ["full"]
     assert [row.variant for row in table.rows if row.is_ceiling] == ["zero-shot-captions"]
 
 
 def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None:
-    metrics = results.read_metrics(params, world.metrics_dir)
-    table = results.make_table(params, metrics, next(iter(params.retrieval_corpora)), "test")
+    metrics = tables.read_metrics(params, world.metrics_dir)
+    table = tables.make_table(params, metrics, next(iter(params.retrieval_corpora)), "test")
     position = [column.label for column in table.columns].index("median rank")
     assert [row.cells[position].best for row in table.rows if row.variant == "zero-shot"] == [False]
     assert all(row.cells[position].best for row in table.rows if row.variant == "full")
@@ -235,7 +236,7 @@ def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None
 def test_verdicts(low: float, difference: float, high: float, sentence: str) -> None:
     entry = {"variant": "full", "baseline": "prompted"}
     entry |= {"low": low, "difference": difference, "high": high}
-    assert results.verdict(entry, 200, "95") == sentence
+    assert tables.verdict(entry, 200, "95") == sentence
 
 
 def test_compare_words_by_hand() -> None:
@@ -268,7 +269,7 @@ def test_compare_words_without_one_side() -> None:
 
 
 def test_terminal_table_is_aligned(params: Params, world: ReportInputs) -> None:
-    text = results.results_table(params, world.metrics_dir)
+    text = tables.results_table(params, world.metrics_dir)
     lines = text.splitlines()
     for start in (n for n, line in enumerate(lines) if line.startswith("variant")):
         # Every column of numbers ends where its head ends, but for the star's place.
@@ -281,8 +282,8 @@ def test_terminal_table_is_aligned(params: Params, world: ReportInputs) -> None:
 
 def test_thumbnail_refuses_what_is_no_picture() -> None:
     with pytest.raises(BrewlineError, match="picture 'x' cannot be read"):
-        reporting.thumbnail(b"nonsense", "x")
-    content, width, height = reporting.thumbnail(report_world.drawing(3), "x")
+        thumbnail(b"nonsense", "x")
+    content, width, height = thumbnail(report_world.drawing(3), "x")
     assert content.startswith(b"\xff\xd8")
     assert (width, height) == (260, 195)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brewline.retrieval import (
+from brewline.evaluation.ranks import (
     Bootstrap,
     average,
     bootstrap_difference,
@@ -77,7 +77,7 @@ def test_blocks_change_nothing(monkeypatch):
     utterances, images = rng.normal(size=(20, 4)), rng.normal(size=(5, 4))
     ids = [str(n % 5) for n in range(20)]
     whole = rank_embeddings(images, utterances, [*IMAGES, "3", "4"], ids)
-    monkeypatch.setattr("brewline.retrieval._BLOCK_SCORES", 7)
+    monkeypatch.setattr("brewline.evaluation.ranks._BLOCK_SCORES", 7)
     parts = rank_embeddings(images, utterances, [*IMAGES, "3", "4"], ids)
     assert np.array_equal(whole.rank, parts.rank)
     assert np.array_equal(whole.query, parts.query)

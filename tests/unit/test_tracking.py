@@ -18,10 +18,11 @@ import psutil
 import pytest
 import report_world
 
-from brewline import reporting, tracking
-from brewline.errors import BrewlineError
-from brewline.files import sha256_tree
-from brewline.params import TrackingParams
+from brewline import tracking
+from brewline.config.params import TrackingParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_tree
+from brewline.report import page
 from brewline.tracking.store import say_once
 
 TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
@@ -66,7 +67,7 @@ def facts() -> dict[str, Any]:
 
 
 def evaluation(project: Path) -> tracking.Evaluation:
-    media = reporting.CorpusMedia(
+    media = page.CorpusMedia(
         CORPUS, project / f"data/manifest/{CORPUS}.parquet", report_world.fake_media
     )
     return tracking.Evaluation(project / "reports/evaluation" / CORPUS, media.image)

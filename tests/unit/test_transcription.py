@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brewline.asr.recognition import Recognition
-from brewline.errors import BrewlineError
-from brewline.files import sha256_tree
-from brewline.params import OnFailure, load_params
-from brewline.shards import _samples
-from brewline.transcription import (
+from brewline.config.params import OnFailure, load_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_tree
+from brewline.samples.shards import _samples
+from brewline.speech.recognition import Recognition
+from brewline.speech.transcription import (
     Batch,
     BatchRecogniser,
     Failure,
@@ -297,7 +297,7 @@ def test_a_shard_that_was_not_finished_is(
     corpus, other = make(count=20), make("other", 20)
     other.transcribe()
     with monkeypatch.context() as patch:
-        patch.setattr("brewline.transcription.write_table", lambda *_: 1 / 0)
+        patch.setattr("brewline.speech.transcription.write_table", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             corpus.transcribe()
     assert not list((corpus.folder / "work").glob("*.parquet"))
@@ -423,7 +423,7 @@ def test_what_a_model_raises_is_a_failure_of_the_batch(
         def recognise(self, *_: object) -> None:
             raise error
 
-    monkeypatch.setattr("brewline.asr.recogniser.Recogniser", Faulty)
+    monkeypatch.setattr("brewline.speech.recogniser.Recogniser", Faulty)
     threads = torch.get_num_threads()
     recognise = BatchRecogniser(tmp_path, tmp_path / "none.pt", None)  # type: ignore[arg-type]
     torch.set_num_threads(threads)

@@ -26,8 +26,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import (
+from brewline.config.params import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import (
     Listing,
     csv_rows,
     find_file,
@@ -36,8 +37,7 @@ from brewline.corpora.listing import (
     one_file,
     stem,
 )
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
 
 _IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 _SPLIT_FILES = {split: f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test")}

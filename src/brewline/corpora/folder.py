@@ -16,10 +16,10 @@ held out; without images, of the speakers; without both, of the recordings.
 import posixpath
 from typing import Any
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, csv_objects, json_lines, one_file, safe_id, with_dev
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.params import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import Listing, csv_objects, json_lines, one_file, safe_id, with_dev
+from brewline.media.archives import MediaStore
 
 _COLUMNS = ("audio", "split", "image", "caption", "speaker", "id")
 _NEEDED = ("audio", "split")

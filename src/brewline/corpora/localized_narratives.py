@@ -16,17 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import (
-    Listing,
-    find_folder,
-    json_lines,
-    safe_id,
-    stem,
-    with_dev,
-)
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.params import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import Listing, find_folder, json_lines, safe_id, stem, with_dev
+from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
 
 
 @dataclass(frozen=True)

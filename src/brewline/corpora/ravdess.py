@@ -11,10 +11,10 @@ training part when `dev_fraction` is set.
 
 import re
 
-from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import Listing, stem, with_dev
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.params import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import Listing, stem, with_dev
+from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
 
 EMOTIONS = {
     "01": "neutral",

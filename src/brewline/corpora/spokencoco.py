@@ -24,8 +24,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import (
+from brewline.config.params import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import (
     Listing,
     find_file,
     find_folder,
@@ -34,8 +35,7 @@ from brewline.corpora.listing import (
     stem,
     with_dev,
 )
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.media.archives import MediaStore
 
 _KARPATHY_FILE = "dataset_coco.json"
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}

@@ -11,9 +11,9 @@ Two forms, told apart by the suffix:
 from collections.abc import Iterator
 from dataclasses import replace
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, csv_objects, lines_of, one_file, stem
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import Listing, csv_objects, lines_of, one_file, stem
+from brewline.media.archives import MediaStore
 
 
 def with_transcripts(

@@ -13,6 +13,18 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+from brewline.config.params import FileParams, SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import (
+    WORK_DIR,
+    atomic_path,
+    link,
+    read_json,
+    remove,
+    sha256_tree,
+    total_size,
+    write_json,
+)
 from brewline.download.checksums import (
     Checksum,
     checksums_file,
@@ -36,18 +48,6 @@ from brewline.download.recordings import (
     publish,
 )
 from brewline.download.troubles import shown
-from brewline.errors import BrewlineError
-from brewline.files import (
-    WORK_DIR,
-    atomic_path,
-    link,
-    read_json,
-    remove,
-    sha256_tree,
-    total_size,
-    write_json,
-)
-from brewline.params import FileParams, SourceParams
 
 RAW_DIR = Path("data/raw")
 # Which published name stands for which path elsewhere, and how many bytes it has.

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from brewline.errors import BrewlineError
-from brewline.files import read_json, write_json
-from brewline.params import AcousticParams, TrainParams, VariantParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, write_json
+from brewline.config.params import AcousticParams, TrainParams, VariantParams
 
-# What stage `weights` makes: see `brewline.weights`.
+# What stage `weights` makes: see `brewline.models.weights`.
 BACKBONES_FOLDER = Path("models/backbones")
 NAMES_FILE = "backbones.json"
 WHISPER_FILE = "whisper.pt"

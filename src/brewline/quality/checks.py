@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from brewline.audio import AudioError
-from brewline.corpora.listing import Listing
-from brewline.params import ValidateParams
+from brewline.config.params import ValidateParams
+from brewline.corpora.reading import Listing
+from brewline.media.audio import AudioError
 from brewline.quality.signals import Signal, measure
 
 # Others are not asked: some decoders of Pillow start programs.

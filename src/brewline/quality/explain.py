@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.errors import BrewlineError
-from brewline.params import ValidateParams
+from brewline.config.params import ValidateParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import Listing
+from brewline.media.archives import MediaStore
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Check, Fault, Finding
 from brewline.quality.verdicts import MediaTask, found, judge_listings, open_pool
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brewline.audio import open_recording
+from brewline.media.audio import open_recording
 
 # A sample this close to full scale is counted as clipped.
 _CLIPPED = 0.999
@@ -73,7 +73,7 @@ def measure(content: bytes) -> Signal:
     """Decodes a whole file to its end and measures it; memory does not grow with its length.
 
     Raises:
-        AudioError: it cannot be decoded; see `brewline.audio.open_recording`.
+        AudioError: it cannot be decoded; see `brewline.media.audio.open_recording`.
     """
     with open_recording(content) as recording:
         # 16-bit files without the detour over floats: reading them takes a quarter of the time.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.corpora.listing import Listing
-from brewline.manifest import DROPPED, FAILED, MANIFEST, OK, TRANSCRIPTS
-from brewline.params import ExpectedParams, ValidateParams
+from brewline.config.params import ExpectedParams, ValidateParams
+from brewline.corpora.reading import Listing
+from brewline.tables.manifest import DROPPED, FAILED, MANIFEST, OK, TRANSCRIPTS
 
 if TYPE_CHECKING:
     import pandas

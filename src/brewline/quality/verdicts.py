@@ -10,13 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.errors import BrewlineError
-from brewline.params import ValidateParams
+from brewline.config.params import ValidateParams
+from brewline.core.errors import BrewlineError
+from brewline.core.workers import Lost, WorkerPool
+from brewline.corpora.reading import Listing
+from brewline.media.archives import MediaStore
 from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
 from brewline.quality.signals import Signal
-from brewline.workers import Lost, WorkerPool
 
 SPLITS = ("train", "dev", "test")
 _LISTED = tuple(field.name for field in fields(Listing))

@@ -6,15 +6,15 @@ Writes `metrics/<corpus>.json` and `reports/evaluation/<corpus>/`, and completes
 from collections.abc import Iterator
 from pathlib import Path
 
-from brewline.batches import Collator
-from brewline.devices import choose_device
-from brewline.errors import exits_cleanly
-from brewline.evaluation import Candidate, asr_metrics, evaluate, write_evaluation
+from brewline.config.params import Params
+from brewline.core.devices import choose_device
+from brewline.core.errors import exits_cleanly
+from brewline.evaluation.evaluate import Candidate, asr_metrics, evaluate, write_evaluation
 from brewline.models.backbones import load_clip
 from brewline.models.card import load_backbone_hashes
-from brewline.models.checkpoint import load_model
-from brewline.params import Params
-from brewline.shards import Utterance, read_split
+from brewline.models.folder import load_model
+from brewline.samples.collator import Collator
+from brewline.samples.shards import Utterance, read_split
 from brewline.stages.arguments import corpus_argument
 from brewline.tracking import record_corpus
 

@@ -4,12 +4,9 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from brewline.errors import exits_cleanly
-from brewline.files import fingerprint, read_json, remove, sha256_file, work_dir
-from brewline.manifest import read_table
-from brewline.stages.arguments import corpus_argument
-from brewline.tracking import live, transcription_facts
-from brewline.transcription import (
+from brewline.core.errors import exits_cleanly
+from brewline.core.files import fingerprint, read_json, remove, sha256_file, work_dir
+from brewline.speech.transcription import (
     BatchRecogniser,
     Transcriber,
     outlook,
@@ -17,6 +14,9 @@ from brewline.transcription import (
     shown,
     summary,
 )
+from brewline.stages.arguments import corpus_argument
+from brewline.tables.manifest import read_table
+from brewline.tracking import live, transcription_facts
 
 
 @exits_cleanly
@@ -30,8 +30,8 @@ def main() -> None:
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     asr_model = f"{backbone['name']} ({params.asr.engine})"
     # Imported late: importing torch takes seconds, and a mistake above should not.
-    from brewline.asr.checkpoint import read_dimensions
-    from brewline.devices import choose_device, choose_dtype
+    from brewline.core.devices import choose_device, choose_dtype
+    from brewline.speech.whisper_checkpoint import read_dimensions
 
     device = choose_device()
     # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.errors import BrewlineError
-from brewline.files import read_json, sha256_tree
-from brewline.params import Params, TrackingParams
+from brewline.config.params import Params, TrackingParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, sha256_tree
 from brewline.tracking import runs
 from brewline.tracking.store import (
     RefusedError,
@@ -99,19 +99,19 @@ def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[P
     Raises:
         BrewlineError: files of a model are missing, or the store refuses them.
     """
-    from brewline import reporting, results
+    from brewline.report import page, tables
 
-    inputs = reporting.project_inputs(project)
+    inputs = page.project_inputs(project)
     folder = inputs.evaluation_dir / corpus
     evaluation = None
     if folder.exists():
         manifest = inputs.manifest_dir / f"{corpus}.parquet"
-        media = reporting.CorpusMedia(corpus, manifest, inputs.media)
+        media = page.CorpusMedia(corpus, manifest, inputs.media)
         evaluation = Evaluation(folder, media.image, project / "reports/validation" / corpus)
     folders = [
         inputs.models_dir / corpus / variant / name
         for variant in params.retrieval_corpora[corpus]
-        for name in results.model_names(params, variant)
+        for name in tables.model_names(params, variant)
     ]
     return {folder: record(folder, params.tracking, evaluation) for folder in folders}
 
@@ -190,12 +190,13 @@ def _artifacts(
     }
     if evaluation is None:
         return artifacts
-    from brewline import charts, reporting
+    from brewline.pages import charts
+    from brewline.report import page
 
-    curves = reporting.read_recall(evaluation.folder / "recall.csv", "test")
+    curves = page.read_recall(evaluation.folder / "recall.csv", "test")
     mine = {key: points for key, points in curves.items() if key[0] == facts["variant"]}
     artifacts["evaluation/recall.png"] = charts.recall_png(mine, runs.run_name(facts))
-    artifacts["evaluation/examples.html"] = reporting.examples_page(
+    artifacts["evaluation/examples.html"] = page.examples_page(
         facts["corpus"], facts["variant"], evaluation.folder / "examples.json", evaluation.image
     ).encode()
     return artifacts

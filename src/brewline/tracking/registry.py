@@ -23,12 +23,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.errors import BrewlineError
-from brewline.files import write_text
-from brewline.measuring import Challenger, dev_manifest_digest, find_challenger, zero_shot
-from brewline.params import Params
-from brewline.promotion import POLICY_FILE, Decision, Measured, Policy, decide, load_policy
-from brewline.results import MINIATURE_NOTICE, is_miniature
+from brewline.config.params import Params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import write_text
+from brewline.registry.candidates import Challenger, dev_manifest_digest, find_challenger, zero_shot
+from brewline.registry.policy import POLICY_FILE, Decision, Measured, Policy, decide, load_policy
+from brewline.report.tables import MINIATURE_NOTICE, is_miniature
 from brewline.tracking.recording import record_corpus
 from brewline.tracking.store import (
     RefusedError,
@@ -52,7 +52,7 @@ SERVING_ENTRY = Path("mlflow/serving_model.py")
 REQUIREMENTS = Path("requirements.lock")
 MODEL_CARD = "model_card.md"
 DEFAULT_TOP_K = 5
-# Where MLflow keeps the folder of `brewline.serving` inside a version.
+# Where MLflow keeps the folder of `brewline.registry.serving` inside a version.
 _BUNDLE = "artifacts/bundle"
 # The tag of a version that names MLflow's record of its files, to which more can be added.
 _LOGGED_MODEL = "logged_model_id"
@@ -266,8 +266,8 @@ def _save(
     """Writes a pyfunc model into the folder `path`, ready to be uploaded."""
     import mlflow
 
-    from brewline.model_card import model_card
-    from brewline.serving import write_bundle
+    from brewline.registry.model_card import model_card
+    from brewline.registry.serving import write_bundle
 
     bundle = path.with_name("bundle")
     write_bundle(params, challenger.corpus, challenger.folder, bundle, project)
@@ -308,14 +308,14 @@ def _example(corpus: str, project: Path) -> dict[str, str]:
     """A query that works: the shortest recording of the test split."""
     import base64
 
-    from brewline import reporting
-    from brewline.manifest import read_table
+    from brewline.report import page
+    from brewline.tables.manifest import read_table
 
-    inputs = reporting.project_inputs(project)
+    inputs = page.project_inputs(project)
     manifest = inputs.manifest_dir / f"{corpus}.parquet"
     rows = [row for row in read_table(manifest) if row["split"] == "test"]
     shortest = min(rows, key=lambda row: (row["duration_s"], row["utterance_id"]))
-    media = reporting.CorpusMedia(corpus, manifest, inputs.media)
+    media = page.CorpusMedia(corpus, manifest, inputs.media)
     return {"audio": base64.b64encode(media.audio(shortest["utterance_id"])).decode()}
 
 
@@ -368,7 +368,7 @@ def promote(
     Args:
         params: The lists, and how evaluation is done.
         corpus: One of the retrieval corpora.
-        policy: See `brewline.promotion`.
+        policy: See `brewline.registry.policy`.
         project: The project's folder; dev is read from it.
         veto: A person's reason against it, a sentence, which outweighs the policy.
 
@@ -543,9 +543,9 @@ def _measured(
     timed = policy is not None and policy.max_latency_ms is not None
     if measured and not timed:
         return measured
-    from brewline import trial
     from brewline.models.card import BACKBONES_FOLDER
-    from brewline.serving import load_bundle
+    from brewline.registry import trial
+    from brewline.registry.serving import load_bundle
 
     with _downloaded(store, version) as bundle:
         served = load_bundle(bundle, project / BACKBONES_FOLDER)
@@ -581,7 +581,7 @@ def _ensure_backbones(store: Store, version: "ModelVersion", corpus: str, projec
     if is_miniature(corpus):
         return
     from brewline.models.card import BACKBONES_FOLDER
-    from brewline.serving import BACKBONES, add_backbones
+    from brewline.registry.serving import BACKBONES, add_backbones
 
     with _downloaded(store, version) as bundle:
         if (bundle / BACKBONES).is_dir():

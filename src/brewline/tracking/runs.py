@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.files import read_json, write_json
+from brewline.core.files import read_json, write_json
 from brewline.tracking.store import Store, lock_file, locked, public_uri
 
 if TYPE_CHECKING:

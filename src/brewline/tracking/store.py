@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from brewline.errors import BrewlineError
-from brewline.params import TrackingParams
+from brewline.config.params import TrackingParams
+from brewline.core.errors import BrewlineError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

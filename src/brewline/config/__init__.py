@@ -1,0 +1,1 @@
+"""The parameters of the pipeline: `params.yaml`, read strictly."""
