@@ -30,7 +30,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 
-from brewline.config.params import AcousticParams, RuntimeParams, TrainParams, VariantParams
+from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.runtime import RuntimeParams
+from brewline.config.train import TrainParams
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.samples.shards import Position, Utterance
 from brewline.training.loop import TrainingData, TrainingJob, train

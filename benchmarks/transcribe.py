@@ -39,10 +39,11 @@ from numpy.typing import NDArray
 from whisper.model import ModelDimensions
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from brewline.config.params import AsrParams, load_params
+from brewline.config import load_params
+from brewline.config.asr import AsrParams
 from brewline.core.devices import choose_device, choose_dtype
 from brewline.core.processes import keep_freed_memory
-from brewline.corpora import READERS
+from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
 from brewline.media.audio import AudioError, decode, to_mono_16k
 from brewline.speech.error_rates import Rate, align

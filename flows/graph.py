@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brewline.config.params import choose
+from brewline.config import choose
 from brewline.core.errors import BrewlineError
 
 _MODULE = "brewline.stages."

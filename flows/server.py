@@ -15,10 +15,10 @@ from typing import IO
 
 import requests
 
-from brewline.config.params import load_params
+from brewline.config import load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
-from brewline.tracking import open_store, tracking_uri
+from brewline.tracking.store import open_store, tracking_uri
 from flows.children import stop_group
 
 # One stage at a time uses the machine; raise the limit in the UI where there is more of it.

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
-from brewline.tracking import PIPELINE_VARIABLE
+from brewline.tracking.runs import PIPELINE_VARIABLE
 from flows.children import stop_group
 from flows.workspace import make_workspace
 
@@ -49,7 +49,7 @@ def sweep(
         A row for each run, corpus and variant, the best on dev first.
     """
     # Imported late, with torch: the process that serves the flows can do without.
-    from brewline.evaluation.embedding import SELECTION_METRIC
+    from brewline.evaluation.scores import SELECTION_METRIC
 
     project = Path.cwd()
     chosen = combinations(grid, runs)

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from brewline.config.params import parse_params
+from brewline.config import parse_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_text
 

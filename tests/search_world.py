@@ -9,7 +9,7 @@ import report_world
 import world
 import yaml
 
-from brewline.config.params import Params, load_params
+from brewline.config import Params, load_params
 from brewline.core.files import read_json, sha256_tree, write_json
 
 CORPUS = "mini-lncoco"

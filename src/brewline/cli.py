@@ -81,9 +81,10 @@ def _positive(text: str) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from brewline.config.params import load_params
+    from brewline.config import load_params
     from brewline.core.files import write_text
-    from brewline.search.query import search, search_page
+    from brewline.search.page import search_page
+    from brewline.search.query import search
 
     answer = search(options.query, load_params(), options.model, options.split, options.top)
     print("\n".join(_answer_lines(answer)))
@@ -116,8 +117,8 @@ To try next:
 
 
 def _results(options: argparse.Namespace) -> int:
-    from brewline.config.params import load_params
-    from brewline.report.tables import results_table
+    from brewline.config import load_params
+    from brewline.report.text import results_table
 
     print(results_table(load_params(), Path("metrics")), end="")
     print(_NEXT, end="")
@@ -125,8 +126,9 @@ def _results(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from brewline.config.params import load_params
-    from brewline.tracking import record_corpus, register_corpus
+    from brewline.config import load_params
+    from brewline.tracking.recording import record_corpus
+    from brewline.tracking.registration import register_corpus
 
     params = load_params()
     complete = True

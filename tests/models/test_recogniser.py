@@ -24,7 +24,8 @@ from brewline.speech.openai_whisper import OpenAIWhisper, log_mel
 from brewline.speech.recogniser import Recogniser
 from brewline.media.audio import decode, to_mono_16k
 from brewline.core.errors import BrewlineError
-from brewline.config.params import AsrParams, load_params
+from brewline.config.asr import AsrParams
+from brewline.config import load_params
 
 PROJECT = Path(__file__).parents[2]
 TOKENIZER = get_tokenizer(multilingual=False)

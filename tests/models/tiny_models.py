@@ -9,7 +9,7 @@ import open_clip
 import torch
 from PIL import Image
 
-from brewline.config.params import VariantParams
+from brewline.config.models import VariantParams
 from brewline.samples.shards import Position, Utterance
 from brewline.training.loop import TrainingData
 

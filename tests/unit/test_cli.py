@@ -13,10 +13,10 @@ import search_world
 from PIL import Image
 
 from brewline import cli
-from brewline.config.params import load_params
+from brewline.config import load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
-from brewline.search import gallery, query
+from brewline.search import embedder, query
 
 CORPUS = search_world.CORPUS
 NUM_IMAGES = search_world.NUM_IMAGES
@@ -96,7 +96,7 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
     def embedded_again(*_: object) -> None:
         raise AssertionError("the gallery was embedded again")
 
-    monkeypatch.setattr(gallery.Embedder, "embed_gallery", embedded_again)
+    monkeypatch.setattr(embedder.Embedder, "embed_gallery", embedded_again)
     assert run(capsys, *arguments)[1] == out
     # Another model has another gallery.
     with pytest.raises(AssertionError, match="embedded again"):
@@ -168,16 +168,16 @@ def test_results(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_record_brings_every_model_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline import tracking
-    from brewline.report import page
+    from brewline.media import corpus_media
+    from brewline.tracking.runs import PIPELINE_VARIABLE
 
     report_world.make_world(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(report_world.migrated_store())
     shutil.copy(report_world.PROJECT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "test")
-    monkeypatch.setattr(page, "stored_media", lambda raw: report_world.fake_media)
+    monkeypatch.setenv(PIPELINE_VARIABLE, "test")
+    monkeypatch.setattr(corpus_media, "stored_media", lambda raw: report_world.fake_media)
     code, out, err = run(capsys, "record")
     assert (code, err) == (0, "")
     params = load_params()

@@ -23,7 +23,8 @@ import yaml
 from flaky_server import HONEST_FAULTS, LIES, Content, serve
 from fsspec.implementations.memory import MemoryFileSystem
 
-from brewline.config.params import FileParams, SourceParams, load_params
+from brewline.config import load_params
+from brewline.config.sources import FileParams, SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.download import corpus as corpus_module
 from brewline.download import web

@@ -14,7 +14,7 @@ import search_world
 import soundfile
 from PIL import Image
 
-from brewline.config.params import Params, load_params
+from brewline.config import Params, load_params
 from brewline.core.errors import BrewlineError
 from brewline.registry import serving
 from brewline.registry.serving import QueryError, Served, load_bundle, write_bundle

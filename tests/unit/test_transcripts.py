@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from brewline.core.errors import BrewlineError
-from brewline.corpora.reading import Listing
 from brewline.corpora.transcripts import with_transcripts
 from brewline.media.archives import MediaStore
+from brewline.tables.listing import Listing
 
 AUTHORS = "aud2trans_test_flickr8k.txt"
 LISTINGS = [

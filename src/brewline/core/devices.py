@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from brewline.config.params import Precision
+from brewline.core.precision import Precision
 from brewline.core.processes import die_with_parent
 
 Task = TypeVar("Task")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from brewline.core.errors import BrewlineError
+
 WORK_DIR = Path("work")
 _CHUNK = 1 << 20
 
@@ -91,6 +93,21 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_stage_output(path: Path, stage: str = "") -> Any:
+    """Reads a JSON file that a stage makes.
+
+    Raises:
+        BrewlineError: it is missing, and which stage makes it.
+    """
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        command = f"dvc repro {stage}".rstrip()
+        raise BrewlineError(f"{path} is missing; run `{command}`") from None
+    except ValueError as error:
+        raise BrewlineError(f"{path} is not valid JSON: {error}") from None
 
 
 def remove(path: Path) -> None:

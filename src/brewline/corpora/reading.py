@@ -1,117 +1,18 @@
-"""What a reader says of one utterance, and what the readers share."""
+"""What the readers share: files and folders found, rows read, ids made safe."""
 
 import csv
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from brewline.config.params import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One utterance as its corpus lists it; nothing of it has been opened yet.
-
-    Paths are those in the store. `utterance_id` is unique in its corpus and becomes the shard key,
-    so it consists of letters, digits, `_` and `-`.
-    """
-
-    utterance_id: str
-    split: str
-    audio_path: str
-    speaker_id: str
-    image_id: str | None = None
-    image_path: str | None = None
-    caption: str | None = None
-    emotion: str | None = None
-    intensity: str | None = None
-    # Known already, and not to be recognised; see `transcripts`.
-    transcript: str | None = None
-
-
-def held_out(groups: Iterable[str], fraction: float, seed: int = 0) -> set[str]:
-    """Chooses which images (or speakers) of the training part become the dev split.
-
-    The choice depends on the names and the seed alone: it is the same on every machine, whatever
-    the order of the files.
-
-    Args:
-        groups: Names; duplicates count once.
-        fraction: Share to choose, rounded to the nearest whole number of groups.
-        seed: Another one gives another choice.
-    """
-    salt = f"{seed}:" if seed else ""
-    ordered = sorted(set(groups), key=lambda name: hashlib.sha256((salt + name).encode()).digest())
-    return set(ordered[: round(fraction * len(ordered))])
-
-
-def with_dev(listings: list[Listing], source: SourceParams) -> list[Listing]:
-    """Makes a dev split out of whole images of the training part; without images, of speakers.
-
-    Raises:
-        BrewlineError: `dev_fraction` is not set, or there is a published dev split already.
-    """
-    if any(row.split == "dev" for row in listings):
-        if source.dev_fraction is not None:
-            raise BrewlineError(
-                f"{source.reader}: there is a published dev split; remove dev_fraction", "settings"
-            )
-        return listings
-    if source.dev_fraction is None:
-        raise BrewlineError(
-            f"{source.reader}: no dev split is published; set dev_fraction for this source",
-            "settings",
-        )
-    train = [row for row in listings if row.split == "train"]
-    dev = held_out(map(_group, train), source.dev_fraction, source.dev_seed or 0)
-    return [
-        replace(row, split="dev") if row.split == "train" and _group(row) in dev else row
-        for row in listings
-    ]
-
-
-def _group(row: Listing) -> str:
-    return row.image_id or row.speaker_id or row.utterance_id
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a corpus lists against what there is.
-
-    `missing_audio` counts rows, `missing_images` distinct ones, `duplicates` rows whose id another
-    one before has.
-    """
-
-    rows: int
-    missing_audio: int
-    missing_images: int
-    duplicates: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rows} rows, {self.missing_audio} without their recording, "
-            f"{self.missing_images} missing images, {self.duplicates} duplicate ids"
-        )
-
-
-def survey(store: MediaStore, listings: list[Listing]) -> Survey:
-    """Counts what there is of a corpus; opens no recording and no picture."""
-    images = {row.image_path for row in listings if row.image_path}
-    return Survey(
-        rows=len(listings),
-        missing_audio=sum(store.find(row.audio_path) is None for row in listings),
-        missing_images=sum(name not in store for name in images),
-        duplicates=len(listings) - len({row.utterance_id for row in listings}),
-    )
 
 
 def find_file(store: MediaStore, *names: str) -> str | None:

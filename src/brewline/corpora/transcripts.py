@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from brewline.core.errors import BrewlineError
-from brewline.corpora.reading import Listing, csv_objects, lines_of, one_file, stem
+from brewline.corpora.reading import csv_objects, lines_of, one_file, stem
 from brewline.media.archives import MediaStore
+from brewline.tables.listing import Listing
 
 
 def with_transcripts(

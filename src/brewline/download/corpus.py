@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from brewline.config.params import FileParams, SourceParams
+from brewline.config.sources import FileParams, SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import (
     WORK_DIR,
@@ -32,13 +32,7 @@ from brewline.download.checksums import (
     record_checksums,
     today,
 )
-from brewline.download.fetching import (
-    Fetched,
-    alone,
-    fetch_verified,
-    is_recorded,
-    partial_path,
-)
+from brewline.download.fetching import Fetched, alone, fetch_verified, is_recorded, partial_path
 from brewline.download.places import local_path, look
 from brewline.download.recordings import (
     RECORD,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from brewline.config.params import FileParams
+from brewline.config.sources import FileParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, link, remove, sha256_file, sync, work_dir
 from brewline.download.checksums import (

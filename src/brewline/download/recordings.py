@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from brewline.config.params import RecordingsParams
+from brewline.config.sources import RecordingsParams
 from brewline.core.errors import BrewlineError, FailureKind
 from brewline.core.files import atomic_path, link, read_json, remove, sha256_file, write_json
 from brewline.download.web import bring_small

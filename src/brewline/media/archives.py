@@ -2,26 +2,23 @@
 
 Nothing is unpacked, because one file per utterance on disk makes every later step slow. Names come
 from outside and are not trusted: members that would leave their folder and names that occur twice
-are refused. What each kind of container refuses beyond that stands in `containers`.
+are refused. What each kind of container refuses beyond that stands in `containers`, `tars`, `zips`
+and `parquet_tables`.
 """
 
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import total_size
-from brewline.media.containers import (
-    MAX_MEMBERS,
-    Container,
-    ParquetTable,
-    Place,
-    open_container,
-    refused,
-)
+from brewline.media.containers import MAX_MEMBERS, Container, LooseFile, Place, refused
+from brewline.media.parquet_tables import ParquetTable
+from brewline.media.tars import GzippedTar, Tar
+from brewline.media.zips import Zip
 
 LINKS = "links.json"
 # Suffixes under which a recording may be stored instead of its published one.
@@ -43,6 +40,21 @@ def check_member_name(archive: Path, name: str) -> str:
 def _is_shadow(name: str) -> bool:
     """Hidden files, and the tree of resource forks that macOS adds; no corpus means them."""
     return any(sign in f"/{name}" for sign in ("/.", "/__MACOSX/"))
+
+
+def open_container(path: Path, name: str) -> Container:
+    """The container at `path`; what kind it is, its published name says."""
+    kinds: dict[str, Callable[[Path], Container]] = {
+        ".tar": Tar,
+        ".tar.gz": GzippedTar,
+        ".tgz": GzippedTar,
+        ".zip": Zip,
+        ".parquet": ParquetTable,
+    }
+    for suffix, kind in kinds.items():
+        if name.lower().endswith(suffix):
+            return kind(path)
+    return LooseFile(path, name)
 
 
 class MediaStore:

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from brewline.config.params import ShardParams
+from brewline.config.shard import ShardParams
 
 
 def shrink_jpeg(content: bytes, settings: ShardParams) -> bytes:

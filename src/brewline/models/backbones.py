@@ -14,7 +14,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from brewline.core.errors import BrewlineError
-from brewline.models.card import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
+from brewline.models.names import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
 
 
 @dataclass(frozen=True)

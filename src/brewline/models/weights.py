@@ -13,14 +13,9 @@ from pathlib import Path
 from brewline.download.fetching import fetch
 from brewline.core.errors import BrewlineError
 from brewline.core.files import remove, sha256_file, sha256_tree, write_json
-from brewline.models.card import (
-    CLIP_CONFIG,
-    CLIP_FOLDER,
-    CLIP_WEIGHTS,
-    NAMES_FILE,
-    WHISPER_FILE,
-)
-from brewline.config.params import BackboneParams, BackbonesParams, FileParams
+from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
+from brewline.config.backbones import BackboneParams, BackbonesParams
+from brewline.config.sources import FileParams
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"

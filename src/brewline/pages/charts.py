@@ -1,14 +1,13 @@
-"""Line charts: as SVG for our pages, and as PNG for MLflow.
+"""Line charts as SVG for our pages.
 
 The SVG is written by hand because it takes its colours from the page, light or dark, on screen or
 on paper, and because equal data must give equal bytes.
 """
 
 import html
-import io
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 NUM_STYLES = 8
@@ -179,30 +178,3 @@ def interval_bar(low: float, value: float, high: float, span: float) -> str:
         f'<path class="bar" d="M{left:.1f} 9H{right:.1f}"/>'
         f'<circle cx="{middle:.1f}" cy="9" r="4"/></svg>'
     )
-
-
-def recall_png(
-    curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]], title: str
-) -> bytes:
-    """Draws recall@K as a PNG.
-
-    Args:
-        curves: (variant, direction) to points (K, recall as a fraction).
-        title: Stands above the plot.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for (variant, direction), points in curves.items():
-        ks = [k for k, _ in points]
-        name = f"{variant}, {direction.replace('_', ' ')}"
-        axes.plot(ks, [100 * recall for _, recall in points], marker="o", label=name)
-    axes.set(title=title, xlabel="K", ylabel="recall@K in %", ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    if curves:
-        axes.legend()
-    buffer = io.BytesIO()
-    # The version of matplotlib would otherwise stand in the file.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

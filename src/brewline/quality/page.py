@@ -5,7 +5,8 @@ from typing import Any
 
 from brewline.media.archives import MediaStore
 from brewline.pages import charts
-from brewline.pages.render import Players, markup, note, render
+from brewline.pages.players import Players, note
+from brewline.pages.render import markup, render
 from brewline.quality.results import Distribution, Results
 
 # Dropped utterances that are shown; all are in the quarantine.

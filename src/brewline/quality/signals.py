@@ -1,4 +1,4 @@
-"""What there is to measure of a recording, in one pass over its samples."""
+"""A recording in numbers, gathered in one pass over its samples."""
 
 import math
 from dataclasses import dataclass, field
@@ -69,8 +69,8 @@ class _Totals:
         self.highs.append(float(high))
 
 
-def measure(content: bytes) -> Signal:
-    """Decodes a whole file to its end and measures it; memory does not grow with its length.
+def read_signal(content: bytes) -> Signal:
+    """Decodes a whole file to its end and sums it up; memory does not grow with its length.
 
     Raises:
         AudioError: it cannot be decoded; see `brewline.media.audio.open_recording`.

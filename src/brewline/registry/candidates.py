@@ -1,4 +1,4 @@
-"""What registering and promotion go by: which model is best, and what was measured of it on dev.
+"""What registering and promotion go by: which model is best, and what is known of it on dev.
 
 All of it comes from the project's files, so equal files give equal answers.
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brewline.config.params import Params
+from brewline.config import Params
 from brewline.core.errors import BrewlineError
-from brewline.core.files import sha256_tree
-from brewline.registry.policy import WER, Measured, Policy, best_on_dev
-from brewline.report.tables import load_json
-from brewline.tables.manifest import read_table
+from brewline.core.files import read_stage_output, sha256_tree
+from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
+from brewline.registry.policy import WER, Evidence, Policy, best_on_dev
+from brewline.tables.parquet import read_table
 
 _ZERO_SHOT = "zero-shot/frozen"
 
@@ -30,7 +30,7 @@ class Challenger:
     name: str
     folder: Path
     digest: str
-    measured: Measured
+    evidence: Evidence
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -38,9 +38,9 @@ class Challenger:
         return {
             "model": self.name,
             "model_digest": self.digest,
-            "dev_manifest_digest": self.measured.dev_digest,
-            "quarantine_rate": self.measured.quarantine_rate,
-            "dev": dict(self.measured.metrics),
+            "dev_manifest_digest": self.evidence.dev_digest,
+            "quarantine_rate": self.evidence.quarantine_rate,
+            "dev": dict(self.evidence.metrics),
         }
 
 
@@ -70,48 +70,43 @@ def find_challenger(
     Raises:
         BrewlineError: a file of the project is missing.
     """
-    name = best_on_dev(params, corpus, _models(project, corpus), policy.metric)
+    name = best_on_dev(
+        params, corpus, read_model_metrics(project / "reports/evaluation", corpus), policy.metric
+    )
     if name is None:
         return None
     folder = project / "models" / corpus / name
     if not folder.is_dir():
         raise BrewlineError(f"{folder} is missing; run `dvc repro`")
     return Challenger(
-        corpus, name, folder, sha256_tree(folder), read_measured(corpus, name, project)
+        corpus, name, folder, sha256_tree(folder), read_evidence(corpus, name, project)
     )
 
 
-def zero_shot(corpus: str, project: Path = Path()) -> Measured:
+def zero_shot(corpus: str, project: Path = Path()) -> Evidence:
     """What the corpus' zero-shot variant reaches on dev: the first champion has to beat it.
 
     Raises:
         BrewlineError: it was not evaluated.
     """
-    return replace(read_measured(corpus, _ZERO_SHOT, project), name="zero-shot")
+    return replace(read_evidence(corpus, _ZERO_SHOT, project), name="zero-shot")
 
 
-def read_measured(corpus: str, name: str, project: Path = Path()) -> Measured:
-    """Reads what `evaluate` measured of a model on dev.
+def read_evidence(corpus: str, name: str, project: Path = Path()) -> Evidence:
+    """Reads what `evaluate` found of a model on dev.
 
     Raises:
         BrewlineError: the model was not evaluated.
     """
-    models = _models(project, corpus)
+    models = read_model_metrics(project / "reports/evaluation", corpus)
     if name not in models:
         raise BrewlineError(
             f"{name} of {corpus} was not evaluated; put it into retrieval_corpora.{corpus} of "
             "params.yaml and run `dvc repro`"
         )
     metrics = {k: v for k, v in models[name].items() if k.startswith("dev/") and v is not None}
-    rates = load_json(project / f"metrics/{corpus}.json", "evaluate").get("asr", {})
+    rates = read_stage_output(project / f"metrics/{corpus}.json", "evaluate").get(ASR_KEY, {})
     if WER in rates:
         metrics[WER] = rates[WER]
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
-    return Measured(name, digest, metrics, quarantine_rate(project, corpus))
-
-
-def _models(project: Path, corpus: str) -> dict[str, dict[str, float]]:
-    models: dict[str, dict[str, float]] = load_json(
-        project / "reports/evaluation" / corpus / "models.json", "evaluate"
-    )
-    return models
+    return Evidence(name, digest, metrics, quarantine_rate(project, corpus))

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from brewline.config.params import Params
-from brewline.core.files import sha256_file
-from brewline.models.card import BACKBONES_FOLDER, NAMES_FILE, load_card
+from brewline.config import Params
+from brewline.config.miniature import miniature_notice
+from brewline.core.files import read_stage_output, sha256_file
+from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
+from brewline.models.card import describe_variant, load_card
+from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
+from brewline.pages.render import percent, render_markdown
 from brewline.registry import serving
 from brewline.registry.candidates import Challenger
-from brewline.report.tables import MINIATURE_NOTICE, describe, is_miniature, load_json, percent
-from brewline.tables.manifest import read_table
+from brewline.tables.parquet import read_table
 
 _NOT_MEASURED = "not measured"
 
@@ -27,30 +30,22 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
     Raises:
         BrewlineError: a file of the project is missing.
     """
-    import jinja2
-
     corpus = challenger.corpus
     card = load_card(challenger.folder)
-    metrics = load_json(project / f"metrics/{corpus}.json", "evaluate")
-    models = load_json(project / f"reports/evaluation/{corpus}/models.json", "evaluate")
-    names = load_json(project / BACKBONES_FOLDER / NAMES_FILE, "weights")
+    metrics = read_stage_output(project / f"metrics/{corpus}.json", "evaluate")
+    models = read_model_metrics(project / "reports/evaluation", corpus)
+    names = read_stage_output(project / BACKBONES_FOLDER / NAMES_FILE, "weights")
     manifest = project / f"data/manifest/{corpus}.parquet"
     splits = collections.Counter(row["split"] for row in read_table(manifest))
-    rates = metrics.get("asr", {})
-    # Markdown that MLflow shows: no value here comes from the data.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "pages/templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("model_card.md.j2").render(
+    rates = metrics.get(ASR_KEY, {})
+    return render_markdown(
+        "model_card.md.j2",
         title=f"{corpus}: {challenger.name}",
         summary="Finds the picture for what somebody says, and the recordings for a picture.",
-        miniature_notice=MINIATURE_NOTICE if is_miniature(corpus) else "",
+        miniature_notice=miniature_notice([corpus]),
         corpus=corpus,
         card=card,
-        what=describe(card.switches),
+        what=describe_variant(card.switches),
         digest=challenger.digest,
         num_seeds=int(metrics[card.variant]["num_seeds"]),
         confidence=percent(params.evaluate.confidence),
@@ -59,10 +54,10 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
         licence=params.sources[corpus].licence,
         splits={split: splits[split] for split in ("train", "dev", "test")},
         num_quarantined=len(read_table(project / f"data/quarantine/{corpus}.parquet")),
-        quarantine_percent=f"{100 * (challenger.measured.quarantine_rate or 0):.1f}",
+        quarantine_percent=f"{100 * (challenger.evidence.quarantine_rate or 0):.1f}",
         digests={
             "SHA-256 of the manifest": sha256_file(manifest),
-            "SHA-256 of the manifest's dev rows": challenger.measured.dev_digest,
+            "SHA-256 of the manifest's dev rows": challenger.evidence.dev_digest,
             **{f"SHA-256 of the {name}": sha256 for name, sha256 in card.data.items()},
         },
         backbones={

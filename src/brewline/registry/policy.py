@@ -11,9 +11,10 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from brewline.config.params import Fraction, Params, PositiveFloat, choose
+from brewline.config import Params, choose
+from brewline.config.types import Fraction, PositiveFloat
 from brewline.core.errors import BrewlineError
-from brewline.report.tables import model_names
+from brewline.models.names import model_names
 
 POLICY_FILE = Path("mlflow/promotion.yaml")
 WER = "dev/asr/wer"
@@ -36,7 +37,7 @@ class Policy(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evidence:
     """What is known of a model when promotion is decided.
 
     `name` is how reasons call it; `metrics` are those of dev, with `dev/asr/wer` where the corpus
@@ -117,7 +118,7 @@ def best_on_dev(
     return max(names, key=lambda name: models[name][metric], default=None)
 
 
-def decide(challenger: Measured, champion: Measured, policy: Policy) -> Decision:
+def decide(challenger: Evidence, champion: Evidence, policy: Policy) -> Decision:
     """Decides whether the challenger takes the champion's place.
 
     Args:
@@ -139,7 +140,7 @@ def decide(challenger: Measured, champion: Measured, policy: Policy) -> Decision
 
 
 def _against(
-    challenger: Measured, champion: Measured, policy: Policy
+    challenger: Evidence, champion: Evidence, policy: Policy
 ) -> Iterator[tuple[bool, str]]:
     """Yields whether each comparison is passed, and a sentence about it."""
     asked = {policy.metric: policy.margin}
@@ -164,7 +165,7 @@ def _against(
         )
 
 
-def _within_limits(challenger: Measured, policy: Policy) -> Iterator[tuple[bool, str]]:
+def _within_limits(challenger: Evidence, policy: Policy) -> Iterator[tuple[bool, str]]:
     """Yields whether each limit that is on is kept, and a sentence about it."""
     wer, rate, latency = (
         challenger.metrics.get(WER),

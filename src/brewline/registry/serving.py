@@ -30,20 +30,18 @@ import soundfile
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from brewline.config.params import AsrParams, Params, PositiveFloat, ShardParams
+from brewline.config import Params
+from brewline.config.asr import AsrParams
+from brewline.config.miniature import is_miniature
+from brewline.config.shard import ShardParams
+from brewline.config.types import PositiveFloat
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_tree, write_json
 from brewline.media import audio
-from brewline.models.card import (
-    BACKBONES_FOLDER,
-    CLIP_FOLDER,
-    NAMES_FILE,
-    WHISPER_FILE,
-    load_backbone_hashes,
-    load_card,
-)
-from brewline.report.tables import is_miniature
-from brewline.search.gallery import Embedder, Vector, best, load_gallery, save_gallery
+from brewline.models.card import load_backbone_hashes, load_card
+from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER, NAMES_FILE, WHISPER_FILE
+from brewline.search.embedder import Embedder
+from brewline.search.gallery import Vector, best, load_gallery, save_gallery
 
 BACKBONES_VARIABLE = "BREWLINE_BACKBONES"
 BACKBONES = "backbones"

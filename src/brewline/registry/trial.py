@@ -1,4 +1,4 @@
-"""A model of the registry on trial: measured again on the project's dev split, and timed."""
+"""A model of the registry on trial: evaluated again on the project's dev split, and timed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,25 +8,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brewline.config.params import Params
-from brewline.evaluation.embedding import embed_split, measure
-from brewline.evaluation.evaluate import asr_metrics
+from brewline.config import Params
+from brewline.evaluation.asr_metrics import asr_metrics
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.scores import score_retrieval
 from brewline.media import audio
-from brewline.models.card import BACKBONES_FOLDER, NAMES_FILE, load_backbone_hashes
+from brewline.media.corpus_media import project_media
+from brewline.models.card import load_backbone_hashes
+from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 from brewline.registry.candidates import dev_manifest_digest, quarantine_rate
-from brewline.registry.policy import WER, Measured
+from brewline.registry.policy import WER, Evidence
 from brewline.registry.serving import Served
-from brewline.report import page
-from brewline.samples.collator import chunks
+from brewline.samples.iteration import chunks
 from brewline.samples.shards import Utterance, read_split
-from brewline.tables.manifest import read_table
+from brewline.tables.parquet import read_table
 
 _NUM_TIMED = 5
 _BATCH = 32
 
 
-def measure_again(served: Served, params: Params, name: str, project: Path = Path()) -> Measured:
-    """Measures a model of the registry on the project's present dev split.
+def evaluate_again(served: Served, params: Params, name: str, project: Path = Path()) -> Evidence:
+    """Evaluates a model of the registry on the project's present dev split.
 
     It hears the recordings with its own Whisper, unless that is the one of the project's states.
 
@@ -47,11 +49,11 @@ def measure_again(served: Served, params: Params, name: str, project: Path = Pat
     embedded = embed_split(
         embedder.model, embedder.collator, utterances(), params.evaluate.batch_size
     )
-    metrics = measure(embedded, "dev", params.evaluate.recall_at).metrics
+    metrics = score_retrieval(embedded, "dev", params.evaluate.recall_at).metrics
     rates = asr_metrics("dev", heard)
     metrics |= {WER: rates[WER]} if WER in rates else {}
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
-    return Measured(name, digest, metrics, quarantine_rate(project, corpus))
+    return Evidence(name, digest, metrics, quarantine_rate(project, corpus))
 
 
 def _dev_utterances(served: Served, project: Path) -> Iterator[Utterance]:
@@ -77,10 +79,9 @@ def _waveform(content: bytes) -> NDArray[np.float32]:
 
 def _dev_recordings(corpus: str, project: Path) -> tuple[list[str], Callable[[str], bytes]]:
     """The ids of dev, and what gives the bytes of a recording by its id."""
-    inputs = page.project_inputs(project)
-    manifest = inputs.manifest_dir / f"{corpus}.parquet"
+    manifest = project / f"data/manifest/{corpus}.parquet"
     names = [row["utterance_id"] for row in read_table(manifest) if row["split"] == "dev"]
-    return names, page.CorpusMedia(corpus, manifest, inputs.media).audio
+    return names, project_media(corpus, project).audio
 
 
 def latency_ms(served: Served, project: Path = Path()) -> float:

@@ -5,13 +5,12 @@ first time it is met, and kept while there is memory for it.
 """
 
 import io
-import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from typing import Generic, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from brewline.config.params import AcousticParams, VariantParams
+from brewline.config.models import VariantParams
 from brewline.core.errors import BrewlineError
-from brewline.models.acoustic import pool_frames
-from brewline.models.backbones import ClipBackbone
-from brewline.models.towers import lay_out_tokens
+from brewline.models.inputs import Batch, InputTransforms, UtteranceInputs
 from brewline.samples.shards import Utterance
 
 _MB = 1 << 20
@@ -32,48 +29,6 @@ _MAX_DECODERS = 8
 _OVERHEAD_BYTES = 200
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _OnDevice:
-    def to(self, device: torch.device) -> Self:
-        """A copy with every tensor on `device`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {
-            name: value.to(device)
-            for name, value in values.items()
-            if isinstance(value, Tensor | _OnDevice)
-        }
-        return replace(self, **moved)
-
-
-@dataclass(frozen=True)
-class UtteranceInputs(_OnDevice):
-    """Inputs of the utterance's channels; those of a channel that is off are None.
-
-    Token ids (B, L) are laid out for the prompts and cut after the last end token; states
-    (B, T, S) are pooled and padded, `frame_mask` (B, T) is True for frames to attend to;
-    `text_features` (B, E) stand in for tokens where they never change.
-    """
-
-    token_ids: Tensor | None = None
-    text_features: Tensor | None = None
-    states: Tensor | None = None
-    frame_mask: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Batch(_OnDevice):
-    """Utterances and their images, each image once.
-
-    `image_index` (B,) says which of the I images an utterance shows. `pixels` is uint8
-    (I, 3, side, side); `image_embeddings` (I, E) stand in for pixels where they never change.
-    """
-
-    utterances: UtteranceInputs
-    image_index: Tensor
-    pixels: Tensor | None = None
-    image_embeddings: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -113,26 +68,22 @@ class Collator:
     """Makes batches for one variant.
 
     Args:
-        backbone: Its tokeniser and preprocessing are used.
+        transforms: How the model wants its inputs.
         switches: Which channels need inputs.
-        acoustic: How states are pooled; needed with an acoustic channel.
         cache_mb: Memory for decoded images and token ids.
         frozen: Stand-ins for texts and images, where there are any.
     """
 
     def __init__(
         self,
-        backbone: ClipBackbone,
+        transforms: InputTransforms,
         switches: VariantParams,
-        acoustic: AcousticParams | None,
         cache_mb: int,
         frozen: FrozenFeatures | None = None,
     ) -> None:
-        self._backbone = backbone
+        self._transforms = transforms
         self._switches = switches
-        self._acoustic = acoustic
         self._frozen = frozen
-        *self._to_picture, _, _ = backbone.preprocess.transforms  # type: ignore[attr-defined]
         self._images: _Cache[Tensor] = _Cache(cache_mb * _MB)
         self._texts: _Cache[Tensor] = _Cache(cache_mb * _MB // 8)
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_DECODERS))
@@ -194,9 +145,7 @@ class Collator:
         if utterance.image is None:
             raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
         try:
-            picture = Image.open(io.BytesIO(utterance.image))
-            for step in self._to_picture:
-                picture = step(picture)
+            picture = self._transforms.crop(Image.open(io.BytesIO(utterance.image)))
         except (UnidentifiedImageError, OSError) as error:
             raise BrewlineError(
                 f"the image of utterance {utterance.utterance_id!r} is damaged: {error}"
@@ -210,21 +159,14 @@ class Collator:
     def _tokenise(self, text: str) -> Tensor:
         token_ids = self._texts.get(text)
         if token_ids is None:
-            end_id = self._backbone.vocabulary_size - 1
-            row_1L = lay_out_tokens(
-                self._backbone.tokenizer([text]), self._switches.prompts, end_id
-            )
-            length = int(row_1L[0].argmax()) + 1
-            token_ids = row_1L[0, :length].clone()
-            self._texts.put(text, token_ids, 8 * length + len(text) + _OVERHEAD_BYTES)
+            token_ids = self._transforms.tokenise(text)
+            self._texts.put(text, token_ids, 8 * len(token_ids) + len(text) + _OVERHEAD_BYTES)
         return token_ids
 
     def _states(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-        assert self._acoustic is not None
-        rows = [
-            pool_frames(_states_of(utterance), utterance.num_frames, self._acoustic)
-            for utterance in utterances
-        ]
+        pool = self._transforms.pool
+        assert pool is not None
+        rows = [pool(_states_of(utterance), utterance.num_frames) for utterance in utterances]
         lengths = torch.tensor([len(row) for row in rows])
         longest = int(lengths.max())
         states = torch.zeros(len(rows), longest, rows[0].shape[1])
@@ -262,27 +204,3 @@ def _states_of(utterance: Utterance) -> NDArray[np.float16]:
             "channel needs"
         )
     return utterance.states
-
-
-def chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Cuts an iterator into lists of `size`; the last one may be shorter."""
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def in_background(make: Callable[[], T], depth: int = 2) -> Iterator[T]:
-    """Yields what `make` returns, call after call, made ahead in one other thread.
-
-    Args:
-        make: Called without end, never twice at the same time.
-        depth: How many results are made ahead.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            waiting = [thread.submit(make) for _ in range(depth)]
-            while True:
-                result = waiting.pop(0).result()
-                waiting.append(thread.submit(make))
-                yield result
-        finally:
-            thread.shutdown(wait=False, cancel_futures=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from brewline.config.params import ShardParams
+from brewline.config.shard import ShardParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.media.archives import MediaStore
 from brewline.media.pictures import shrink_jpeg
 from brewline.samples.shards import plan_shards, shard_name, write_index, write_shard
-from brewline.tables.manifest import DROPPED
+from brewline.tables.transcripts import DROPPED
 
 _MANIFEST_FACTS = ("image_id", "speaker_id", "caption", "duration_s", "emotion", "intensity")
 _TRANSCRIPT_FACTS = ("avg_logprob", "no_speech_prob", "num_frames", "status")

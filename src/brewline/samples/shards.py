@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_file, write_json
-
-SPLITS = ("train", "dev", "test")
+from brewline.tables.listing import SPLITS
 
 
 @dataclass(frozen=True)

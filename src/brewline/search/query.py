@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from brewline.config.params import Params
+from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import fingerprint, read_json, work_dir
 from brewline.media import audio
-from brewline.report.tables import model_names
+from brewline.models.names import model_names
 
 if TYPE_CHECKING:
     from brewline.search.gallery import Gallery
@@ -53,7 +53,7 @@ def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
     Raises:
         BrewlineError: nothing has been trained yet.
     """
-    from brewline.evaluation.embedding import SELECTION_METRIC
+    from brewline.evaluation.scores import SELECTION_METRIC
 
     def score(folder: Path) -> float:
         return float(read_json(folder / "model.json")["dev"].get(SELECTION_METRIC, 0.0))
@@ -161,8 +161,9 @@ class _Engine:
     """A loaded model of the project, and the embeddings of its corpus."""
 
     def __init__(self, params: Params, model_dir: Path) -> None:
-        from brewline.models.card import BACKBONES_FOLDER, load_backbone_hashes
-        from brewline.search.gallery import Embedder
+        from brewline.models.card import load_backbone_hashes
+        from brewline.models.names import BACKBONES_FOLDER
+        from brewline.search.embedder import Embedder
 
         hashes = load_backbone_hashes()
         self.embedder = Embedder(model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard)
@@ -194,44 +195,3 @@ class _Engine:
 def _stamps(folder: Path) -> list[tuple[str, int, int]]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-
-
-def search_page(query: Path, answer: Answer) -> str:
-    """The answer as a self-contained page with pictures and players.
-
-    Reads the recordings and pictures from the project's corpus.
-
-    Raises:
-        BrewlineError: a file of the corpus is missing.
-    """
-    from brewline.pages import render
-    from brewline.report import page, tables
-
-    media = page.CorpusMedia(
-        answer.corpus,
-        Path("data/manifest") / f"{answer.corpus}.parquet",
-        page.stored_media(Path("data/raw")),
-    )
-    content = query.read_bytes()
-    album = page.Album("picture-", media.image)
-    asked = page.Album("query-", lambda _: content)
-    hits = [
-        {
-            "hit": hit,
-            "image": album.picture(hit.image_id),
-            "audio": render.audio_uri(media.audio(hit.utterance_id)) if hit.utterance_id else "",
-        }
-        for hit in answer.hits
-    ]
-    is_photo = answer.kind == "photo"
-    query_image = asked.picture(query.name) if is_photo else None
-    return render.render(
-        "search.html.j2",
-        answer=answer,
-        name=query.name,
-        query_audio="" if is_photo else render.audio_uri(content),
-        query_image=query_image,
-        hits=hits,
-        images=[*asked.pictures.values(), *album.pictures.values()],
-        miniature_notice=(tables.MINIATURE_NOTICE if tables.is_miniature(answer.corpus) else ""),
-    )

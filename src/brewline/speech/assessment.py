@@ -5,16 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from brewline.media.archives import MediaStore
-from brewline.pages.render import Players, compare_words, render
-from brewline.quality.suite import Expectation, complaints
+from brewline.quality.expectations import Expectation, complaints
 from brewline.speech.error_rates import Heard, Rate, align
 
 # Where lengths of recordings, in seconds, are told apart.
 _BOUNDS_S = (2, 5, 10, 20, 30, 60)
 _MAX_PAIRS = 20
 _MAX_SPEAKERS = 100
-_MAX_WORST = 50
+MAX_WORST = 50
 
 Row = Mapping[str, Any]
 
@@ -103,7 +101,7 @@ def assess(
             groups.setdefault(name, Rate()).add(heard)
         edits.update(heard.edits)
         found.worst.append(heard)
-        if len(found.worst) >= 4 * _MAX_WORST:
+        if len(found.worst) >= 4 * MAX_WORST:
             found.worst = _worst(found.worst)
     found.worst = _worst(found.worst)
     found.substitutions = _commonest(edits, ("substitute",))
@@ -116,7 +114,7 @@ def assess(
 
 def _worst(heard: Iterable[Heard]) -> list[Heard]:
     order = sorted(heard, key=lambda one: (-one.wer, -one.word_errors, one.utterance_id))
-    return [one for one in order[:_MAX_WORST] if one.word_errors]
+    return [one for one in order[:MAX_WORST] if one.word_errors]
 
 
 def _commonest(
@@ -135,57 +133,3 @@ def _length_names() -> list[str]:
 def length_name(duration_s: float) -> str:
     """Names the group of recordings of about that length."""
     return _length_names()[sum(duration_s > bound for bound in _BOUNDS_S)]
-
-
-def transcription_page(
-    corpus: str,
-    found: Assessment,
-    manifest: Iterable[Row],
-    transcripts: Iterable[Row],
-    store: MediaStore,
-) -> str:
-    """The transcripts of a corpus as one page that opens anywhere without a network.
-
-    Args:
-        corpus: Its name.
-        found: What came of `assess`.
-        manifest: Its rows.
-        transcripts: The table's rows.
-        store: The recordings.
-    """
-    wanted = {one.utterance_id for one in found.worst}
-    rows = {row["utterance_id"]: row for row in manifest if row["utterance_id"] in wanted}
-    texts = {row["utterance_id"]: row for row in transcripts if row["utterance_id"] in wanted}
-    players = Players(store, _MAX_WORST)
-    worst = []
-    for one in found.worst:
-        row, text = rows[one.utterance_id], texts[one.utterance_id]
-        said, heard, _ = compare_words(row["caption"], text["text"])
-        worst.append(
-            {
-                "id": one.utterance_id,
-                "rate": one,
-                "said": said,
-                "heard": heard,
-                "trust": text["avg_logprob"],
-                "reason": text["reason"],
-                "player": players.player(row["audio_path"]),
-            }
-        )
-    groups = {"Splits": found.splits, "Length": found.lengths, "Speakers": found.speakers}
-    return render(
-        "transcription.html.j2",
-        corpus=corpus,
-        found=found,
-        total=_sum(found.splits.values()),
-        groups={title: rates for title, rates in groups.items() if rates},
-        worst=worst,
-    )
-
-
-def _sum(rates: Iterable[Rate]) -> Rate:
-    total = Rate()
-    for rate in rates:
-        for name, value in vars(rate).items():
-            setattr(total, name, getattr(total, name) + value)
-    return total

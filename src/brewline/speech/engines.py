@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from whisper.model import ModelDimensions
-from whisper.tokenizer import Tokenizer, get_tokenizer
+from whisper.tokenizer import Tokenizer
 
-from brewline.config.params import AsrParams
-from brewline.core.errors import BrewlineError
+from brewline.config.asr import AsrParams
 from brewline.speech.decoding import Decoding
 
 
@@ -49,28 +48,3 @@ def load_engine(checkpoint: Path, settings: AsrParams, device: torch.device) -> 
     from brewline.speech.openai_whisper import OpenAIWhisper
 
     return OpenAIWhisper(checkpoint, settings, device)
-
-
-def tokenizer_for(dimensions: ModelDimensions, language: str) -> Tokenizer:
-    """The tokenizer of a model, set to transcribe a language.
-
-    Raises:
-        BrewlineError: the model does not know the language.
-    """
-    # As the library tells it, from the number of tokens.
-    is_multilingual = dimensions.n_vocab >= 51865
-    if not is_multilingual and language.lower() not in ("en", "english"):
-        raise BrewlineError(
-            f"asr.language is {language!r}, but this checkpoint knows English only", "settings"
-        )
-    try:
-        return get_tokenizer(
-            is_multilingual,
-            num_languages=dimensions.n_vocab - 51765 - int(is_multilingual),
-            language=language,
-            task="transcribe",
-        )
-    except ValueError:
-        raise BrewlineError(
-            f"asr.language: Whisper knows no language {language!r}", "settings"
-        ) from None

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from whisper.tokenizer import Tokenizer
 
-from brewline.config.params import AsrParams
+from brewline.config.asr import AsrParams
 from brewline.core.errors import BrewlineError
 from brewline.speech.decoding import Decoding, loop_kept_once, never_spoken
-from brewline.speech.engines import tokenizer_for
 from brewline.speech.openai_whisper import OpenAIWhisper, log_mel
+from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 
 _COMPUTE_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}

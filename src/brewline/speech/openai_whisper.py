@@ -9,11 +9,11 @@ import whisper
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from brewline.config.params import AsrParams
+from brewline.config.asr import AsrParams
 from brewline.core.devices import choose_dtype
 from brewline.speech.attention import attend, join_heads, to_heads
 from brewline.speech.decoding import BatchDecoder, Decoding
-from brewline.speech.engines import tokenizer_for
+from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 from brewline.speech.windows import SAMPLES_PER_FRAME
 

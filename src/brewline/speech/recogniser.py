@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brewline.config.params import AsrParams
+from brewline.config.asr import AsrParams
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.speech.decoding import Decoding

@@ -5,10 +5,11 @@ from pathlib import Path
 from brewline.core.errors import BrewlineError, exits_cleanly
 from brewline.core.files import atomic_path, write_json, write_text
 from brewline.media.archives import MediaStore
-from brewline.quality.suite import expect_transcripts
-from brewline.speech.assessment import assess, transcription_page
+from brewline.quality.transcript_suite import expect_transcripts
+from brewline.speech.assessment import assess
+from brewline.speech.page import transcription_page
 from brewline.stages.arguments import corpus_argument
-from brewline.tables.manifest import read_frame, read_table
+from brewline.tables.parquet import read_frame, read_table
 
 
 @exits_cleanly

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from brewline.config.params import SourceParams, choose, load_params
+from brewline.config import choose, load_params
+from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError, exits_cleanly
 
 

@@ -11,12 +11,12 @@ changes nothing.
 import argparse
 from pathlib import Path
 
-from brewline.config.params import load_params
+from brewline.config import load_params
 from brewline.core.errors import exits_cleanly
 from brewline.core.files import write_json
 from brewline.registry.candidates import find_challenger
 from brewline.registry.policy import load_policy
-from brewline.tracking import register_corpus
+from brewline.tracking.registration import register_corpus
 
 
 @exits_cleanly

@@ -7,7 +7,7 @@ from brewline.core.files import fingerprint, remove, work_dir
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
 from brewline.stages.arguments import corpus_argument
-from brewline.tables.manifest import read_table
+from brewline.tables.parquet import read_table
 
 
 @exits_cleanly

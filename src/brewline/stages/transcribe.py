@@ -6,17 +6,14 @@ from pathlib import Path
 
 from brewline.core.errors import exits_cleanly
 from brewline.core.files import fingerprint, read_json, remove, sha256_file, work_dir
-from brewline.speech.transcription import (
-    BatchRecogniser,
-    Transcriber,
-    outlook,
-    plan,
-    shown,
-    summary,
-)
+from brewline.speech.batch_plan import plan_batches
+from brewline.speech.batch_recogniser import BatchRecogniser
+from brewline.speech.progress import outlook, show_progress, summary
+from brewline.speech.transcriber import Transcriber
 from brewline.stages.arguments import corpus_argument
-from brewline.tables.manifest import read_table
-from brewline.tracking import live, transcription_facts
+from brewline.tables.parquet import read_table
+from brewline.tracking.live_run import live
+from brewline.tracking.runs import transcription_facts
 
 
 @exits_cleanly
@@ -45,7 +42,7 @@ def main() -> None:
     free_mb = shutil.disk_usage(work).free / 1e6
     for line in outlook(manifest, width, params.asr, backbone["name"], free_mb):
         print(f"{corpus}: {line}")
-    shards = plan(manifest, per_shard, params.asr.batch_size)
+    shards = plan_batches(manifest, per_shard, params.asr.batch_size)
     transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
     prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
     # A GPU is kept busy by one process.
@@ -54,12 +51,12 @@ def main() -> None:
         corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
     )
     with live(run_facts, params.tracking, work / "run.json") as run:
-        for progress in shown(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
+        for progress in show_progress(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
             run.log_row(progress.as_row())
     rows = list(transcriber.rows())
     print(f"{corpus}: {summary(rows)}")
     transcriber.check_failures(rows, params.asr.max_failure_rate)
-    transcriber.put_out(
+    transcriber.write_outputs(
         rows, Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
     )
     remove(work)

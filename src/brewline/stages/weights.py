@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from brewline.config.params import load_params
+from brewline.config import load_params
 from brewline.core.errors import exits_cleanly
 from brewline.core.files import atomic_path
 from brewline.models.weights import prepare_backbones

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.config.params import TrackingParams
+from brewline.config.runtime import TrackingParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
 from brewline.tracking import runs

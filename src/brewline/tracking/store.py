@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from brewline.config.params import TrackingParams
+from brewline.config.runtime import TrackingParams
 from brewline.core.errors import BrewlineError
 
 if TYPE_CHECKING:

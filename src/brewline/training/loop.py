@@ -1,4 +1,4 @@
-"""The training loop, one for every variant (BrewCLIP, section 4; schedule from the authors' code).
+"""The training loop, one for every variant (BrewCLIP, section 4).
 
 A run is a function of its data, parameters and seed. It writes its state into a work folder, so
 that a run that is killed at any moment and started again ends in the same bytes on a processor
@@ -8,39 +8,37 @@ that a run that is killed at any moment and started again ends in the same bytes
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from brewline.config.params import AcousticParams, RuntimeParams, TrainParams, VariantParams
+from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.runtime import RuntimeParams
+from brewline.config.train import TrainParams
 from brewline.core.devices import autocast, choose_device, choose_dtype
 from brewline.core.errors import BrewlineError
-from brewline.core.files import atomic_path
-from brewline.evaluation.embedding import SELECTION_METRIC, embed_split, measure
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.models.folder import Row, Trained
+from brewline.models.inputs import Batch
 from brewline.models.losses import Losses, brewclip_loss
-from brewline.samples.collator import (
-    Batch,
-    Collator,
-    FrozenFeatures,
-    chunks,
-    image_id_of,
-    in_background,
-)
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.iteration import prefetch
 from brewline.samples.shards import Position, Utterance, read_split, read_training
+from brewline.training.checkpoint import CHECKPOINT_FILE, Progress, load_checkpoint, save_checkpoint
+from brewline.training.frozen import frozen_features
+from brewline.training.schedule import learning_rate, seed_step
 
-CHECKPOINT_FILE = "checkpoint.pt"
 # Selection on dev reads recall@1; the other two are the paper's.
 DEV_RECALL_AT = (1, 5, 10)
-# The schedule ends at this fraction of its peak: 1e-8 after 1e-4 in the authors' code.
-_FINAL_FRACTION = 1e-4
+
 # A row for every step of a long run would only slow down whoever reads it.
 _MAX_TRAINING_ROWS = 1000
 
@@ -73,28 +71,6 @@ class TrainingJob:
     seed: int
 
 
-@dataclass
-class _Progress:
-    """What a run has reached; `step` counts finished updates."""
-
-    step: int = 0
-    position: Position = field(default_factory=Position)
-    best_step: int = 0
-    best_score: float = -1.0
-    best_dev: dict[str, float] = field(default_factory=dict)
-    best_tensors: dict[str, Tensor] = field(default_factory=dict)
-    history: list[Row] = field(default_factory=list)
-
-
-def learning_rate(step: int, settings: TrainParams) -> float:
-    """The learning rate of update number `step`, from 0: up linearly, then down to almost 0."""
-    peak = settings.learning_rate
-    if step < settings.warmup_steps:
-        return peak * (step + 1) / settings.warmup_steps
-    done = (step + 1 - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
-    return peak * (1 - done * (1 - _FINAL_FRACTION))
-
-
 def train(
     job: TrainingJob,
     backbone: ClipBackbone,
@@ -123,7 +99,7 @@ def train(
     """
     run = _Run(job, backbone, data, work_dir / CHECKPOINT_FILE, runtime, on_row)
     steps = job.settings.steps
-    batches = in_background(run.make_batch)
+    batches = prefetch(run.make_batch)
     hidden = None if progress_bar is None else not progress_bar
     with tqdm(total=steps, initial=run.progress.step, disable=hidden, unit="step") as bar:
         while run.progress.step < steps:
@@ -154,19 +130,20 @@ class _Run:
         self._on_row = on_row
         self._device = choose_device()
         self._dtype = choose_dtype(job.settings.precision, self._device)
-        saved = _load_checkpoint(checkpoint)
-        self.progress: _Progress = saved["progress"] if saved else _Progress()
+        saved = load_checkpoint(checkpoint)
+        self.progress: Progress = saved["progress"] if saved else Progress()
         stream = data.read_training(job.seed, self.progress.position)
         first = next(stream)
         self._stream = itertools.chain([first], stream)
         self._model = _make_model(job, backbone, first[0]).to(self._device)
-        self._collator = Collator(backbone, job.switches, job.acoustic, runtime.image_cache_mb)
+        transforms = input_transforms(backbone, job.switches, job.acoustic)
+        self._collator = Collator(transforms, job.switches, runtime.image_cache_mb)
         self._train_collator = self._collator
         if not job.switches.prompts:
             frozen = frozen_features(
                 self._model, self._collator, data.read_split("train"), job.settings.batch_size
             )
-            self._train_collator = Collator(backbone, job.switches, job.acoustic, 0, frozen)
+            self._train_collator = Collator(transforms, job.switches, 0, frozen)
         self._parameters = list(self._model.trained_parameters().values())
         self._optimiser = torch.optim.Adam(
             self._parameters, weight_decay=job.settings.weight_decay, fused=True
@@ -213,7 +190,7 @@ class _Run:
 
     def _update(self, batch: Batch, step: int) -> Row:
         settings = self._settings
-        _seed(self._job.seed, step)
+        seed_step(self._job.seed, step)
         rate = learning_rate(step, settings)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
@@ -253,7 +230,7 @@ class _Run:
         embeddings = embed_split(
             self._model, self._collator, self._data.read_split("dev"), self._settings.batch_size
         )
-        metrics = measure(embeddings, "dev", DEV_RECALL_AT).metrics
+        metrics = score_retrieval(embeddings, "dev", DEV_RECALL_AT).metrics
         self._record({"step": progress.step, **metrics})
         # Of equals the earlier one stays.
         if metrics[SELECTION_METRIC] > progress.best_score:
@@ -268,24 +245,13 @@ class _Run:
             self._on_row(row)
 
     def _save_checkpoint(self) -> None:
-        progress = self.progress
-        content = {
-            "progress": {**vars(progress), "position": vars(progress.position)},
-            "tensors": self._model.trained_tensors(),
-            "optimiser": self._optimiser.state_dict(),
-            "scaler": self._scaler.state_dict(),
-        }
-        with atomic_path(self._checkpoint) as partial:
-            torch.save(content, partial)
-
-
-def _load_checkpoint(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    facts = saved["progress"]
-    saved["progress"] = _Progress(**{**facts, "position": Position(**facts["position"])})
-    return saved
+        save_checkpoint(
+            self._checkpoint,
+            self.progress,
+            tensors=self._model.trained_tensors(),
+            optimiser=self._optimiser.state_dict(),
+            scaler=self._scaler.state_dict(),
+        )
 
 
 def _make_model(job: TrainingJob, backbone: ClipBackbone, sample: Utterance) -> BrewClip:
@@ -295,7 +261,7 @@ def _make_model(job: TrainingJob, backbone: ClipBackbone, sample: Utterance) -> 
         if sample.states is None:
             raise BrewlineError("a variant with an acoustic channel needs encoder states")
         state_width = sample.states.shape[1]
-    _seed(job.seed, job.settings.steps)
+    seed_step(job.seed, job.settings.steps)
     return BrewClip(
         backbone,
         job.switches,
@@ -304,45 +270,6 @@ def _make_model(job: TrainingJob, backbone: ClipBackbone, sample: Utterance) -> 
         job.settings.temperature,
         job.settings.learn_temperature,
     )
-
-
-def _seed(seed: int, step: int) -> None:
-    """Seeds torch for one step, so that dropout needs no state to be resumed.
-
-    The initial parameters take the number after the last step.
-    """
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0] >> np.uint64(1)))
-
-
-@torch.no_grad()
-def frozen_features(
-    model: BrewClip, collator: Collator, utterances: Iterable[Utterance], batch_size: int
-) -> FrozenFeatures:
-    """Runs the towers that have no prompts over a split, once.
-
-    The batches are those of the split's fixed order, so that a restart gets the same bits.
-
-    Args:
-        model: Without prompts.
-        collator: Made for the same variant.
-        utterances: The training split.
-        batch_size: Utterances at a time.
-    """
-    device = model.log_logit_scale.device
-    texts: dict[str, Tensor] = {}
-    images: dict[str, Tensor] = {}
-    for batch in chunks(iter(utterances), batch_size):
-        if model.switches.text:
-            token_ids = collator.utterance_inputs(batch).token_ids
-            assert token_ids is not None
-            features = model.encode_text(token_ids.to(device)).cpu()
-            texts |= zip((u.utterance_id for u in batch), features.unbind(), strict=True)
-        new = {image_id_of(u): u for u in batch if u.image_id not in images}
-        if new:
-            embeddings = model.encode_images(collator.pixels(list(new.values())).to(device)).cpu()
-            images |= zip(new, embeddings.unbind(), strict=True)
-    return FrozenFeatures(texts, images)
 
 
 def _training_row(losses: Losses, text: Tensor | None, acoustic: Tensor | None) -> Row:

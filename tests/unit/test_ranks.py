@@ -3,15 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brewline.evaluation.ranks import (
+from brewline.evaluation.bootstrap import (
     Bootstrap,
     average,
     bootstrap_difference,
     bootstrap_mean,
-    rank_answers,
-    rank_embeddings,
     sum_by_image,
 )
+from brewline.evaluation.ranks import rank_answers, rank_embeddings
 
 # Five recordings of three images, with known recalls.
 GOLDEN_UI = np.array(

@@ -4,14 +4,16 @@ import pytest
 import torch
 from tiny_models import E2E, PROMPTED, make_world, variant
 
-from brewline.samples.collator import Collator, in_background
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.iteration import prefetch
 from brewline.core.errors import BrewlineError
 
 CAPTIONS = variant(acoustic=False, transcript="caption")
 
 
 def collator(backbone, switches, acoustic, cache_mb=1):
-    return Collator(backbone, switches, acoustic, cache_mb)
+    return Collator(input_transforms(backbone, switches, acoustic), switches, cache_mb)
 
 
 def test_the_switch_chooses_transcript_or_caption(backbone, acoustic):
@@ -71,7 +73,7 @@ def test_images_are_decoded_once_while_the_cache_lasts(backbone, acoustic, monke
 
 def test_results_come_in_order_and_errors_come_through():
     numbers = iter(range(5))
-    results = in_background(lambda: 1 / (3 - next(numbers)))
+    results = prefetch(lambda: 1 / (3 - next(numbers)))
     assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

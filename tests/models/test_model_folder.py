@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import FULL, STATE_WIDTH, ZERO_SHOT, make_world
 
+from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.core.errors import BrewlineError
 from brewline.models.brewclip import BrewClip
@@ -45,7 +46,7 @@ def folder(tmp_path, card, trained):
 
 def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone, acoustic):
     loaded, _ = load_model(folder, backbone, HASHES)
-    batch = Collator(backbone, FULL, acoustic, 1).collate(make_world(2))
+    batch = Collator(input_transforms(backbone, FULL, acoustic), FULL, 1).collate(make_world(2))
     spoken, seen = (
         [encode(one) for one in (loaded, trained.model)]
         for encode in (

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from brewline.config.params import READERS, load_params, parse_params
+from brewline.config import load_params, parse_params
+from brewline.config.sources import READER_OPTIONS
 from brewline.core.errors import BrewlineError
-from brewline.corpora import READERS as LOADED
+from brewline.corpora.readers import READERS as LOADED
 
 PROJECT = Path(__file__).parents[2]
 
@@ -103,7 +104,7 @@ def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
 
 
 def test_every_reader_can_be_loaded() -> None:
-    assert list(LOADED) == list(READERS)
+    assert list(LOADED) == list(READER_OPTIONS)
 
 
 def test_a_model_in_the_wrong_list_is_told_the_right_one(values: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import report_world
 
 from brewline.core.errors import BrewlineError
-from brewline.registry.policy import WER, Measured, Policy, best_on_dev, decide, load_policy
+from brewline.registry.policy import WER, Evidence, Policy, best_on_dev, decide, load_policy
 
 R1, R5 = "dev/mean_recall_at_1", "dev/speech_to_image/recall_at_5"
 POLICY = Policy(
@@ -18,11 +18,11 @@ POLICY = Policy(
     max_quarantine_rate=0.05,
     max_latency_ms=1000,
 )
-CHAMPION = Measured("version 3 (full)", "d" * 64, {R1: 0.40, R5: 0.70})
-CHALLENGER = Measured("version 4 (full)", "d" * 64, {R1: 0.42, R5: 0.70, WER: 0.1}, 0.01, 250.0)
+CHAMPION = Evidence("version 3 (full)", "d" * 64, {R1: 0.40, R5: 0.70})
+CHALLENGER = Evidence("version 4 (full)", "d" * 64, {R1: 0.42, R5: 0.70, WER: 0.1}, 0.01, 250.0)
 
 
-def with_metrics(**values: float) -> Measured:
+def with_metrics(**values: float) -> Evidence:
     names = {"r1": R1, "r5": R5, "wer": WER}
     return replace(
         CHALLENGER, metrics={**CHALLENGER.metrics, **{names[k]: v for k, v in values.items()}}
@@ -64,7 +64,7 @@ def test_a_challenger_that_keeps_to_everything_is_promoted() -> None:
         ),
     ],
 )
-def test_each_objection_is_a_sentence_with_numbers(challenger: Measured, reason: str) -> None:
+def test_each_objection_is_a_sentence_with_numbers(challenger: Evidence, reason: str) -> None:
     decision = decide(challenger, CHAMPION, POLICY)
     assert not decision.promote
     (found,) = decision.reasons

@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 import report_world
 
-from brewline.config.params import Params
+from brewline.config import Params
+from brewline.config.miniature import MINIATURE_NOTICE
 from brewline.core.errors import BrewlineError
+from brewline.evaluation.outputs import read_metrics
+from brewline.evaluation.recall_plot import recall_png
 from brewline.pages import charts
-from brewline.pages.render import compare_words
-from brewline.report import tables
-from brewline.report.page import ReportInputs, thumbnail, write_report
+from brewline.pages.album import thumbnail
+from brewline.pages.word_diff import compare_words
+from brewline.report.comparisons import verdict
+from brewline.report.page import ReportInputs, write_report
+from brewline.report.tables import make_table
+from brewline.report.text import results_table
 
 LOADING_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -140,7 +146,7 @@ def test_csv_holds_every_metric_once(out_dir: Path, params: Params, world: Repor
 
 def test_markdown_marks_the_best_and_the_miniature_world(out_dir: Path) -> None:
     text = (out_dir / "results.md").read_text(encoding="utf-8")
-    assert tables.MINIATURE_NOTICE in text
+    assert MINIATURE_NOTICE in text
     line = next(line for line in text.splitlines() if line.startswith("| full |"))
     assert "**59.0** (54.0" in line
 
@@ -193,20 +199,20 @@ def test_missing_variant_is_named(tmp_path: Path, params: Params, world: ReportI
 
 
 def test_ceilings_do_not_compete(params: Params, world: ReportInputs) -> None:
-    metrics = tables.read_metrics(params, world.metrics_dir)
+    metrics = read_metrics(params, world.metrics_dir)
     corpus = next(c for c in metrics if "zero-shot-captions" in metrics[c])
     for values in metrics[corpus]["zero-shot-captions"], metrics[corpus]["full"]:
         values["test/speech_to_image/recall_at_1"] = 0.9
     metrics[corpus]["zero-shot-captions"]["test/speech_to_image/recall_at_1"] = 0.95
-    table = tables.make_table(params, metrics, corpus, "test")
+    table = make_table(params, metrics, corpus, "test")
     best = [row.variant for row in table.rows if row.cells[0].best]
     assert best == ["full"]
     assert [row.variant for row in table.rows if row.is_ceiling] == ["zero-shot-captions"]
 
 
 def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None:
-    metrics = tables.read_metrics(params, world.metrics_dir)
-    table = tables.make_table(params, metrics, next(iter(params.retrieval_corpora)), "test")
+    metrics = read_metrics(params, world.metrics_dir)
+    table = make_table(params, metrics, next(iter(params.retrieval_corpora)), "test")
     position = [column.label for column in table.columns].index("median rank")
     assert [row.cells[position].best for row in table.rows if row.variant == "zero-shot"] == [False]
     assert all(row.cells[position].best for row in table.rows if row.variant == "full")
@@ -236,7 +242,7 @@ def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None
 def test_verdicts(low: float, difference: float, high: float, sentence: str) -> None:
     entry = {"variant": "full", "baseline": "prompted"}
     entry |= {"low": low, "difference": difference, "high": high}
-    assert tables.verdict(entry, 200, "95") == sentence
+    assert verdict(entry, 200, "95") == sentence
 
 
 def test_compare_words_by_hand() -> None:
@@ -269,7 +275,7 @@ def test_compare_words_without_one_side() -> None:
 
 
 def test_terminal_table_is_aligned(params: Params, world: ReportInputs) -> None:
-    text = tables.results_table(params, world.metrics_dir)
+    text = results_table(params, world.metrics_dir)
     lines = text.splitlines()
     for start in (n for n, line in enumerate(lines) if line.startswith("variant")):
         # Every column of numbers ends where its head ends, but for the star's place.
@@ -300,6 +306,6 @@ def test_charts_escape_and_survive_flat_lines() -> None:
 
 def test_recall_png_is_deterministic() -> None:
     curves = {("full", "speech_to_image"): [(1.0, 0.4), (5.0, 0.8)]}
-    first, second = (charts.recall_png(curves, "title") for _ in range(2))
+    first, second = (recall_png(curves, "title") for _ in range(2))
     assert first == second
     assert first.startswith(b"\x89PNG")
