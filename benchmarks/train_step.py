@@ -29,11 +29,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 
+from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.runtime import RuntimeParams
+from brewline.config.train import TrainParams
+from brewline.core.system import peak_memory_mb
 from brewline.models.backbones import ClipBackbone, make_backbone
-from brewline.params import AcousticParams, RuntimeParams, TrainParams, VariantParams
-from brewline.shards import Position, Utterance
-from brewline.system import peak_memory_mb
-from brewline.training import TrainingData, TrainingJob, train
+from brewline.samples.shards import Position, Utterance
+from brewline.training.loop import TrainingData, TrainingJob, train
 
 CASES = ("prompted", "full")
 NUM_IMAGES = 200
@@ -117,7 +119,7 @@ def endless(utterances: list[Utterance]) -> Iterator[Utterance]:
 
 
 def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]:
-    """Seconds of each step of `brewline.training.train`, after some to warm up."""
+    """Seconds of each step of `brewline.training.loop.train`, after some to warm up."""
     data = TrainingData(
         lambda seed, start: ((utterance, Position()) for utterance in endless(utterances)),
         lambda split: utterances[:8],

@@ -38,17 +38,18 @@ from numpy.typing import NDArray
 from whisper.model import ModelDimensions
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from brewline.archives import MediaStore
-from brewline.asr.checkpoint import load_whisper
-from brewline.asr.faster_whisper import convert, max_length
-from brewline.asr.recogniser import Recogniser
-from brewline.asr.windows import SAMPLES_PER_FRAME
-from brewline.audio import AudioError, decode, to_mono_16k
-from brewline.corpora import READERS
-from brewline.devices import choose_device, choose_dtype
-from brewline.error_rates import Rate, align
-from brewline.params import AsrParams, load_params
-from brewline.system import keep_freed_memory, peak_memory_mb
+from brewline.config import load_params
+from brewline.config.asr import AsrParams
+from brewline.core.devices import choose_device, choose_dtype
+from brewline.core.system import keep_freed_memory, peak_memory_mb
+from brewline.corpora.readers import READERS
+from brewline.media.archives import MediaStore
+from brewline.media.audio import AudioError, decode, to_mono_16k
+from brewline.speech.error_rates import Rate, align
+from brewline.speech.faster_whisper import convert, max_length
+from brewline.speech.recogniser import Recogniser
+from brewline.speech.whisper_checkpoint import load_whisper
+from brewline.speech.windows import SAMPLES_PER_FRAME
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 CASES = (

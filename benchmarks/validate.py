@@ -37,11 +37,11 @@ import soundfile
 import yaml
 from PIL import Image
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.params import load_params
+from brewline.config import load_params
+from brewline.media.archives import MediaStore
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import check_corpus
+from brewline.tables.listing import Listing
 
 PROJECT = Path(__file__).parents[1]
 CODECS = {

@@ -5,7 +5,7 @@ Run them from the project's folder, as `python -m flows pipeline`.
 
 import logging
 
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
 
 
 class _OneSentence(logging.Filter):

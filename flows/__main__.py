@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
 from flows import graph, server
 from flows.repository import let_dvc_run_without_git
 

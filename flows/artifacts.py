@@ -12,10 +12,10 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from brewline.manifest import read_table
-from brewline.params import Params
+from brewline.config import Params
 from brewline.quality.verdicts import count_reasons
-from brewline.tracking import public_uri, tracking_uri
+from brewline.tables.parquet import read_table
+from brewline.tracking.store import public_uri, tracking_uri
 
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
@@ -69,8 +69,8 @@ def results(folder: Path, params: Params) -> None:
 def _recall_picture(path: Path, corpus: str) -> None:
     if not path.exists():
         return
-    from brewline.charts import recall_png
-    from brewline.reporting import read_recall
+    from brewline.evaluation.outputs import read_recall
+    from brewline.evaluation.recall_plot import recall_png
 
     png = base64.b64encode(recall_png(read_recall(path, "test"), corpus)).decode()
     create_image_artifact(

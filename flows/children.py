@@ -71,7 +71,7 @@ def run_child(
     try:
         child = subprocess.Popen(
             # A flow that is killed takes the child with it; the child's own children follow.
-            [sys.executable, "-m", "brewline.system", str(os.getpid()), *command],
+            [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *command],
             cwd=cwd,
             env=dict(environment) | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,

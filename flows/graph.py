@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brewline.errors import BrewlineError
-from brewline.params import choose
+from brewline.config import choose
+from brewline.core.errors import BrewlineError
 
 _MODULE = "brewline.stages."
 

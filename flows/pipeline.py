@@ -16,10 +16,11 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
-from brewline.errors import FAILURE_FILE, BrewlineError, FailureKind
-from brewline.files import read_json, remove
-from brewline.params import load_params
-from brewline.tracking import PIPELINE_VARIABLE, tracking_uri
+from brewline.config import load_params
+from brewline.core.errors import FAILURE_FILE, BrewlineError, FailureKind
+from brewline.core.files import read_json, remove
+from brewline.tracking.runs import PIPELINE_VARIABLE
+from brewline.tracking.store import tracking_uri
 from flows import artifacts
 from flows.children import Line, TimeLimitError, run_child
 from flows.graph import Stage, changes, plan, read_graph

@@ -7,10 +7,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 
-from brewline import tracking
-from brewline.params import choose, load_params
-from brewline.promotion import POLICY_FILE, load_policy
-from brewline.tracking import Promotion
+from brewline.config import choose, load_params
+from brewline.registry.policy import POLICY_FILE, load_policy
+from brewline.tracking import promotion
+from brewline.tracking.promotion import Promotion
 from flows.artifacts import key_of
 
 
@@ -38,10 +38,10 @@ def promote(corpus: str, approval: bool = False, approval_within_h: float = 24.0
     policy = load_policy(POLICY_FILE)
     veto = None
     if approval:
-        proposal = tracking.propose(params, corpus, policy)
+        proposal = promotion.propose(params, corpus, policy)
         if proposal.decision.promote:
             veto = _ask(_summary(proposal), approval_within_h)
-    result = tracking.promote(params, corpus, policy, veto=veto)
+    result = promotion.promote(params, corpus, policy, veto=veto)
     _show(corpus, result)
     return result.decision.promote
 
@@ -58,7 +58,7 @@ def rollback(corpus: str) -> str | None:
     """
     params = load_params()
     choose("corpus", corpus, list(params.retrieval_corpora))
-    result = tracking.rollback(params, corpus)
+    result = promotion.rollback(params, corpus)
     _show(corpus, result)
     return result.champion
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from brewline.errors import BrewlineError
-from brewline.files import write_text
+from brewline.core.errors import BrewlineError
+from brewline.core.files import write_text
 
 # Beside what a run leaves behind; never in `.dvc/`, where it would outlive the lack of git.
 _DVC_SETTINGS = Path("work/without-git")

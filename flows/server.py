@@ -13,11 +13,11 @@ from pathlib import Path
 
 import requests
 
-from brewline.errors import BrewlineError
-from brewline.files import read_json
-from brewline.params import load_params
-from brewline.system import flock
-from brewline.tracking import open_store, tracking_uri
+from brewline.config import load_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json
+from brewline.core.system import flock
+from brewline.tracking.store import open_store, tracking_uri
 from flows.children import stop_group
 
 # One stage at a time uses the machine; raise the limit in the UI where there is more of it.
@@ -195,7 +195,7 @@ def started(
     service.log.parent.mkdir(parents=True, exist_ok=True)
     with service.log.open("w") as file:
         child = subprocess.Popen(
-            [sys.executable, "-m", "brewline.system", str(os.getpid()), *command],
+            [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *command],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,

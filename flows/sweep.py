@@ -15,9 +15,9 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from brewline.errors import BrewlineError
-from brewline.files import read_json
-from brewline.tracking import PIPELINE_VARIABLE
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json
+from brewline.tracking.runs import PIPELINE_VARIABLE
 from flows.children import stop_group
 from flows.workspace import make_workspace
 
@@ -49,7 +49,7 @@ def sweep(
         A row for each run, corpus and variant, the best on dev first.
     """
     # Imported late, with torch: the process that serves the flows can do without.
-    from brewline.embeddings import SELECTION_METRIC
+    from brewline.evaluation.scores import SELECTION_METRIC
 
     project = Path.cwd()
     chosen = combinations(grid, runs)
@@ -123,7 +123,7 @@ def _run_all(
 def _start(
     number: int, overrides: dict[str, Any], corpora: list[str], variants: list[str]
 ) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "brewline.system", str(os.getpid())]
+    command = [sys.executable, "-m", "brewline.core.system", str(os.getpid())]
     command += [sys.executable, "-m", "flows", "pipeline", "--overrides", json.dumps(overrides)]
     command += ["--corpora", *corpora] if corpora else []
     command += ["--variants", *variants] if variants else []

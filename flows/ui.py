@@ -12,8 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from brewline.errors import BrewlineError
-from brewline.files import remove, write_json
+from brewline.core.errors import BrewlineError
+from brewline.core.files import remove, write_json
 from flows.repository import let_dvc_run_without_git
 from flows.server import (
     SERVER_FILE,

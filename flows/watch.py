@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from brewline.files import read_json, total_size, write_json
-from brewline.params import Params, load_params
+from brewline.config import Params, load_params
+from brewline.core.files import read_json, total_size, write_json
 from flows.pipeline import pipeline
 
 _SEEN = Path("work/watch.json")

@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from brewline.errors import BrewlineError
-from brewline.files import write_text
-from brewline.locks import locked
-from brewline.params import parse_params
+from brewline.config import parse_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import write_text
+from brewline.core.locks import locked
 from flows.repository import need_git
 
 WORKSPACES = Path("work/workspaces")

@@ -1,4 +1,4 @@
-"""The served model as MLflow runs it (models-from-code); the work is in `brewline.serving`."""
+"""The served model as MLflow runs it (models-from-code); see `brewline.registry.serving`."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from brewline.serving import QueryError, load_bundle
+from brewline.registry.serving import QueryError, load_bundle
 
 
 class BadRequestError(MlflowException):
@@ -41,7 +41,7 @@ class SpeechImageModel(PythonModel):
         model_input: pandas.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Answers a table of queries; see `brewline.serving.Served.answer`."""
+        """Answers a table of queries; see `brewline.registry.serving.Served.answer`."""
         try:
             return self._served.answer(model_input.to_dict("records"), int((params or {})["top_k"]))
         except QueryError as error:

@@ -14,11 +14,13 @@ import pytest
 import soundfile
 from PIL import Image, ImageDraw
 
-from brewline import tracking
-from brewline.files import write_json
-from brewline.manifest import MANIFEST, QUARANTINE, write_table
-from brewline.params import Params, TrackingParams, load_params
-from brewline.reporting import ReportInputs
+from brewline.config import Params, load_params
+from brewline.config.runtime import TrackingParams
+from brewline.core.files import write_json
+from brewline.report.page import ReportInputs
+from brewline.tables.manifest import MANIFEST, QUARANTINE
+from brewline.tables.parquet import write_table
+from brewline.tracking.store import open_store
 
 PROJECT = Path(__file__).parents[1]
 HOSTILE = '</td><script>alert("x")</script><img src=https://evil.example/a.png> & a dog'
@@ -96,7 +98,7 @@ def migrated_store() -> bytes:
     settings = TrackingParams(experiment="another", system_metrics=False)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.open_store(settings, Path(folder))
+        open_store(settings, Path(folder))
         return (Path(folder) / "mlflow.db").read_bytes()
 
 

@@ -9,8 +9,8 @@ import report_world
 import world
 import yaml
 
-from brewline.files import read_json, sha256_tree, write_json
-from brewline.params import Params, load_params
+from brewline.config import Params, load_params
+from brewline.core.files import read_json, sha256_tree, write_json
 
 CORPUS = "mini-lncoco"
 NUM_IMAGES = 6
@@ -63,7 +63,7 @@ def _make_backbones(folder: Path) -> None:
 
 def _make_shard(root: Path, split: str) -> None:
     """One shard, two utterances for each image, with states."""
-    from brewline.shards import encode_states, shard_name, write_shard
+    from brewline.samples.shards import encode_states, shard_name, write_shard
 
     rng = np.random.default_rng(0)
     samples, states = [], []
@@ -86,7 +86,7 @@ def _make_shard(root: Path, split: str) -> None:
 
 
 def _index_shards(root: Path) -> None:
-    from brewline.shards import shard_name, write_index
+    from brewline.samples.shards import shard_name, write_index
 
     counts = {shard_name(split, 0): 2 * NUM_IMAGES for split in ("dev", "test")}
     write_index(root / "data/shards" / CORPUS, counts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 # Anything heavy is imported by the command that needs it: `--help` has to be quick.
 if TYPE_CHECKING:
-    from brewline.search import Answer
+    from brewline.search.query import Answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 after a mistake that the user can mend, which is then named in one sentence.
     """
     options = _parser().parse_args(arguments)
-    from brewline.errors import BrewlineError
+    from brewline.core.errors import BrewlineError
 
     try:
         return int(options.command(options))
@@ -81,9 +81,10 @@ def _positive(text: str) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from brewline.files import write_text
-    from brewline.params import load_params
-    from brewline.search import search, search_page
+    from brewline.config import load_params
+    from brewline.core.files import write_text
+    from brewline.search.page import search_page
+    from brewline.search.query import search
 
     answer = search(options.query, load_params(), options.model, options.split, options.top)
     print("\n".join(_answer_lines(answer)))
@@ -116,8 +117,8 @@ To try next:
 
 
 def _results(options: argparse.Namespace) -> int:
-    from brewline.params import load_params
-    from brewline.results import results_table
+    from brewline.config import load_params
+    from brewline.report.text import results_table
 
     print(results_table(load_params(), Path("metrics")), end="")
     print(_NEXT, end="")
@@ -125,8 +126,9 @@ def _results(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from brewline.params import load_params
-    from brewline.tracking import record_corpus, register_corpus
+    from brewline.config import load_params
+    from brewline.tracking.recording import record_corpus
+    from brewline.tracking.registration import register_corpus
 
     params = load_params()
     complete = True

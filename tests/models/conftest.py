@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from tiny_models import EMBEDDING_SIZE, IMAGE_SIZE, TEXT, VISION, make_clip
 
 from brewline.models.backbones import ClipBackbone, make_backbone
-from brewline.params import AcousticParams, TrainParams
+from brewline.config.models import AcousticParams
+from brewline.config.train import TrainParams
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,17 @@ import pytest
 import torch
 from tiny_models import E2E, FULL, STATE_WIDTH, ZERO_SHOT, make_world, variant, world_data
 
-from brewline.batches import Collator
-from brewline.embeddings import embed_split, measure
-from brewline.errors import BrewlineError
-from brewline.evaluation import Candidate, asr_metrics, evaluate, write_evaluation
-from brewline.files import read_json
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.scores import score_retrieval
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.evaluate import Candidate, evaluate
+from brewline.evaluation.asr_metrics import asr_metrics
+from brewline.evaluation.outputs import write_evaluation
+from brewline.core.files import read_json
 from brewline.models.brewclip import BrewClip
-from brewline.params import EvaluateParams
+from brewline.config.evaluate import EvaluateParams
 
 PARAMS = EvaluateParams(
     batch_size=3,
@@ -26,7 +30,7 @@ PARAMS = EvaluateParams(
 def candidate(backbone, acoustic, name, switches, seed=None):
     torch.manual_seed(seed or 0)
     model = BrewClip(backbone, switches, acoustic, STATE_WIDTH)
-    return Candidate(name, seed, model, Collator(backbone, switches, acoustic, 1))
+    return Candidate(name, seed, model, Collator(input_transforms(backbone, switches, acoustic), switches, 1))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone, acou
 def test_the_order_of_a_split_does_not_change_its_metrics(backbone, acoustic):
     one = candidate(backbone, acoustic, "e2e", E2E)
     found = [
-        measure(embed_split(one.model, one.collator, world, 4), "dev", [1, 2]).metrics
+        score_retrieval(embed_split(one.model, one.collator, world, 4), "dev", [1, 2]).metrics
         for world in (make_world(6), make_world(6)[::-1])
     ]
     assert found[0] == pytest.approx(found[1])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_models import make_clip
 
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
 from brewline.models.backbones import ClipBackbone, load_clip, make_backbone
 from brewline.models.towers import encode_image, encode_text, lay_out_tokens
 

@@ -2,11 +2,14 @@ import pytest
 import torch
 from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
 
-from brewline.batches import Collator
-from brewline.embeddings import SELECTION_METRIC, embed_split, measure
-from brewline.errors import BrewlineError
-from brewline.params import RuntimeParams
-from brewline.training import CHECKPOINT_FILE, DEV_RECALL_AT, TrainingData, TrainingJob, train
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
+from brewline.evaluation.embedding import embed_split
+from brewline.core.errors import BrewlineError
+from brewline.config.runtime import RuntimeParams
+from brewline.training.checkpoint import CHECKPOINT_FILE
+from brewline.training.loop import DEV_RECALL_AT, TrainingData, TrainingJob, train
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
 
@@ -153,9 +156,9 @@ def test_the_best_on_dev_is_kept_and_the_earlier_of_equals(run):
 def test_the_returned_model_is_the_best_and_not_the_last(run, acoustic, backbone):
     trained = run(E2E, steps=24, evaluate_every=2)
     assert trained.best_step < 24
-    collator = Collator(backbone, E2E, acoustic, 1)
+    collator = Collator(input_transforms(backbone, E2E, acoustic), E2E, 1)
     embeddings = embed_split(trained.model, collator, world_data().read_split("dev"), 8)
-    assert measure(embeddings, "dev", DEV_RECALL_AT).metrics == trained.dev
+    assert score_retrieval(embeddings, "dev", DEV_RECALL_AT).metrics == trained.dev
 
 
 def test_a_fixed_temperature_stays(run):
@@ -190,7 +193,7 @@ def test_test_is_never_read(run):
 
 
 def test_a_long_run_keeps_about_a_thousand_rows(run, monkeypatch):
-    monkeypatch.setattr("brewline.training._MAX_TRAINING_ROWS", 4)
+    monkeypatch.setattr("brewline.training.loop._MAX_TRAINING_ROWS", 4)
     rows = [row for row in run(PROMPTED).history if "loss" in row]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
 

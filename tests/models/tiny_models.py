@@ -9,9 +9,9 @@ import open_clip
 import torch
 from PIL import Image
 
-from brewline.params import VariantParams
-from brewline.shards import Position, Utterance
-from brewline.training import TrainingData
+from brewline.config.models import VariantParams
+from brewline.samples.shards import Position, Utterance
+from brewline.training.loop import TrainingData
 
 IMAGE_SIZE = 32
 STATE_WIDTH = 12

@@ -14,7 +14,7 @@ import yaml
 from driving import ONE_MODEL, Services, wait_for, working_on
 from tiny_project import git, run_stage
 
-from brewline.files import sha256_tree
+from brewline.core.files import sha256_tree
 from flows.workspace import workspace_of
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ import torch
 import yaml
 from tiny_project import Line
 
-from brewline.files import sha256_tree
-from brewline.manifest import read_table
-from brewline.shards import read_split
+from brewline.core.files import sha256_tree
+from brewline.samples.shards import read_split
+from brewline.tables.parquet import read_table
 
 CORPORA = ("mini-flickr8k", "mini-lncoco", "mini-ravdess")
 
@@ -144,21 +144,22 @@ def test_too_many_corrupted_recordings_stop_the_line(
 def test_transcription_goes_on_after_a_crash(
     line: Line, tmp_path: Path, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline.transcription import Batch, Transcriber
+    from brewline.speech.batch_plan import RecordingBatch
+    from brewline.speech.batch_results import BatchResults
 
     folder = line.copy(tmp_path / "project")
     outputs = ("data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco")
     before = [sha256_tree(folder / path) for path in outputs]
-    save = Transcriber._save
+    save = BatchResults.save
     batches = []
 
-    def crash_at_the_third_batch(self: Transcriber, batch: Batch, found: list) -> None:  # type: ignore[type-arg]
+    def crash_at_the_third_batch(self: BatchResults, batch: RecordingBatch, found: list) -> None:  # type: ignore[type-arg]
         batches.append(batch.name)
         if len(batches) == 3:
             raise RuntimeError("the power went out")
         save(self, batch, found)
 
-    monkeypatch.setattr(Transcriber, "_save", crash_at_the_third_batch)
+    monkeypatch.setattr(BatchResults, "save", crash_at_the_third_batch)
     with pytest.raises(RuntimeError):
         stage(folder, "transcribe", "mini-lncoco")
     assert json.loads((folder / "work/failure.json").read_text())["kind"] == "crash"

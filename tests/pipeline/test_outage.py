@@ -12,8 +12,8 @@ import yaml
 from driving import wait_for
 from tiny_project import Line, inside
 
-from brewline.params import load_params
-from brewline.tracking import record
+from brewline.config import load_params
+from brewline.tracking.recording import record
 from flows.server import free_port, mlflow_server
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,9 @@ import pyarrow.parquet
 import pytest
 from world import write_tar
 
-from brewline import containers
-from brewline.archives import MediaStore
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
+from brewline.media import parquet_tables, tars, zips
+from brewline.media.archives import MediaStore
 
 
 def test_reads_loose_tar_and_zip_under_one_tree(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_gzipped_tar_is_gone_through_once(
 ) -> None:
     write_targz(workplace / "raw/a.tar.gz", {"x": b"1", "y": b"2"})
     MediaStore(workplace / "raw")
-    monkeypatch.setattr(containers, "_list_tar", None)
+    monkeypatch.setattr(tars, "_list_tar", None)
     assert MediaStore(workplace / "raw").read("y") == b"2"
 
 
@@ -216,7 +216,7 @@ def test_a_folder_in_a_zip_may_lack_its_slash(tmp_path: Path) -> None:
 
 
 def test_refuses_a_zip_that_swells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
+    monkeypatch.setattr(zips, "HARMLESS_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.wav", bytes(2 << 20))
     with pytest.raises(
@@ -228,7 +228,7 @@ def test_refuses_a_zip_that_swells(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_refuses_a_zip_that_swells_in_many_small_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
+    monkeypatch.setattr(zips, "HARMLESS_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(40):
             archive.writestr(str(number), bytes(1 << 18))
@@ -246,7 +246,7 @@ def test_silence_is_no_bomb(tmp_path: Path) -> None:
 def test_refuses_a_gzip_that_swells(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, inside: str
 ) -> None:
-    monkeypatch.setattr(containers, "HARMLESS_BYTES", 1 << 20)
+    monkeypatch.setattr(tars, "HARMLESS_BYTES", 1 << 20)
     path = workplace / "raw/bomb.tar.gz"
     write_targz(path, {"zeros": bytes(8 << 20) if inside == "a member" else b"x"})
     if inside != "a member":
@@ -304,7 +304,7 @@ def test_damaged_tables_are_named(tmp_path: Path) -> None:
 def test_refuses_a_table_that_is_read_all_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(containers, "MAX_ROW_GROUP_BYTES", 1 << 10)
+    monkeypatch.setattr(parquet_tables, "MAX_ROW_GROUP_BYTES", 1 << 10)
     media_table(tmp_path / "a.parquet", "audio", {"x": os.urandom(1 << 11)})
     with pytest.raises(BrewlineError, match=r"one of its row groups takes \d+ bytes"):
         MediaStore(tmp_path)
@@ -314,7 +314,7 @@ def test_refuses_a_table_that_is_read_all_at_once(
 def test_refuses_too_many_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(containers, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(tars if kind == "tar" else zips, "MAX_MEMBERS", 10)
     names = [str(number) for number in range(11)]
     if kind == "tar":
         write_tar(tmp_path / "a.tar", dict.fromkeys(names, b""))
@@ -329,7 +329,7 @@ def test_refuses_too_many_members(
 def test_refuses_a_zip_with_a_huge_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(containers, "MAX_ZIP_DIRECTORY_BYTES", 66_000)
+    monkeypatch.setattr(zips, "MAX_ZIP_DIRECTORY_BYTES", 66_000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number in range(1500):
             archive.writestr(str(number), "")

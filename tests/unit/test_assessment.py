@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from brewline.archives import MediaStore
-from brewline.assessment import assess, length_name, transcription_page
-from brewline.quality.suite import Expectation, expect_transcripts
+from brewline.media.archives import MediaStore
+from brewline.quality.expectations import Expectation
+from brewline.quality.transcript_suite import expect_transcripts
+from brewline.speech.assessment import assess, length_name
+from brewline.speech.page import transcription_page
 
 
 def row(

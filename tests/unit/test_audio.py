@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from world import SAMPLE_RATE_HZ, corrupted_recordings, encode_audio, tone
 
-from brewline.audio import AudioError, decode, to_mono_16k
+from brewline.media.audio import AudioError, decode, to_mono_16k
 
 
 @pytest.mark.parametrize(

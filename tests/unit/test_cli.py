@@ -12,10 +12,11 @@ import report_world
 import search_world
 from PIL import Image
 
-from brewline import cli, gallery, search
-from brewline.errors import BrewlineError
-from brewline.files import read_json, write_json
-from brewline.params import load_params
+from brewline import cli
+from brewline.config import load_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, write_json
+from brewline.search import embedder, query
 
 CORPUS = search_world.CORPUS
 NUM_IMAGES = search_world.NUM_IMAGES
@@ -95,7 +96,7 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
     def embedded_again(*_: object) -> None:
         raise AssertionError("the gallery was embedded again")
 
-    monkeypatch.setattr(gallery.Embedder, "embed_gallery", embedded_again)
+    monkeypatch.setattr(embedder.Embedder, "embed_gallery", embedded_again)
     assert run(capsys, *arguments)[1] == out
     # Another model has another gallery.
     with pytest.raises(AssertionError, match="embedded again"):
@@ -104,7 +105,7 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
 
 
 def test_search_embeds_queries_like_the_corpus(project: Path) -> None:
-    engine = search._Engine(load_params(), Path("models") / CORPUS / "prompted/seed-0")
+    engine = query._Engine(load_params(), Path("models") / CORPUS / "prompted/seed-0")
     found = engine.gallery("test")
     photo = engine.embedder.embed_photo(report_world.drawing(2))
     place = found.image_ids.index("test-image-2")
@@ -144,14 +145,14 @@ def test_missing_files_are_named(project: Path, capsys: pytest.CaptureFixture[st
 
 def test_default_model_is_the_best_on_dev(project: Path) -> None:
     params = load_params()
-    assert search.default_model(params) == Path("models") / CORPUS / "full/seed-0"
+    assert query.default_model(params) == Path("models") / CORPUS / "full/seed-0"
     path = Path("models") / CORPUS / "prompted/seed-0/model.json"
     write_json(path, {**read_json(path), "dev": {"dev/mean_recall_at_1": 0.9}})
-    assert search.default_model(params) == path.parent
+    assert query.default_model(params) == path.parent
     for folder in Path("models").glob("*/*/seed-*"):
         shutil.rmtree(folder)
     with pytest.raises(BrewlineError, match="no trained model"):
-        search.default_model(params)
+        query.default_model(params)
 
 
 def test_results(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,15 +168,16 @@ def test_results(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_record_brings_every_model_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline import reporting, tracking
+    from brewline.media import corpus_media
+    from brewline.tracking.runs import PIPELINE_VARIABLE
 
     report_world.make_world(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(report_world.migrated_store())
     shutil.copy(report_world.PROJECT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "test")
-    monkeypatch.setattr(reporting, "stored_media", lambda raw: report_world.fake_media)
+    monkeypatch.setenv(PIPELINE_VARIABLE, "test")
+    monkeypatch.setattr(corpus_media, "stored_media", lambda raw: report_world.fake_media)
     code, out, err = run(capsys, "record")
     assert (code, err) == (0, "")
     params = load_params()

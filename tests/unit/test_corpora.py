@@ -14,11 +14,14 @@ import pyarrow.parquet
 import pytest
 from world import make_flickr8k, make_lncoco, make_ravdess, narrative, write_tar
 
-from brewline.archives import MediaStore
-from brewline.corpora import READERS
-from brewline.corpora.listing import Listing, held_out, safe_id, survey
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.dev_split import held_out
+from brewline.corpora.readers import READERS
+from brewline.corpora.reading import safe_id
+from brewline.corpora.survey import survey
+from brewline.media.archives import MediaStore
+from brewline.tables.listing import Listing
 
 
 def read(reader: str, folder: Path, **options: Any) -> list[Listing]:

@@ -23,6 +23,9 @@ import yaml
 from flaky_server import HONEST_FAULTS, LIES, Content, serve
 from fsspec.implementations.memory import MemoryFileSystem
 
+from brewline.config import load_params
+from brewline.config.sources import FileParams, SourceParams
+from brewline.core.errors import BrewlineError
 from brewline.download import corpus as corpus_module
 from brewline.download import web
 from brewline.download.checksums import CHECKSUMS_DIR
@@ -31,8 +34,6 @@ from brewline.download.fetching import alone, fetch
 from brewline.download.recordings import listed_recordings, stored_path
 from brewline.download.troubles import shown
 from brewline.download.whole import check_whole
-from brewline.errors import BrewlineError
-from brewline.params import FileParams, SourceParams, load_params
 from brewline.stages import download as stage
 
 PROJECT = Path(__file__).parents[2]

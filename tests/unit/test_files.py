@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from brewline import files
-from brewline.files import atomic_path, fingerprint, sha256_tree, write_json
+from brewline.core import files
+from brewline.core.files import atomic_path, fingerprint, sha256_tree, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_fingerprint_depends_on_parameters_inputs_and_code(
     names = {fingerprint({"a": 1}, [source]), fingerprint({"a": 2}, [source])}
     source.write_text("2")
     names.add(fingerprint({"a": 1}, [source]))
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "files.py").write_text("other code")
-    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
+    core = tmp_path / "package/core"
+    core.mkdir(parents=True)
+    (core / "files.py").write_text("other code")
+    monkeypatch.setattr(files, "__file__", str(core / "files.py"))
     names.add(fingerprint({"a": 1}, [source]))
     assert len(names) == 4

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from world import encode_audio, tone, write_tar
 
-from brewline import audio
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.params import ValidateParams
+from brewline.config.validate import ValidateParams
+from brewline.core.workers import WorkerPool
+from brewline.media import audio
+from brewline.media.archives import MediaStore
 from brewline.quality.checks import Finding, check_audio, check_image
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import check_corpus, found
-from brewline.workers import WorkerPool
+from brewline.tables.listing import Listing
 
 PROJECT = Path(__file__).parents[2]
 LIMITS = ValidateParams(**yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"])

@@ -25,26 +25,23 @@ from world import (
     tone,
 )
 
-from brewline.archives import MediaStore
-from brewline.corpora import READERS
-from brewline.corpora.listing import Listing
-from brewline.errors import BrewlineError
-from brewline.manifest import MANIFEST
-from brewline.params import ExpectedParams, SourceParams, ValidateParams, load_params
+from brewline.config import load_params
+from brewline.config.sources import ExpectedParams, SourceParams
+from brewline.config.validate import ValidateParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.readers import READERS
+from brewline.media.archives import MediaStore
 from brewline.quality import verdicts
-from brewline.quality.checks import (
-    AUDIO_CHECKS,
-    Finding,
-    check_audio,
-    check_image,
-    check_listing,
-)
+from brewline.quality.checks import AUDIO_CHECKS, Finding, check_audio, check_image, check_listing
+from brewline.quality.corpus_suites import Account, account, expect
+from brewline.quality.expectations import Expectation
 from brewline.quality.explain import explain
 from brewline.quality.page import validation_page
 from brewline.quality.results import distribution, gather, write_tables
-from brewline.quality.signals import Signal, measure
-from brewline.quality.suite import Account, Expectation, account, expect
+from brewline.quality.signals import Signal, read_signal
 from brewline.quality.verdicts import MediaTask, Verdict, check_corpus
+from brewline.tables.listing import Listing
+from brewline.tables.manifest import MANIFEST
 
 PROJECT = Path(__file__).parents[2]
 
@@ -118,7 +115,7 @@ def test_no_check_is_without_a_test() -> None:
 
 def test_require_stream_end_can_be_switched_off(limits: ValidateParams) -> None:
     lenient = limits.model_copy(update={"require_stream_end": False})
-    assert AUDIO_CHECKS["truncated"].measure(GOOD) == 1
+    assert AUDIO_CHECKS["truncated"].quantity(GOOD) == 1
     content = encode_audio(tone(1, 2.0))
     # The last page of Ogg, which has the end mark, is left out.
     content = content[: content.rindex(b"OggS")]
@@ -169,7 +166,7 @@ def test_a_good_recording_passes_in_every_codec(
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 def test_what_is_measured_of_hand_made_samples(subtype: str) -> None:
     samples = np.array([[0.5, -0.25], [1.0, 0.0], [-1.0, 0.25], [0.0, 0.0]], np.float32)
-    signal = measure(encode_audio(samples, "WAV", subtype, rate=8))
+    signal = read_signal(encode_audio(samples, "WAV", subtype, rate=8))
     # The highest 16-bit sample is a step below full scale.
     step = 1 / 32768 if subtype == "PCM_16" else 0.0
     assert signal.duration_s == signal.promised_duration_s == 0.5
@@ -181,10 +178,10 @@ def test_what_is_measured_of_hand_made_samples(subtype: str) -> None:
 
 def test_what_is_not_finite_is_counted_and_left_out() -> None:
     samples = np.array([0.5, np.nan, -np.inf, -0.25], np.float32)
-    signal = measure(encode_audio(samples, "WAV", "FLOAT", rate=4))
+    signal = read_signal(encode_audio(samples, "WAV", "FLOAT", rate=4))
     assert (signal.num_samples, signal.num_non_finite, signal.num_clipped) == (4, 2, 0)
     assert (signal.low, signal.high) == (-0.25, 0.5)
-    nothing = measure(encode_audio(np.full(4, np.nan, np.float32), "WAV", "FLOAT", rate=4))
+    nothing = read_signal(encode_audio(np.full(4, np.nan, np.float32), "WAV", "FLOAT", rate=4))
     assert (nothing.num_non_finite, nothing.low, nothing.high, nothing.mean) == (4, 0, 0, 0)
 
 
@@ -195,9 +192,9 @@ def test_blocks_make_no_difference(
     format: str, subtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = encode_audio(tone(1, 2.0), format, subtype)
-    whole = measure(content)
-    monkeypatch.setattr("brewline.audio._BLOCK_SAMPLES", 1000)
-    parts = measure(content)
+    whole = read_signal(content)
+    monkeypatch.setattr("brewline.media.audio._BLOCK_SAMPLES", 1000)
+    parts = read_signal(content)
     assert parts.num_samples == whole.num_samples == 2 * SAMPLE_RATE_HZ
     assert (parts.low, parts.high) == (whole.low, whole.high)
     assert parts.mean == pytest.approx(whole.mean, abs=1e-9)

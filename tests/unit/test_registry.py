@@ -20,14 +20,17 @@ import pytest
 import report_world
 import search_world
 
-from brewline import tracking
-from brewline.errors import BrewlineError
-from brewline.files import read_json, sha256_tree, write_json
-from brewline.manifest import MANIFEST, read_table, write_table
-from brewline.params import Params, load_params
-from brewline.promotion import Policy, load_policy
-from brewline.tracking import registry
-from brewline.tracking.store import say_once
+from brewline.config import Params, load_params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, sha256_tree, write_json
+from brewline.registry.policy import Policy, load_policy
+from brewline.tables.manifest import MANIFEST
+from brewline.tables.parquet import read_table, write_table
+from brewline.tracking.model_files import SERVED_PACKAGES
+from brewline.tracking.promotion import promote, propose, rollback
+from brewline.tracking.registration import register_corpus
+from brewline.tracking.runs import PIPELINE_VARIABLE
+from brewline.tracking.store import open_store, say_once
 
 CORPUS, NAME = search_world.CORPUS, f"brewline-{search_world.CORPUS}"
 METRIC = "dev/mean_recall_at_1"
@@ -52,15 +55,15 @@ def set_dev(**values: float) -> None:
 
 
 def in_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from brewline import reporting
+    from brewline.media import corpus_media
 
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "flow-1")
+    monkeypatch.setenv(PIPELINE_VARIABLE, "flow-1")
     # Examples show pictures of the test split by their number alone.
-    stored = reporting.stored_media
+    stored = corpus_media.stored_media
     monkeypatch.setattr(
-        reporting,
+        corpus_media,
         "stored_media",
         lambda raw: (
             lambda corpus, path: (
@@ -84,7 +87,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         in_project(root, patch)
         for best, full in (("prompted", 0.35), ("full", 0.5)):
             set_dev(zero_shot=0.3, prompted=0.4, full=full)
-            registered = tracking.register_corpus(params, CORPUS)
+            registered = register_corpus(params, CORPUS)
             assert registered is not None and registered.model == f"{best}/seed-0"
     return root
 
@@ -99,7 +102,7 @@ def params(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def client() -> Any:
-    return tracking.open_store(load_params().tracking).client
+    return open_store(load_params().tracking).client
 
 
 def version(number: str) -> Any:
@@ -134,11 +137,11 @@ def test_a_version_holds_what_serving_takes(params: Params) -> None:
     bundle = root / "artifacts/bundle"
     assert sha256_tree(bundle / "model") == found.tags["model_digest"]
     assert (bundle / "backbones/whisper.pt").exists()
-    assert (root / "code/brewline/serving.py").exists()
+    assert (root / "code/brewline/registry/serving.py").exists()
     assert not list((root / "code").rglob("__pycache__"))
     requirements = (root / "requirements.txt").read_text().splitlines()
     assert all("==" in line for line in requirements)
-    assert {line.split("==")[0] for line in requirements} == set(registry.SERVED_PACKAGES)
+    assert {line.split("==")[0] for line in requirements} == set(SERVED_PACKAGES)
     card = (root / "model_card.md").read_text()
     parts = ["**Miniature.**", "full/seed-0", "Apache-2.0", "mini-whisper", "(0.", "zero-shot"]
     for part in [*parts, found.tags["model_digest"], found.tags["dev_manifest_digest"]]:
@@ -147,9 +150,9 @@ def test_a_version_holds_what_serving_takes(params: Params) -> None:
 
 
 def test_registering_again_changes_nothing(params: Params) -> None:
-    experiment = tracking.open_store(params.tracking).experiment_id
+    experiment = open_store(params.tracking).experiment_id
     before = aliases()
-    again = tracking.register_corpus(params, CORPUS)
+    again = register_corpus(params, CORPUS)
     assert again is not None
     assert (again.version, again.notes, aliases()) == ("2", [], before)
     assert len(client().search_model_versions(f"name = '{NAME}'")) == 2
@@ -158,36 +161,33 @@ def test_registering_again_changes_nothing(params: Params) -> None:
 
 def test_an_earlier_model_is_the_challenger_again(params: Params) -> None:
     set_dev(prompted=0.6)
-    registered = tracking.register_corpus(params, CORPUS)
+    registered = register_corpus(params, CORPUS)
     assert registered is not None and registered.version == "1"
     assert aliases() == {"challenger": "1"}
 
 
 def test_a_corpus_without_a_model_that_hears_registers_nothing(params: Params) -> None:
     rows = {CORPUS: ["zero-shot"]}
-    assert (
-        tracking.register_corpus(params.model_copy(update={"retrieval_corpora": rows}), CORPUS)
-        is None
-    )
+    assert register_corpus(params.model_copy(update={"retrieval_corpora": rows}), CORPUS) is None
 
 
 def test_a_challenger_set_by_hand_stays_until_another_model_comes(params: Params) -> None:
     client().set_registered_model_alias(NAME, "challenger", "1")
-    again = tracking.register_corpus(params, CORPUS)
+    again = register_corpus(params, CORPUS)
     assert again is not None and aliases() == {"challenger": "1"}
     assert "Somebody made version 1 the challenger by hand" in again.notes[0]
-    promotion = tracking.promote(params, CORPUS, POLICY)
+    promotion = promote(params, CORPUS, POLICY)
     assert promotion.champion == "1"
     assert "Somebody made version 1 the challenger by hand" in promotion.notes[0]
     set_dev(prompted=0.6)
-    tracking.register_corpus(params, CORPUS)
+    register_corpus(params, CORPUS)
     set_dev(prompted=0.4)
-    tracking.register_corpus(params, CORPUS)
+    register_corpus(params, CORPUS)
     assert aliases() == {"challenger": "2", "champion": "1"}
 
 
 def test_the_first_champion_beats_zero_shot(params: Params) -> None:
-    promotion = tracking.promote(params, CORPUS, POLICY)
+    promotion = promote(params, CORPUS, POLICY)
     assert promotion.decision.promote, promotion
     assert (promotion.champion_before, promotion.champion) == (None, "2")
     assert "zero-shot has 0.3000" in promotion.decision.reasons[0]
@@ -199,17 +199,17 @@ def test_the_first_champion_beats_zero_shot(params: Params) -> None:
     assert tags["promoted_at"]
     run = client().get_run(version("2").run_id).data.tags
     assert run["promotion_reasons"] == tags["promotion_reasons"]
-    again = tracking.promote(params, CORPUS, POLICY)
+    again = promote(params, CORPUS, POLICY)
     assert again.decision.reasons == ["Version 2 is the champion already."]
     assert not again.decision.promote
 
 
 def test_a_proposal_writes_nothing_and_a_veto_outweighs_the_policy(params: Params) -> None:
     before = version("2").tags, aliases()
-    proposal = tracking.propose(params, CORPUS, POLICY)
+    proposal = propose(params, CORPUS, POLICY)
     assert proposal.decision.promote
     assert (version("2").tags, aliases()) == before
-    vetoed = tracking.promote(params, CORPUS, POLICY, veto="Somebody said no.")
+    vetoed = promote(params, CORPUS, POLICY, veto="Somebody said no.")
     assert vetoed.decision.reasons == ["Somebody said no.", *proposal.decision.reasons]
     assert version("2").tags["promotion"] == "rejected"
     assert aliases() == {"challenger": "2"}
@@ -217,7 +217,7 @@ def test_a_proposal_writes_nothing_and_a_veto_outweighs_the_policy(params: Param
 
 def test_zero_shot_keeps_a_worse_challenger_out(params: Params) -> None:
     set_dev(zero_shot=0.495)
-    promotion = tracking.promote(params, CORPUS, POLICY)
+    promotion = promote(params, CORPUS, POLICY)
     assert not promotion.decision.promote
     assert "zero-shot has 0.4950: a difference of +0.0050" in promotion.decision.reasons[0]
     assert aliases() == {"challenger": "2"}
@@ -226,15 +226,15 @@ def test_zero_shot_keeps_a_worse_challenger_out(params: Params) -> None:
 
 def test_the_margin_keeps_the_champion(params: Params) -> None:
     client().set_registered_model_alias(NAME, "challenger", "1")
-    assert tracking.promote(params, CORPUS, POLICY).champion == "1"
+    assert promote(params, CORPUS, POLICY).champion == "1"
     client().set_registered_model_alias(NAME, "challenger", "2")
     measured("1", 0.495)
-    promotion = tracking.promote(params, CORPUS, POLICY)
+    promotion = promote(params, CORPUS, POLICY)
     assert not promotion.decision.promote
     assert "version 1 (prompted) has 0.4950" in promotion.decision.reasons[0]
     assert aliases() == {"challenger": "2", "champion": "1"}
     measured("1", 0.48)
-    assert tracking.promote(params, CORPUS, POLICY).champion == "2"
+    assert promote(params, CORPUS, POLICY).champion == "2"
     assert version("2").tags["previous_champion"] == "1"
 
 
@@ -242,33 +242,33 @@ def test_the_margin_keeps_the_champion(params: Params) -> None:
 def two_champions(params: Params) -> Params:
     """Version 1 was champion before version 2."""
     client().set_registered_model_alias(NAME, "challenger", "1")
-    tracking.promote(params, CORPUS, POLICY)
+    promote(params, CORPUS, POLICY)
     client().set_registered_model_alias(NAME, "challenger", "2")
-    tracking.promote(params, CORPUS, POLICY)
+    promote(params, CORPUS, POLICY)
     assert aliases() == {"challenger": "2", "champion": "2"}
     return params
 
 
 def test_rollback(two_champions: Params) -> None:
-    back = tracking.rollback(two_champions, CORPUS)
+    back = rollback(two_champions, CORPUS)
     assert (back.champion_before, back.champion, back.notes) == ("2", "1", [])
     assert aliases()["champion"] == "1"
     assert version("2").tags["promotion"] == "rolled back"
     # It is not promoted again by the next flow.
-    promotion = tracking.promote(two_champions, CORPUS, POLICY)
+    promotion = promote(two_champions, CORPUS, POLICY)
     assert not promotion.decision.promote
     assert "Version 2 was rolled back on" in promotion.decision.reasons[0]
     client().delete_model_version_tag(NAME, "2", "rolled_back_at")
-    assert tracking.promote(two_champions, CORPUS, POLICY).champion == "2"
-    tracking.rollback(two_champions, CORPUS)
+    assert promote(two_champions, CORPUS, POLICY).champion == "2"
+    rollback(two_champions, CORPUS)
     with pytest.raises(BrewlineError, match=r"version 1 of .* had no champion before it"):
-        tracking.rollback(two_champions, CORPUS)
+        rollback(two_champions, CORPUS)
 
 
 def test_rollback_to_a_deleted_version_is_named(two_champions: Params) -> None:
     client().delete_model_version(NAME, "1")
     with pytest.raises(BrewlineError, match=r"version 1 of .* before version 2, was deleted"):
-        tracking.rollback(two_champions, CORPUS)
+        rollback(two_champions, CORPUS)
     assert aliases()["champion"] == "2"
 
 
@@ -276,8 +276,8 @@ def test_a_champion_set_by_hand_is_respected_and_reported_once(two_champions: Pa
     client().set_registered_model_alias(NAME, "champion", "1")
     measured("2", 0.39)
     # Asking what would happen reports it, and leaves it to be reported by what then happens.
-    proposal = tracking.propose(two_champions, CORPUS, POLICY)
-    promotion = tracking.promote(two_champions, CORPUS, POLICY)
+    proposal = propose(two_champions, CORPUS, POLICY)
+    promotion = promote(two_champions, CORPUS, POLICY)
     assert promotion == proposal
     assert promotion.notes == [
         "Somebody made version 1 the champion by hand, where Brewline had chosen version 2; "
@@ -286,14 +286,14 @@ def test_a_champion_set_by_hand_is_respected_and_reported_once(two_champions: Pa
     assert "version 1 (prompted)" in promotion.decision.reasons[0]
     assert aliases()["champion"] == "1"
     assert version("1").tags["promotion"] == "by hand"
-    assert tracking.promote(two_champions, CORPUS, POLICY).notes == []
+    assert promote(two_champions, CORPUS, POLICY).notes == []
     # The one before it is the one that promotion had chosen.
-    assert tracking.rollback(two_champions, CORPUS).champion == "2"
+    assert rollback(two_champions, CORPUS).champion == "2"
 
 
 def test_a_rollback_says_what_somebody_did_by_hand(two_champions: Params) -> None:
     client().set_registered_model_alias(NAME, "champion", "1")
-    back = tracking.rollback(two_champions, CORPUS)
+    back = rollback(two_champions, CORPUS)
     assert (back.champion_before, back.champion) == ("1", "2")
     assert "Somebody made version 1 the champion by hand" in back.notes[0]
 
@@ -301,9 +301,9 @@ def test_a_rollback_says_what_somebody_did_by_hand(two_champions: Params) -> Non
 def test_a_champion_taken_away_by_hand_leaves_zero_shot(two_champions: Params) -> None:
     client().delete_registered_model_alias(NAME, "champion")
     with pytest.raises(BrewlineError, match="no champion to roll back from"):
-        tracking.rollback(two_champions, CORPUS)
+        rollback(two_champions, CORPUS)
     set_dev(zero_shot=0.7)
-    promotion = tracking.promote(two_champions, CORPUS, POLICY)
+    promotion = promote(two_champions, CORPUS, POLICY)
     assert not promotion.decision.promote
     assert "zero-shot has 0.7000" in promotion.decision.reasons[0]
     assert "champion" not in aliases()
@@ -317,7 +317,7 @@ def test_a_version_measured_on_another_dev_manifest_is_measured_again(
     path = Path(f"data/manifest/{CORPUS}.parquet")
     rows = [row | {"speaker_id": "another"} for row in read_table(path)]
     write_table(path, MANIFEST, rows)
-    tracking.promote(two_champions, CORPUS, POLICY)
+    promote(two_champions, CORPUS, POLICY)
     for number in ("1", "2"):
         tags = version(number).tags
         assert tags["dev_manifest_digest"] != old
@@ -337,7 +337,7 @@ def test_other_ears_hear_dev_again(two_champions: Params) -> None:
     write_json(path, names)
     tag("2", dev_manifest_digest="0" * 64)
     client().set_registered_model_alias(NAME, "champion", "1")
-    tracking.promote(two_champions, CORPUS, POLICY)
+    promote(two_champions, CORPUS, POLICY)
     dev = json.loads(version("2").tags["measured"])["dev"]
     # A random Whisper understands nothing, whatever the transcripts of the project say.
     assert dev["dev/asr/wer"] > 0.5
@@ -345,29 +345,30 @@ def test_other_ears_hear_dev_again(two_champions: Params) -> None:
 
 def test_the_time_of_an_answer_is_limited(params: Params) -> None:
     slow = POLICY.model_copy(update={"max_latency_ms": 1e-3})
-    decision = tracking.promote(params, CORPUS, slow).decision
+    decision = promote(params, CORPUS, slow).decision
     assert "The time of an answer in ms is" in decision.reasons[0]
     shipped = load_policy().model_copy(
         update={"max_latency_ms": 60_000.0, "max_quarantine_rate": 0.2}
     )
-    assert tracking.promote(params, CORPUS, shipped).decision.promote
+    assert promote(params, CORPUS, shipped).decision.promote
 
 
 def test_a_large_model_gets_its_backbones_on_promotion(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline import serving
+    from brewline.registry import serving
+    from brewline.tracking import promotion, registration
 
-    for module in (serving, registry):
+    for module in (serving, registration, promotion):
         monkeypatch.setattr(module, "is_miniature", lambda corpus: False)
     card = Path(f"models/{CORPUS}/full/seed-0/history.jsonl")
     card.write_text(card.read_text() + "\n")
-    registered = tracking.register_corpus(params, CORPUS)
+    registered = register_corpus(params, CORPUS)
     assert registered is not None and registered.version == "3"
     uri = client().get_model_version_download_uri(NAME, "3").removeprefix("file://")
     bundle = Path(uri) / "artifacts/bundle"
     assert not (bundle / "backbones").exists()
-    assert tracking.promote(params, CORPUS, POLICY).champion == "3"
+    assert promote(params, CORPUS, POLICY).champion == "3"
     assert len(serving.load_bundle(bundle).answer([{"text": "a thing"}], 1)) == 1
 
 
@@ -376,13 +377,13 @@ def test_without_a_server(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     say_once.cache_clear()
-    registered = tracking.register_corpus(params, CORPUS)
+    registered = register_corpus(params, CORPUS)
     assert registered is not None and registered.version is None
     assert registered.lines == [f"{NAME}, full/seed-0: not registered"]
     assert capsys.readouterr().err.count("\n") == 1
     calls: list[Callable[[], Any]] = [
-        lambda: tracking.promote(params, CORPUS, POLICY),
-        lambda: tracking.rollback(params, CORPUS),
+        lambda: promote(params, CORPUS, POLICY),
+        lambda: rollback(params, CORPUS),
     ]
     for call in calls:
         with pytest.raises(BrewlineError, match="cannot be reached") as caught:
@@ -393,9 +394,9 @@ def test_without_a_server(
 def test_what_is_missing_is_named(params: Params) -> None:
     client().delete_registered_model_alias(NAME, "challenger")
     with pytest.raises(BrewlineError, match=f"{NAME} has no challenger"):
-        tracking.promote(params, CORPUS, POLICY)
+        promote(params, CORPUS, POLICY)
     with pytest.raises(BrewlineError, match=r"no model brewline-mini-flickr8k; run `dvc repro reg"):
-        tracking.rollback(params, "mini-flickr8k")
+        rollback(params, "mini-flickr8k")
 
 
 def test_record_brings_what_the_stage_could_not(

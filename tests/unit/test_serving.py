@@ -14,10 +14,10 @@ import search_world
 import soundfile
 from PIL import Image
 
-from brewline import serving
-from brewline.errors import BrewlineError
-from brewline.params import Params, load_params
-from brewline.serving import QueryError, Served, load_bundle, write_bundle
+from brewline.config import Params, load_params
+from brewline.core.errors import BrewlineError
+from brewline.registry import serving
+from brewline.registry.serving import QueryError, Served, load_bundle, write_bundle
 
 CORPUS, NUM_IMAGES = search_world.CORPUS, search_world.NUM_IMAGES
 
@@ -66,7 +66,7 @@ def recording(duration_s: float, **options: Any) -> bytes:
 def test_answers_are_those_of_a_search_in_the_project(
     served: Served, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brewline.search import search
+    from brewline.search.query import search
 
     monkeypatch.chdir(project)
     for kind, content, found in (

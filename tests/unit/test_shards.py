@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brewline.errors import BrewlineError
-from brewline.shards import (
+from brewline.core.errors import BrewlineError
+from brewline.samples.shards import (
     Position,
     encode_states,
     plan_shards,

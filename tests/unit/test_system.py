@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brewline import locks
-from brewline.errors import BrewlineError
-from brewline.locks import locked
-from brewline.system import flock, peak_memory_mb, usable_cores
+from brewline.core import locks
+from brewline.core.errors import BrewlineError
+from brewline.core.locks import locked
+from brewline.core.system import flock, peak_memory_mb, usable_cores
 
 # A parent that starts a process, says its id, and waits to be killed.
 PARENT = """
@@ -25,7 +25,7 @@ time.sleep(60)
 """
 WATCHING = """
 import os, time
-from brewline import system
+from brewline.core import system
 {how}
 print("watching", flush=True)
 time.sleep(60)
@@ -34,7 +34,7 @@ BY_LOOKING = "system._look_for_parent(os.getppid())"
 BY_KERNEL = "system.end_with_parent()"
 SUPERVISED = """
 import os, sys
-from brewline import system
+from brewline.core import system
 sleep = [sys.executable, "-c", "import time; print('started', flush=True); time.sleep(60)"]
 raise SystemExit(system._run_while_alive(sleep, os.getppid()))
 """
@@ -72,8 +72,9 @@ def test_signals_to_a_supervisor_reach_its_command() -> None:
 
 
 def test_a_supervisor_hands_on_the_exit_status() -> None:
-    code = "import os, sys; from brewline import system; raise SystemExit(system._run_while_alive("
-    code += "[sys.executable, '-c', sys.argv[1]], os.getppid()))"
+    code = "import os, sys; from brewline.core import system\n"
+    command = "[sys.executable, '-c', sys.argv[1]]"
+    code += f"raise SystemExit(system._run_while_alive({command}, os.getppid()))"
     statuses = [
         subprocess.run([sys.executable, "-c", code, ended]).returncode
         for ended in ("raise SystemExit(3)", "import os; os.kill(os.getpid(), 9)", "")
@@ -84,7 +85,7 @@ def test_a_supervisor_hands_on_the_exit_status() -> None:
 def test_a_command_ends_at_once_where_its_parent_is_gone() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    command = [sys.executable, "-m", "brewline.system", str(gone.pid)]
+    command = [sys.executable, "-m", "brewline.core.system", str(gone.pid)]
     done = subprocess.run([*command, sys.executable, "-c", "print('ran')"], capture_output=True)
     assert (done.returncode, done.stdout) == (1, b"")
 
@@ -97,7 +98,7 @@ def test_cores_and_memory_are_in_the_units_that_they_say() -> None:
 
 def test_a_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
     path = tmp_path / "new/lock"
-    code = "import sys, pathlib, time; from brewline.locks import locked\n"
+    code = "import sys, pathlib, time; from brewline.core.locks import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
     holder = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
     assert holder.stdout
@@ -110,7 +111,7 @@ def test_a_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
 
 
 def test_whoever_is_killed_frees_the_lock(tmp_path: Path) -> None:
-    code = "import sys, pathlib, time; from brewline.locks import locked\n"
+    code = "import sys, pathlib, time; from brewline.core.locks import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     path = tmp_path / "lock"
     holder = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)

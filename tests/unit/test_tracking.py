@@ -18,17 +18,21 @@ import psutil
 import pytest
 import report_world
 
-from brewline import reporting, tracking
-from brewline.errors import BrewlineError
-from brewline.files import sha256_tree
-from brewline.params import TrackingParams
-from brewline.tracking.store import say_once
+from brewline.config.runtime import TrackingParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_tree
+from brewline.media.corpus_media import CorpusMedia
+from brewline.tracking import runs as runs_module
+from brewline.tracking.live_run import live
+from brewline.tracking.recording import EvaluationFiles, record
+from brewline.tracking.runs import PIPELINE_VARIABLE, create_run, pipeline_key
+from brewline.tracking.store import open_store, public_uri, say_once, tracking_uri
 
 # Processes from one that has imported MLflow and runs no thread; a fork of this one, which does,
 # may inherit a lock that nobody frees.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["brewline.tracking", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
+    ["brewline.tracking.recording", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 )
 TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
 CORPUS, VARIANT = "mini-lncoco", "full"
@@ -50,7 +54,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(template, root)
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "flow-1")
+    monkeypatch.setenv(PIPELINE_VARIABLE, "flow-1")
     return root
 
 
@@ -71,11 +75,11 @@ def facts() -> dict[str, Any]:
     return {k: v for k, v in known.items() if k not in ("num_trained_parameters", "best_step")}
 
 
-def evaluation(project: Path) -> tracking.Evaluation:
-    media = reporting.CorpusMedia(
+def evaluation(project: Path) -> EvaluationFiles:
+    media = CorpusMedia(
         CORPUS, project / f"data/manifest/{CORPUS}.parquet", report_world.fake_media
     )
-    return tracking.Evaluation(project / "reports/evaluation" / CORPUS, media.image)
+    return EvaluationFiles(project / "reports/evaluation" / CORPUS, media.image)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -83,19 +87,19 @@ def rows() -> list[dict[str, Any]]:
 
 
 def runs(kind: str = "model") -> list[Any]:
-    store = tracking.open_store(TRACKING)
+    store = open_store(TRACKING)
     return list(store.client.search_runs([store.experiment_id], f"tags.kind = '{kind}'"))
 
 
 def points(run: Any, metric: str) -> list[tuple[int, float]]:
-    store = tracking.open_store(TRACKING)
+    store = open_store(TRACKING)
     history = store.client.get_metric_history(run.info.run_id, metric)
     return sorted((point.step, point.value) for point in history)
 
 
 def everything(run: Any) -> dict[str, Any]:
     """All that a run holds, to compare before and after."""
-    store = tracking.open_store(TRACKING)
+    store = open_store(TRACKING)
     artifacts = {
         str(path.relative_to(Path.cwd())): path.read_bytes()
         for path in sorted((Path.cwd() / "mlartifacts").rglob("*"))
@@ -114,7 +118,7 @@ def everything(run: Any) -> dict[str, Any]:
 
 
 def test_live_run_is_whole(project: Path) -> None:
-    with tracking.live(facts(), TRACKING, project / "work/run.json") as run:
+    with live(facts(), TRACKING, project / "work/run.json") as run:
         for row in rows():
             run.log_row(row)
         assert run.run_id
@@ -136,13 +140,13 @@ def test_live_run_is_whole(project: Path) -> None:
 def test_killed_training_goes_on_in_the_same_run(project: Path) -> None:
     history = rows()
     path = project / "work/run.json"
-    with pytest.raises(KeyboardInterrupt), tracking.live(facts(), TRACKING, path) as run:
+    with pytest.raises(KeyboardInterrupt), live(facts(), TRACKING, path) as run:
         for row in history[:25]:
             run.log_row(row)
         raise KeyboardInterrupt
     (found,) = runs()
     assert found.info.status == "KILLED"
-    with tracking.live(facts(), TRACKING, path) as again:
+    with live(facts(), TRACKING, path) as again:
         assert again.run_id == run.run_id
         # The checkpoint was older than the last row that was logged.
         for row in history[15:]:
@@ -159,9 +163,9 @@ def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(projec
     page.write_text("39 of 39 expectations met")
     found = dataclasses.replace(evaluation(project), validation=validation)
     for seed in ("seed-0", "seed-1"):
-        tracking.record(MODEL.parent / seed, TRACKING, found)
+        record(MODEL.parent / seed, TRACKING, found)
     (parent,) = runs("pipeline")
-    store = tracking.open_store(TRACKING)
+    store = open_store(TRACKING)
 
     def artifacts() -> list[str]:
         path = f"validation/{CORPUS}"
@@ -171,7 +175,7 @@ def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(projec
     tag = parent.data.tags[f"validation_digest.{CORPUS}"]
     assert tag == sha256_tree(validation)
     page.write_text("38 of 39 expectations met")
-    tracking.record(MODEL, TRACKING, found)
+    record(MODEL, TRACKING, found)
     (parent,) = runs("pipeline")
     assert parent.data.tags[f"validation_digest.{CORPUS}"] != tag
 
@@ -179,14 +183,14 @@ def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(projec
 def test_exception_fails_the_run_and_its_parent(project: Path) -> None:
     with (
         pytest.raises(ValueError, match="boom"),
-        tracking.live(facts(), TRACKING, project / "work/run.json"),
+        live(facts(), TRACKING, project / "work/run.json"),
     ):
         assert runs("pipeline")[0].info.status == "RUNNING"
         raise ValueError("boom")
     assert runs()[0].info.status == "FAILED"
     assert runs("pipeline")[0].info.status == "FAILED"
     # Another try in the same pipeline mends both.
-    with tracking.live(facts(), TRACKING, project / "work/run.json"):
+    with live(facts(), TRACKING, project / "work/run.json"):
         pass
     assert [run.info.status for run in runs() + runs("pipeline")] == ["FINISHED", "FINISHED"]
 
@@ -194,14 +198,14 @@ def test_exception_fails_the_run_and_its_parent(project: Path) -> None:
 def _train_until_killed(project: Path, path: Path, started: Any) -> None:
     os.chdir(project)
     watched = TrackingParams(experiment="brewline", system_metrics=True)
-    with tracking.live(facts(), watched, path) as run:
+    with live(facts(), watched, path) as run:
         run.log_row({"step": 1, "loss": 2.0})
         started.set()
         time.sleep(60)
 
 
 def test_sigterm_ends_the_run_as_killed(project: Path, capfd: Any) -> None:
-    tracking.open_store(TRACKING)
+    open_store(TRACKING)
     started = SERVER.Event()
     child = SERVER.Process(
         target=_train_until_killed, args=(project, project / "work/run.json", started)
@@ -220,7 +224,7 @@ def test_sigterm_ends_the_run_as_killed(project: Path, capfd: Any) -> None:
 
 
 def test_sigterm_handler_is_put_back(project: Path) -> None:
-    with tracking.live(facts(), TRACKING, project / "work/run.json"):
+    with live(facts(), TRACKING, project / "work/run.json"):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -229,7 +233,7 @@ def test_a_second_sigterm_does_not_cut_off_the_end(project: Path) -> None:
     """DVC gets a SIGTERM with the stage; when it dies, the kernel sends the stage another."""
     with (
         pytest.raises(SystemExit),
-        tracking.live(facts(), TRACKING, project / "work/run.json"),
+        live(facts(), TRACKING, project / "work/run.json"),
     ):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -241,11 +245,11 @@ def test_a_second_sigterm_does_not_cut_off_the_end(project: Path) -> None:
 
 
 def test_record_completes_the_live_run_once(project: Path) -> None:
-    with tracking.live(facts(), TRACKING, project / "work/run.json") as run:
+    with live(facts(), TRACKING, project / "work/run.json") as run:
         for row in rows()[:10]:
             run.log_row(row)
         run.model_made(project / MODEL)
-    ids = {tracking.record(project / MODEL, TRACKING, evaluation(project)) for _ in range(2)}
+    ids = {record(project / MODEL, TRACKING, evaluation(project)) for _ in range(2)}
     assert ids == {run.run_id}
     (found,) = runs()
     assert len(points(found, "loss")) == 40
@@ -258,19 +262,19 @@ def test_record_completes_the_live_run_once(project: Path) -> None:
     before = everything(found)
     names = {Path(name).name for name in before["artifacts"]}
     assert names == {"model.json", "history.jsonl", "recall.png", "examples.html"}
-    tracking.record(project / MODEL, TRACKING, evaluation(project))
+    record(project / MODEL, TRACKING, evaluation(project))
     assert everything(runs()[0]) == before
 
 
 def test_record_makes_what_is_not_there(project: Path) -> None:
     path = project / "work/run.json"
-    run_id = tracking.record(project / MODEL, TRACKING, evaluation(project), path)
+    run_id = record(project / MODEL, TRACKING, evaluation(project), path)
     assert json.loads(path.read_text())["run_id"] == run_id
     (found,) = runs()
     assert found.data.tags["recorded_from_files"] == "true"
     assert found.info.status == "FINISHED"
     frozen = project / "models" / CORPUS / "zero-shot/frozen"
-    tracking.record(frozen, TRACKING, evaluation(project))
+    record(frozen, TRACKING, evaluation(project))
     assert len(runs()) == 2
     (parent,) = runs("pipeline")
     assert parent.info.status == "FINISHED"
@@ -278,9 +282,9 @@ def test_record_makes_what_is_not_there(project: Path) -> None:
 
 
 def test_record_adds_the_evaluation_later(project: Path) -> None:
-    tracking.record(project / MODEL, TRACKING)
+    record(project / MODEL, TRACKING)
     assert "test/speech_to_image/recall_at_1" not in runs()[0].data.metrics
-    tracking.record(project / MODEL, TRACKING, evaluation(project))
+    record(project / MODEL, TRACKING, evaluation(project))
     (found,) = runs()
     assert "test/speech_to_image/recall_at_1" in found.data.metrics
     assert len(points(found, "loss")) == 40
@@ -288,10 +292,10 @@ def test_record_adds_the_evaluation_later(project: Path) -> None:
 
 def test_record_names_what_is_missing(project: Path) -> None:
     with pytest.raises(BrewlineError, match=r"model\.json is missing; run `dvc repro`"):
-        tracking.record(project / "models/nothing", TRACKING)
+        record(project / "models/nothing", TRACKING)
     (project / "reports/evaluation" / CORPUS / "models.json").write_text("{}")
     with pytest.raises(BrewlineError, match="has no metrics of full/seed-0"):
-        tracking.record(project / MODEL, TRACKING, evaluation(project))
+        record(project / MODEL, TRACKING, evaluation(project))
 
 
 def test_work_goes_on_without_a_server(
@@ -299,12 +303,12 @@ def test_work_goes_on_without_a_server(
 ) -> None:
     started = time.monotonic()
     path = project / "work/run.json"
-    with tracking.live(facts(), TRACKING, path) as run:
+    with live(facts(), TRACKING, path) as run:
         for row in rows():
             run.log_row(row)
         run.model_made(project / MODEL)
         assert run.run_id is None
-    assert tracking.record(project / MODEL, TRACKING, evaluation(project), path) is None
+    assert record(project / MODEL, TRACKING, evaluation(project), path) is None
     assert time.monotonic() - started < 15
     said = capfd.readouterr().err
     assert said.count("\n") == 1
@@ -312,7 +316,7 @@ def test_work_goes_on_without_a_server(
     assert "secret" not in said + path.read_text()
     # Back again, `record` brings everything in.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    run_id = tracking.record(project / MODEL, TRACKING, evaluation(project), path)
+    run_id = record(project / MODEL, TRACKING, evaluation(project), path)
     assert [found.info.run_id for found in runs()] == [run_id]
     assert len(points(runs()[0], "loss")) == 40
 
@@ -322,7 +326,7 @@ def test_server_that_goes_away_in_between(
 ) -> None:
     say_once.cache_clear()
     path = project / "work/run.json"
-    with tracking.live(facts(), TRACKING, path) as run:
+    with live(facts(), TRACKING, path) as run:
         run.log_row(rows()[0])
         store = run._store
         assert store
@@ -339,22 +343,22 @@ def test_server_that_goes_away_in_between(
         run.model_made(project / MODEL)
     assert capfd.readouterr().err.count("cannot be reached") == 1
     # It was cut off before it knew its digest, and is found by its id.
-    assert tracking.record(project / MODEL, TRACKING, None, path) == run.run_id
+    assert record(project / MODEL, TRACKING, None, path) == run.run_id
     (found,) = runs()
     assert found.info.status == "FINISHED"
     assert len(points(found, "loss")) == 40
 
 
 def test_deleted_experiment_is_named(project: Path) -> None:
-    store = tracking.open_store(TRACKING)
+    store = open_store(TRACKING)
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(BrewlineError, match="'brewline' was deleted"):
-        tracking.record(project / MODEL, TRACKING)
+        record(project / MODEL, TRACKING)
 
 
 def _record_in(project: Path, model: Path) -> None:
     os.chdir(project)
-    tracking.record(model, TRACKING)
+    record(model, TRACKING)
 
 
 def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
@@ -376,7 +380,6 @@ def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
 
 def _train_together(project: Path, seed: int, together: Any) -> None:
     os.chdir(project)
-    create_run = tracking.runs.create_run
 
     def create_and_wait(*arguments: Any) -> Any:
         run = create_run(*arguments)
@@ -384,9 +387,9 @@ def _train_together(project: Path, seed: int, together: Any) -> None:
         return run
 
     # This process is the test's own.
-    tracking.runs.create_run = create_and_wait
+    runs_module.create_run = create_and_wait
     facts = json.loads((project / MODEL / "model.json").read_text()) | {"seed": seed}
-    with tracking.live(facts, TRACKING, Path(f"work/seed-{seed}.json")):
+    with live(facts, TRACKING, Path(f"work/seed-{seed}.json")):
         pass
 
 
@@ -406,15 +409,15 @@ def test_seeds_that_start_together_log_the_same_data(project: Path) -> None:
 
 
 def test_pipeline_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(tracking.PIPELINE_VARIABLE, "a'b c")
-    assert tracking.pipeline_key() == "a-b-c"
+    monkeypatch.setenv(PIPELINE_VARIABLE, "a'b c")
+    assert pipeline_key() == "a-b-c"
 
 
 def test_pipeline_key_from_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(tracking.PIPELINE_VARIABLE, raising=False)
+    monkeypatch.delenv(PIPELINE_VARIABLE, raising=False)
     # A program by the name of dvc, with a shell between it and the stage, as DVC has it.
     script = tmp_path / "dvc"
-    inner = "from brewline import tracking; print(tracking.pipeline_key())"
+    inner = "from brewline.tracking.runs import pipeline_key; print(pipeline_key())"
     script.write_text(
         f"#!{sys.executable}\nimport os, subprocess\nprint(os.getpid(), flush=True)\n"
         f"subprocess.run('{sys.executable} -c \"{inner}\"; true', shell=True)\n"
@@ -425,9 +428,9 @@ def test_pipeline_key_from_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_pipeline_key_without_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(tracking.PIPELINE_VARIABLE, raising=False)
+    monkeypatch.delenv(PIPELINE_VARIABLE, raising=False)
     monkeypatch.setattr(psutil.Process, "parents", lambda self: [psutil.Process(os.getpid())])
-    assert tracking.pipeline_key() is None
+    assert pipeline_key() is None
 
 
 @pytest.mark.parametrize(
@@ -439,13 +442,11 @@ def test_pipeline_key_without_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_public_uri(uri: str, shown: str) -> None:
-    assert tracking.public_uri(uri) == shown
+    assert public_uri(uri) == shown
 
 
 def test_an_experiment_of_dvc_is_kept_with_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     workspace = Path("/home/me/brewline/.dvc/tmp/exps/tmp1a2b3c")
-    assert tracking.tracking_uri(workspace) == "sqlite:////home/me/brewline/mlflow.db"
-    assert tracking.tracking_uri(Path("/home/me/brewline")) == (
-        "sqlite:////home/me/brewline/mlflow.db"
-    )
+    assert tracking_uri(workspace) == "sqlite:////home/me/brewline/mlflow.db"
+    assert tracking_uri(Path("/home/me/brewline")) == ("sqlite:////home/me/brewline/mlflow.db")

@@ -1,7 +1,7 @@
 import pytest
 
-from brewline.params import TrainParams
-from brewline.training import learning_rate
+from brewline.config.train import TrainParams
+from brewline.training.schedule import learning_rate
 
 
 def settings(steps: int, warmup_steps: int) -> TrainParams:

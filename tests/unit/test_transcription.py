@@ -17,21 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brewline.asr.recognition import Recognition
-from brewline.errors import BrewlineError
-from brewline.files import sha256_tree
-from brewline.params import OnFailure, load_params
-from brewline.shards import _samples
-from brewline.transcription import (
-    Batch,
-    BatchRecogniser,
-    Failure,
-    Transcriber,
-    estimated_states_mb,
-    outlook,
-    plan,
-    summary,
-)
+from brewline.config import load_params
+from brewline.config.asr import OnFailure
+from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_tree
+from brewline.samples.shards import _samples
+from brewline.speech.batch_plan import RecordingBatch, plan_batches
+from brewline.speech.batch_recogniser import BatchRecogniser, Failure
+from brewline.speech.progress import estimated_states_mb, outlook, summary
+from brewline.speech.recognition import Recognition
+from brewline.speech.transcriber import Transcriber
 
 WIDTH = 3
 
@@ -63,7 +58,7 @@ class Recogniser:
     most: int = 1000
     pause_s: float = 0.0
 
-    def __call__(self, batch: Batch) -> list[Recognition] | Failure:
+    def __call__(self, batch: RecordingBatch) -> list[Recognition] | Failure:
         with self.log.open("a") as file:
             file.write(f"{batch.name} {len(batch.utterances)}\n")
         time.sleep(self.pause_s)
@@ -75,7 +70,7 @@ class Recogniser:
             return Failure("out_of_memory", "no room")
         return [self._found(row, batch.decode) for row in batch.utterances]
 
-    def _misbehave(self, way: str, batch: Batch) -> None:
+    def _misbehave(self, way: str, batch: RecordingBatch) -> None:
         if way == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         if way == "hang":
@@ -116,7 +111,7 @@ class Corpus:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
     def transcriber(self, on_failure: OnFailure) -> Transcriber:
-        shards = plan(self.rows, 20, 4)
+        shards = plan_batches(self.rows, 20, 4)
         return Transcriber(shards, on_failure, "fake", WIDTH, self.folder / "work")
 
     def transcribe(
@@ -135,7 +130,7 @@ class Corpus:
         rows = list(transcriber.rows())
         assert progress[-1].num_failed == sum(row["status"] != "ok" for row in rows)
         transcriber.check_failures(rows, max_rate)
-        transcriber.put_out(rows, self.folder / "table.parquet", self.folder / "states")
+        transcriber.write_outputs(rows, self.folder / "table.parquet", self.folder / "states")
         return rows
 
     def states(self) -> dict[str, np.ndarray]:
@@ -184,7 +179,7 @@ def test_every_recording_has_a_row_and_states_in_the_manifests_order(
 def test_batches_hold_recordings_of_like_length() -> None:
     rows = manifest(30)
     rows[3]["duration_s"] = 95.0
-    shards = plan(rows, 20, 4)
+    shards = plan_batches(rows, 20, 4)
     assert [shard.name for shard in shards] == [
         "train-000000.tar",
         "train-000001.tar",
@@ -297,7 +292,7 @@ def test_a_shard_that_was_not_finished_is(
     corpus, other = make(count=20), make("other", 20)
     other.transcribe()
     with monkeypatch.context() as patch:
-        patch.setattr("brewline.transcription.write_table", lambda *_: 1 / 0)
+        patch.setattr("brewline.speech.transcriber.write_table", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             corpus.transcribe()
     assert not list((corpus.folder / "work").glob("*.parquet"))
@@ -423,11 +418,11 @@ def test_what_a_model_raises_is_a_failure_of_the_batch(
         def recognise(self, *_: object) -> None:
             raise error
 
-    monkeypatch.setattr("brewline.asr.recogniser.Recogniser", Faulty)
+    monkeypatch.setattr("brewline.speech.recogniser.Recogniser", Faulty)
     threads = torch.get_num_threads()
     recognise = BatchRecogniser(tmp_path, tmp_path / "none.pt", None)  # type: ignore[arg-type]
     torch.set_num_threads(threads)
-    found = recognise(Batch("b", "s", []))
+    found = recognise(RecordingBatch("b", "s", []))
     assert isinstance(found, Failure)
     assert found.reason == reason
     assert str(error) in found.detail

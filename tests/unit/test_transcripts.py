@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
+from brewline.core.errors import BrewlineError
 from brewline.corpora.transcripts import with_transcripts
-from brewline.errors import BrewlineError
+from brewline.media.archives import MediaStore
+from brewline.tables.listing import Listing
 
 AUTHORS = "aud2trans_test_flickr8k.txt"
 LISTINGS = [

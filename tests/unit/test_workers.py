@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brewline.workers import Lost, WorkerPool
+from brewline.core.workers import Lost, WorkerPool
 
 
 def _answer(task: int | str) -> int:

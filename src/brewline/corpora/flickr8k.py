@@ -26,18 +26,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import (
-    Listing,
-    csv_rows,
-    find_file,
-    find_folder,
-    lines_of,
-    one_file,
-    stem,
-)
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import csv_rows, find_file, find_folder, lines_of, one_file, stem
+from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
+from brewline.tables.listing import Listing
 
 _IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 _SPLIT_FILES = {split: f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test")}

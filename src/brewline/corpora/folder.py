@@ -16,14 +16,15 @@ held out; without images, of the speakers; without both, of the recordings.
 import posixpath
 from typing import Any
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, csv_objects, json_lines, one_file, safe_id, with_dev
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.dev_split import with_dev
+from brewline.corpora.reading import csv_objects, json_lines, one_file, safe_id
+from brewline.media.archives import MediaStore
+from brewline.tables.listing import SPLITS, Listing
 
 _COLUMNS = ("audio", "split", "image", "caption", "speaker", "id")
 _NEEDED = ("audio", "split")
-_SPLITS = ("train", "dev", "test")
 
 
 def read(store: MediaStore, source: SourceParams) -> list[Listing]:
@@ -56,7 +57,7 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
     for key in _NEEDED:
         if key not in cells:
             raise BrewlineError(f"{where}: {key} is missing")
-    if cells["split"] not in _SPLITS:
+    if cells["split"] not in SPLITS:
         raise BrewlineError(f"{where}: split must be train, dev or test, not {cells['split']!r}")
     audio = _path(where, folder, cells["audio"])
     image = _path(where, folder, cells["image"]) if "image" in cells else None

@@ -16,17 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import (
-    Listing,
-    find_folder,
-    json_lines,
-    safe_id,
-    stem,
-    with_dev,
-)
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.dev_split import with_dev
+from brewline.corpora.reading import find_folder, json_lines, safe_id, stem
+from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
+from brewline.tables.listing import Listing
 
 
 @dataclass(frozen=True)

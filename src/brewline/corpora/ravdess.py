@@ -11,10 +11,12 @@ training part when `dev_fraction` is set.
 
 import re
 
-from brewline.archives import AUDIO_SUFFIXES, MediaStore
-from brewline.corpora.listing import Listing, stem, with_dev
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.dev_split import with_dev
+from brewline.corpora.reading import stem
+from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
+from brewline.tables.listing import Listing
 
 EMOTIONS = {
     "01": "neutral",

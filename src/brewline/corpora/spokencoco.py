@@ -24,18 +24,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import (
-    Listing,
-    find_file,
-    find_folder,
-    one_file,
-    safe_id,
-    stem,
-    with_dev,
-)
-from brewline.errors import BrewlineError
-from brewline.params import SourceParams
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.corpora.dev_split import with_dev
+from brewline.corpora.reading import find_file, find_folder, one_file, safe_id, stem
+from brewline.media.archives import MediaStore
+from brewline.tables.listing import Listing
 
 _KARPATHY_FILE = "dataset_coco.json"
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}

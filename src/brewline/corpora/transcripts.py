@@ -11,9 +11,10 @@ Two forms, told apart by the suffix:
 from collections.abc import Iterator
 from dataclasses import replace
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing, csv_objects, lines_of, one_file, stem
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
+from brewline.corpora.reading import csv_objects, lines_of, one_file, stem
+from brewline.media.archives import MediaStore
+from brewline.tables.listing import Listing
 
 
 def with_transcripts(

@@ -12,7 +12,7 @@ import datetime
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from brewline.files import read_json, write_json
+from brewline.core.files import read_json, write_json
 
 CHECKSUMS_DIR = Path("checksums")
 

@@ -13,31 +13,9 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from brewline.download.checksums import (
-    Checksum,
-    checksums_file,
-    read_checksums,
-    record_checksums,
-    today,
-)
-from brewline.download.fetching import (
-    Fetched,
-    alone,
-    fetch_verified,
-    is_recorded,
-    partial_path,
-)
-from brewline.download.places import local_path, look
-from brewline.download.recordings import (
-    RECORD,
-    Archives,
-    fetch_recordings,
-    listed_recordings,
-    publish,
-)
-from brewline.download.troubles import shown
-from brewline.errors import BrewlineError
-from brewline.files import (
+from brewline.config.sources import FileParams, SourceParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import (
     WORK_DIR,
     atomic_path,
     link,
@@ -47,7 +25,23 @@ from brewline.files import (
     total_size,
     write_json,
 )
-from brewline.params import FileParams, SourceParams
+from brewline.download.checksums import (
+    Checksum,
+    checksums_file,
+    read_checksums,
+    record_checksums,
+    today,
+)
+from brewline.download.fetching import Fetched, alone, fetch_verified, is_recorded, partial_path
+from brewline.download.places import local_path, look
+from brewline.download.recordings import (
+    RECORD,
+    Archives,
+    fetch_recordings,
+    listed_recordings,
+    publish,
+)
+from brewline.download.troubles import shown
 
 RAW_DIR = Path("data/raw")
 # Which published name stands for which path elsewhere, and how many bytes it has.

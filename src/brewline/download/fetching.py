@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from brewline.config.sources import FileParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import atomic_path, link, remove, sha256_file, sync, work_dir
+from brewline.core.locks import locked
 from brewline.download.checksums import (
     Checksum,
     checksums_file,
@@ -18,10 +22,6 @@ from brewline.download.places import bring, local_path
 from brewline.download.troubles import shown
 from brewline.download.version import Version
 from brewline.download.whole import check_whole
-from brewline.errors import BrewlineError
-from brewline.files import atomic_path, link, remove, sha256_file, sync, work_dir
-from brewline.locks import locked
-from brewline.params import FileParams
 
 _log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from brewline.core.errors import BrewlineError, FailureKind
+from brewline.core.files import link, remove
 from brewline.download.troubles import PASSING_STATUSES, explained
 from brewline.download.version import Version
-from brewline.errors import BrewlineError, FailureKind
-from brewline.files import link, remove
 
 
 def _place(url: str) -> dict[str, Any]:

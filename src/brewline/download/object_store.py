@@ -12,10 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from brewline.core.errors import BrewlineError
+from brewline.core.files import remove, write_json
 from brewline.download.troubles import explained
 from brewline.download.version import Version
-from brewline.errors import BrewlineError
-from brewline.files import remove, write_json
 
 _CHUNK_BYTES = 1 << 22
 

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from brewline.core.errors import BrewlineError
+from brewline.core.files import total_size
 from brewline.download import web
 from brewline.download.version import Version
-from brewline.errors import BrewlineError
-from brewline.files import total_size
 
 _SCHEMES = ("http", "https", "hf", "s3")
 

@@ -21,11 +21,11 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from brewline.archives import check_member_name
+from brewline.config.sources import RecordingsParams
+from brewline.core.errors import BrewlineError, FailureKind
+from brewline.core.files import atomic_path, link, read_json, remove, sha256_file, write_json
 from brewline.download.web import bring_small
-from brewline.errors import BrewlineError, FailureKind
-from brewline.files import atomic_path, link, read_json, remove, sha256_file, write_json
-from brewline.params import RecordingsParams
+from brewline.media.archives import check_member_name
 
 RECORD = "voice-recordings.json"
 # Two minutes of stereo speech in OGG Vorbis have 2 MB. Each worker holds one file in memory.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
 
 # Statuses that may be another one a little later.
 PASSING_STATUSES = (408, 429, 500, 502, 503, 504)

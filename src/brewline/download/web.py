@@ -26,10 +26,10 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
+from brewline.core.errors import BrewlineError, FailureKind
+from brewline.core.files import remove, write_json
 from brewline.download.troubles import PASSING_STATUSES, shown
 from brewline.download.version import Version
-from brewline.errors import BrewlineError, FailureKind
-from brewline.files import remove, write_json
 
 TOKEN_VARIABLE = "BREWLINE_TOKEN"
 # What a cut connection costs at most.

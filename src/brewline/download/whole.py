@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from brewline.errors import BrewlineError
+from brewline.core.errors import BrewlineError
 
 _CHUNK_BYTES = 1 << 20
 # A tar archive ends with two blocks of zeros (POSIX pax, "ustar Interchange Format").

@@ -13,8 +13,8 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from brewline.errors import BrewlineError
-from brewline.models.card import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
+from brewline.core.errors import BrewlineError
+from brewline.models.names import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,23 @@ Nothing in it depends on the time or the machine. Reading and writing it needs n
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
 from pydantic import BaseModel, ConfigDict, ValidationError
-
-from brewline.errors import BrewlineError
-from brewline.files import read_json, write_json
-from brewline.params import AcousticParams, TrainParams, VariantParams
-
-# What stage `weights` makes: see `brewline.weights`.
-BACKBONES_FOLDER = Path("models/backbones")
-NAMES_FILE = "backbones.json"
-WHISPER_FILE = "whisper.pt"
-CLIP_FOLDER = "clip"
-# The names that open_clip gives the files of a `local-dir:`.
-CLIP_CONFIG = "open_clip_config.json"
-CLIP_WEIGHTS = "open_clip_model.safetensors"
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, write_json
+from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
+from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.train import TrainParams
+import csv
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from brewline.config import Params
+from brewline.config.models import VariantParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json
 
 CARD_FILE = "model.json"
 
@@ -95,3 +97,13 @@ def load_card(folder: Path) -> ModelCard:
         raise BrewlineError(f"{path} is missing; run `dvc repro`") from None
     except (ValueError, ValidationError) as error:
         raise BrewlineError(f"{path} is not the card of a model: {error}") from None
+
+
+def describe_variant(variant: VariantParams) -> str:
+    """Says in a few words what a variant is made of."""
+    channels = [
+        *(["captions" if variant.transcript == "caption" else "transcripts"] * variant.text),
+        *(["voice"] * variant.acoustic),
+    ]
+    trained = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
+    return f"{' and '.join(channels)}, {trained if variant.trained else 'nothing trained'}"

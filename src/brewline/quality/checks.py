@@ -1,7 +1,7 @@
 """The checks on one utterance, each with its reason code and its threshold in `params.yaml`.
 
-To add one: a function that measures, and a line in `AUDIO_CHECKS` or `IMAGE_CHECKS`. What must be
-known of a recording beforehand is gathered in `signals.py`.
+To add one: a function that gives a number, and a line in `AUDIO_CHECKS` or `IMAGE_CHECKS`. What
+must be known of a recording beforehand is gathered in `signals.py`.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from brewline.audio import AudioError
-from brewline.corpora.listing import Listing
-from brewline.params import ValidateParams
-from brewline.quality.signals import Signal, measure
+from brewline.config.validate import ValidateParams
+from brewline.media.audio import AudioError
+from brewline.quality.signals import Signal, read_signal
+from brewline.tables.listing import Listing
 
 # Others are not asked: some decoders of Pillow start programs.
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -33,30 +33,30 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """A measurement, and when it fails its threshold, which is a key of `validate`.
+    """A quantity, and when it fails its threshold, which is a key of `validate`.
 
-    `detail` is the sentence about a failure; it may use `measured`, `threshold` and the facts `f`.
+    `detail` is the sentence about a failure; it may use `value`, `threshold` and the facts `f`.
     """
 
-    measure: Callable[[Any], float]
+    quantity: Callable[[Any], float]
     fails: Callable[[float, float], bool]
     threshold: str
     detail: str
 
     def outcome(self, facts: Any, limits: ValidateParams) -> "Outcome":
-        """Measures, and compares with the threshold."""
-        measured, threshold = self.measure(facts), getattr(limits, self.threshold)
-        return Outcome(measured, threshold, self.fails(measured, threshold))
+        """Compares the quantity with the threshold."""
+        value, threshold = self.quantity(facts), getattr(limits, self.threshold)
+        return Outcome(value, threshold, self.fails(value, threshold))
 
     def say(self, facts: Any, outcome: "Outcome") -> str:
         """The sentence about a failure."""
-        return self.detail.format(f=facts, measured=outcome.measured, threshold=outcome.threshold)
+        return self.detail.format(f=facts, value=outcome.value, threshold=outcome.threshold)
 
 
 class Outcome(NamedTuple):
-    """What a check measured, against what, and whether that is a failure."""
+    """What a check found, against what, and whether that is a failure."""
 
-    measured: float
+    value: float
     threshold: float
     failed: bool
 
@@ -122,16 +122,16 @@ AUDIO_CHECKS: dict[str, Check] = {
         "{f.duration_s:.2f} s of the {f.promised_duration_s:.2f} s promised",
     ),
     "too_short": Check(
-        _duration_s, operator.lt, "min_duration_s", "{measured:.3f} s, under {threshold} s"
+        _duration_s, operator.lt, "min_duration_s", "{value:.3f} s, under {threshold} s"
     ),
     "too_long": Check(
-        _duration_s, operator.gt, "max_duration_s", "{measured:.0f} s, over {threshold:.0f} s"
+        _duration_s, operator.gt, "max_duration_s", "{value:.0f} s, over {threshold:.0f} s"
     ),
     "low_sample_rate": Check(
-        _sample_rate_hz, operator.lt, "min_sample_rate_hz", "{measured} Hz, under {threshold} Hz"
+        _sample_rate_hz, operator.lt, "min_sample_rate_hz", "{value} Hz, under {threshold} Hz"
     ),
     "too_many_channels": Check(
-        _num_channels, operator.gt, "max_channels", "{measured} channels, over {threshold}"
+        _num_channels, operator.gt, "max_channels", "{value} channels, over {threshold}"
     ),
     "non_finite": Check(
         _non_finite_fraction,
@@ -140,22 +140,22 @@ AUDIO_CHECKS: dict[str, Check] = {
         "{f.num_non_finite} samples of {f.num_samples} are NaN or infinite",
     ),
     "silent": Check(
-        _peak_dbfs, operator.lt, "silence_dbfs", "the loudest sample is at {measured:.0f} dBFS"
+        _peak_dbfs, operator.lt, "silence_dbfs", "the loudest sample is at {value:.0f} dBFS"
     ),
     "constant": Check(
         _swing_dbfs,
         operator.lt,
         "silence_dbfs",
-        "the samples swing by {measured:.0f} dBFS about their middle",
+        "the samples swing by {value:.0f} dBFS about their middle",
     ),
     "clipped": Check(
         _clipped_fraction,
         operator.gt,
         "max_clipped_fraction",
-        "{measured:.0%} of the samples are clipped",
+        "{value:.0%} of the samples are clipped",
     ),
     "dc_offset": Check(
-        _dc_offset, operator.gt, "max_dc_offset", "the mean is {measured:.2f} of full scale"
+        _dc_offset, operator.gt, "max_dc_offset", "the mean is {value:.2f} of full scale"
     ),
 }
 
@@ -177,7 +177,7 @@ IMAGE_CHECKS: dict[str, Check] = {
         _short_side_px,
         operator.lt,
         "min_image_side_px",
-        "the short side is {measured} px, under {threshold} px",
+        "the short side is {value} px, under {threshold} px",
     ),
 }
 
@@ -202,7 +202,7 @@ def first_fault(checks: Mapping[str, Check], facts: Any, limits: ValidateParams)
 def check_audio(content: bytes, limits: ValidateParams) -> Finding:
     """Decodes a recording to its end and checks it."""
     try:
-        signal = measure(content)
+        signal = read_signal(content)
     except AudioError as error:
         return Finding(Fault(error.reason, error.detail))
     fault = first_fault(AUDIO_CHECKS, signal, limits)

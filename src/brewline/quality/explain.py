@@ -1,14 +1,14 @@
-"""Why one utterance was dropped, or was not: every check with what it measured."""
+"""Why one utterance was dropped, or was not: every check with what it found."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.errors import BrewlineError
-from brewline.params import ValidateParams
+from brewline.config.validate import ValidateParams
+from brewline.core.errors import BrewlineError
+from brewline.media.archives import MediaStore
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Check, Fault, Finding
 from brewline.quality.verdicts import MediaTask, found, judge_listings, open_pool
+from brewline.tables.listing import Listing
 
 
 def explain(
@@ -68,7 +68,7 @@ def _lines(checks: Mapping[str, Check], finding: Finding, limits: ValidateParams
     for reason, check in checks.items():
         outcome = check.outcome(finding.facts, limits)
         fault = Fault(reason, check.say(finding.facts, outcome)) if outcome.failed else None
-        numbers = f"{outcome.measured:.6g} ({check.threshold}: {outcome.threshold:g})"
+        numbers = f"{outcome.value:.6g} ({check.threshold}: {outcome.threshold:g})"
         yield _line(reason, fault, numbers)
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from brewline import charts
-from brewline.archives import MediaStore
-from brewline.pages import Players, markup, note, render
+from brewline.media.archives import MediaStore
+from brewline.pages import charts
+from brewline.pages.players import Players, note
+from brewline.pages.render import markup, render
 from brewline.quality.results import Distribution, Results
 
 # Dropped utterances that are shown; all are in the quarantine.

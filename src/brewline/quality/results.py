@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brewline.manifest import MANIFEST, QUARANTINE, open_table
-from brewline.quality.suite import Account, Expectation, complaints, count_words
-from brewline.quality.verdicts import SPLITS, Verdict, count_reasons
+from brewline.quality.corpus_suites import Account, count_words
+from brewline.quality.expectations import Expectation, complaints
+from brewline.quality.verdicts import Verdict, count_reasons
+from brewline.tables.listing import SPLITS
+from brewline.tables.manifest import MANIFEST, QUARANTINE
+from brewline.tables.parquet import open_table
 
 if TYPE_CHECKING:
     import pandas

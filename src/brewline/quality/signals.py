@@ -1,4 +1,4 @@
-"""What there is to measure of a recording, in one pass over its samples."""
+"""A recording in numbers, gathered in one pass over its samples."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brewline.audio import open_recording
+from brewline.media.audio import open_recording
 
 # A sample this close to full scale is counted as clipped.
 _CLIPPED = 0.999
@@ -69,11 +69,11 @@ class _Totals:
         self.highs.append(float(high))
 
 
-def measure(content: bytes) -> Signal:
-    """Decodes a whole file to its end and measures it; memory does not grow with its length.
+def read_signal(content: bytes) -> Signal:
+    """Decodes a whole file to its end and sums it up; memory does not grow with its length.
 
     Raises:
-        AudioError: it cannot be decoded; see `brewline.audio.open_recording`.
+        AudioError: it cannot be decoded; see `brewline.media.audio.open_recording`.
     """
     with open_recording(content) as recording:
         # 16-bit files without the detour over floats: reading them takes a quarter of the time.

@@ -10,22 +10,21 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from brewline.archives import MediaStore
-from brewline.corpora.listing import Listing
-from brewline.errors import BrewlineError
-from brewline.params import ValidateParams
+from brewline.config.validate import ValidateParams
+from brewline.core.errors import BrewlineError
+from brewline.core.workers import Lost, WorkerPool
+from brewline.media.archives import MediaStore
 from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
 from brewline.quality.signals import Signal
-from brewline.workers import Lost, WorkerPool
+from brewline.tables.listing import SPLITS, Listing
 
-SPLITS = ("train", "dev", "test")
 _LISTED = tuple(field.name for field in fields(Listing))
-_MEASURED = ("duration_s", "sample_rate_hz", "num_channels", "audio_sha256")
+_FROM_SIGNAL = ("duration_s", "sample_rate_hz", "num_channels", "audio_sha256")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found out about one utterance: measured facts, or why it is dropped."""
+    """What was found out about one utterance: facts, or why it is dropped."""
 
     listing: Listing
     reason: str | None = None
@@ -40,7 +39,7 @@ class Verdict:
     def manifest_row(self, corpus: str) -> dict[str, Any]:
         """The row of the manifest."""
         listed = {name: getattr(self.listing, name) for name in _LISTED}
-        return {"corpus": corpus, **listed, **{name: getattr(self, name) for name in _MEASURED}}
+        return {"corpus": corpus, **listed, **{name: getattr(self, name) for name in _FROM_SIGNAL}}
 
     def quarantine_row(self) -> dict[str, Any]:
         """The row of the quarantine; what is no text in it is escaped."""

@@ -2,7 +2,7 @@
 
 import argparse
 
-from brewline.params import Params, choose, load_params
+from brewline.config import Params, choose, load_params
 
 
 def corpus_argument(description: str | None, listed: str = "corpora") -> tuple[Params, str]:

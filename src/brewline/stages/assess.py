@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from brewline.archives import MediaStore
-from brewline.assessment import assess, transcription_page
-from brewline.errors import BrewlineError, exits_cleanly
-from brewline.files import atomic_path, write_json, write_text
-from brewline.manifest import read_frame, read_table
-from brewline.quality.suite import expect_transcripts
+from brewline.core.errors import BrewlineError, exits_cleanly
+from brewline.core.files import atomic_path, write_json, write_text
+from brewline.media.archives import MediaStore
+from brewline.quality.transcript_suite import expect_transcripts
+from brewline.speech.assessment import assess
+from brewline.speech.page import transcription_page
 from brewline.stages.arguments import corpus_argument
+from brewline.tables.parquet import read_frame, read_table
 
 
 @exits_cleanly

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from brewline.errors import BrewlineError, exits_cleanly
-from brewline.params import SourceParams, choose, load_params
+from brewline.config import choose, load_params
+from brewline.config.sources import SourceParams
+from brewline.core.errors import BrewlineError, exits_cleanly
 
 
 @exits_cleanly

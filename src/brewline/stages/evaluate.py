@@ -6,17 +6,20 @@ Writes `metrics/<corpus>.json` and `reports/evaluation/<corpus>/`, and completes
 from collections.abc import Iterator
 from pathlib import Path
 
-from brewline.batches import Collator
-from brewline.devices import choose_device
-from brewline.errors import exits_cleanly
-from brewline.evaluation import Candidate, asr_metrics, evaluate, write_evaluation
+from brewline.config import Params
+from brewline.core.devices import choose_device
+from brewline.core.errors import exits_cleanly
+from brewline.evaluation.asr_metrics import asr_metrics
+from brewline.evaluation.evaluate import Candidate, evaluate
+from brewline.evaluation.outputs import write_evaluation
 from brewline.models.backbones import load_clip
 from brewline.models.card import load_backbone_hashes
-from brewline.models.checkpoint import load_model
-from brewline.params import Params
-from brewline.shards import Utterance, read_split
+from brewline.models.folder import load_model
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.shards import Utterance, read_split
 from brewline.stages.arguments import corpus_argument
-from brewline.tracking import record_corpus
+from brewline.tracking.recording import record_corpus
 
 
 @exits_cleanly
@@ -41,9 +44,8 @@ def _candidates(params: Params, corpus: str) -> Iterator[Candidate]:
     for variant in params.retrieval_corpora[corpus]:
         for folder in sorted((Path("models") / corpus / variant).iterdir()):
             model, card = load_model(folder, backbone, hashes)
-            collator = Collator(
-                backbone, card.switches, card.acoustic, params.runtime.image_cache_mb
-            )
+            transforms = input_transforms(backbone, card.switches, card.acoustic)
+            collator = Collator(transforms, card.switches, params.runtime.image_cache_mb)
             yield Candidate(variant, card.seed, model.to(choose_device()), collator)
 
 

@@ -11,12 +11,12 @@ changes nothing.
 import argparse
 from pathlib import Path
 
-from brewline.errors import exits_cleanly
-from brewline.files import write_json
-from brewline.measuring import find_challenger
-from brewline.params import load_params
-from brewline.promotion import load_policy
-from brewline.tracking import register_corpus
+from brewline.config import load_params
+from brewline.core.errors import exits_cleanly
+from brewline.core.files import write_json
+from brewline.registry.candidates import find_challenger
+from brewline.registry.policy import load_policy
+from brewline.tracking.registration import register_corpus
 
 
 @exits_cleanly

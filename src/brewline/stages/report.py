@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from brewline.errors import exits_cleanly
-from brewline.params import load_params
-from brewline.reporting import project_inputs, write_report
+from brewline.config import load_params
+from brewline.core.errors import exits_cleanly
+from brewline.report.page import project_inputs, write_report
 
 
 @exits_cleanly

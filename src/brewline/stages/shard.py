@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from brewline.archives import MediaStore
-from brewline.errors import exits_cleanly
-from brewline.files import fingerprint, remove, work_dir
-from brewline.manifest import read_table
-from brewline.packing import pack_corpus
+from brewline.core.errors import exits_cleanly
+from brewline.core.files import fingerprint, remove, work_dir
+from brewline.media.archives import MediaStore
+from brewline.samples.packing import pack_corpus
 from brewline.stages.arguments import corpus_argument
+from brewline.tables.parquet import read_table
 
 
 @exits_cleanly

@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-from brewline.devices import choose_device, in_processes
-from brewline.errors import exits_cleanly
-from brewline.files import atomic_path, fingerprint, remove, sha256_tree, work_dir
+from brewline.config import load_params
+from brewline.core.devices import choose_device, in_processes
+from brewline.core.errors import exits_cleanly
+from brewline.core.files import atomic_path, fingerprint, remove, sha256_tree, work_dir
 from brewline.models.backbones import load_clip
 from brewline.models.card import (
-    BACKBONES_FOLDER,
     ModelCard,
     load_backbone_hashes,
     needed_backbones,
     settings_that_apply,
 )
-from brewline.models.checkpoint import save_model
-from brewline.params import load_params
+from brewline.models.folder import save_model
+from brewline.models.names import BACKBONES_FOLDER
 from brewline.stages.arguments import model_argument
-from brewline.tracking import live, record
-from brewline.training import TrainingData, TrainingJob, train
+from brewline.tracking.live_run import live
+from brewline.tracking.recording import record
+from brewline.training.loop import TrainingData, TrainingJob, train
 
 # A card with its seed, its work folder, and where the model goes.
 _Task = tuple[ModelCard, Path, Path]

@@ -4,19 +4,16 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from brewline.errors import exits_cleanly
-from brewline.files import fingerprint, read_json, remove, sha256_file, work_dir
-from brewline.manifest import read_table
+from brewline.core.errors import exits_cleanly
+from brewline.core.files import fingerprint, read_json, remove, sha256_file, work_dir
+from brewline.speech.batch_plan import plan_batches
+from brewline.speech.batch_recogniser import BatchRecogniser
+from brewline.speech.progress import outlook, show_progress, summary
+from brewline.speech.transcriber import Transcriber
 from brewline.stages.arguments import corpus_argument
-from brewline.tracking import live, transcription_facts
-from brewline.transcription import (
-    BatchRecogniser,
-    Transcriber,
-    outlook,
-    plan,
-    shown,
-    summary,
-)
+from brewline.tables.parquet import read_table
+from brewline.tracking.live_run import live
+from brewline.tracking.runs import transcription_facts
 
 
 @exits_cleanly
@@ -30,8 +27,8 @@ def main() -> None:
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     asr_model = f"{backbone['name']} ({params.asr.engine})"
     # Imported late: importing torch takes seconds, and a mistake above should not.
-    from brewline.asr.checkpoint import read_dimensions
-    from brewline.devices import choose_device, choose_dtype
+    from brewline.core.devices import choose_device, choose_dtype
+    from brewline.speech.whisper_checkpoint import read_dimensions
 
     device = choose_device()
     # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
@@ -45,7 +42,7 @@ def main() -> None:
     free_mb = shutil.disk_usage(work).free / 1e6
     for line in outlook(manifest, width, params.asr, backbone["name"], free_mb):
         print(f"{corpus}: {line}")
-    shards = plan(manifest, per_shard, params.asr.batch_size)
+    shards = plan_batches(manifest, per_shard, params.asr.batch_size)
     transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
     prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
     # A GPU is kept busy by one process.
@@ -54,12 +51,12 @@ def main() -> None:
         corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
     )
     with live(run_facts, params.tracking, work / "run.json") as run:
-        for progress in shown(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
+        for progress in show_progress(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
             run.log_row(progress.as_row())
     rows = list(transcriber.rows())
     print(f"{corpus}: {summary(rows)}")
     transcriber.check_failures(rows, params.asr.max_failure_rate)
-    transcriber.put_out(
+    transcriber.write_outputs(
         rows, Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
     )
     remove(work)

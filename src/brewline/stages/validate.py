@@ -3,19 +3,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from brewline.archives import MediaStore
-from brewline.corpora import READERS
-from brewline.corpora.listing import survey
+from brewline.core.errors import BrewlineError, exits_cleanly
+from brewline.core.files import atomic_path, write_json, write_text
+from brewline.corpora.readers import READERS
+from brewline.corpora.survey import survey
 from brewline.corpora.transcripts import with_transcripts
-from brewline.errors import BrewlineError, exits_cleanly
-from brewline.files import atomic_path, write_json, write_text
-from brewline.manifest import read_frame, read_table
+from brewline.media.archives import MediaStore
+from brewline.quality.corpus_suites import account, expect
 from brewline.quality.explain import explain
 from brewline.quality.page import validation_page
 from brewline.quality.results import gather, write_tables
-from brewline.quality.suite import account, expect
 from brewline.quality.verdicts import check_corpus
 from brewline.stages.arguments import corpus_and_utterance
+from brewline.tables.parquet import read_frame, read_table
 
 
 @exits_cleanly

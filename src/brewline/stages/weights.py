@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from brewline.errors import exits_cleanly
-from brewline.files import atomic_path
-from brewline.params import load_params
-from brewline.weights import prepare_backbones
+from brewline.config import load_params
+from brewline.core.errors import exits_cleanly
+from brewline.core.files import atomic_path
+from brewline.models.weights import prepare_backbones
 
 
 @exits_cleanly

@@ -1,7 +1,7 @@
-"""What was measured and which model is in use, in MLflow.
+"""What models reached and which one is in use, in MLflow; the only room that imports it.
 
 There is one run per trained model, and one per corpus that is being transcribed, under one parent
-per pipeline run; `registry` says what becomes of the best model.
+per pipeline run; `registered_models` says what becomes of the best model.
 
 The files of a model are the source of truth; a run is a copy of them that people can compare and
 search. `live` writes it while a model trains, `record` completes or makes it from the files, as
@@ -16,38 +16,3 @@ chosen checkpoint's. MLflow refuses `@` in names, so recall is `recall_at_1`.
 A parent run ends when its children do: it is RUNNING while a child trains, and each child that
 ends sets it to FINISHED, or to the worst status among its children.
 """
-
-from brewline.tracking.live_run import LiveRun, live
-from brewline.tracking.recording import Evaluation, record, record_corpus
-from brewline.tracking.registry import (
-    Promotion,
-    Registration,
-    promote,
-    propose,
-    register_corpus,
-    registered_name,
-    rollback,
-)
-from brewline.tracking.runs import PIPELINE_VARIABLE, pipeline_key, transcription_facts
-from brewline.tracking.store import open_store, public_uri, tracking_uri
-
-__all__ = [
-    "PIPELINE_VARIABLE",
-    "Evaluation",
-    "LiveRun",
-    "Promotion",
-    "Registration",
-    "live",
-    "open_store",
-    "pipeline_key",
-    "promote",
-    "propose",
-    "public_uri",
-    "record",
-    "record_corpus",
-    "register_corpus",
-    "registered_name",
-    "rollback",
-    "tracking_uri",
-    "transcription_facts",
-]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.errors import BrewlineError
-from brewline.files import sha256_tree
-from brewline.params import TrackingParams
+from brewline.config.runtime import TrackingParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_tree
 from brewline.tracking import runs
 from brewline.tracking.store import (
     RefusedError,

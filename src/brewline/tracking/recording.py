@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.errors import BrewlineError
-from brewline.files import read_json, sha256_tree
-from brewline.locks import locked
-from brewline.params import Params, TrackingParams
+from brewline.config import Params
+from brewline.config.runtime import TrackingParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, sha256_tree
+from brewline.core.locks import locked
+from brewline.evaluation.example_page import examples_page
+from brewline.evaluation.outputs import read_recall
+from brewline.evaluation.recall_plot import recall_png
+from brewline.media.corpus_media import project_media
+from brewline.models.names import model_names
 from brewline.tracking import runs
 from brewline.tracking.store import (
     RefusedError,
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationFiles:
     """What `evaluate` wrote about a corpus.
 
     `folder` is `reports/evaluation/<corpus>`; `image` gives a picture's bytes by its image id;
@@ -44,7 +50,7 @@ class Evaluation:
 def record(
     model_dir: Path,
     tracking: TrackingParams,
-    evaluation: Evaluation | None = None,
+    evaluation: EvaluationFiles | None = None,
     run_id_path: Path | None = None,
 ) -> str | None:
     """Finds or makes the run of a model, and completes it from the model's files.
@@ -99,25 +105,21 @@ def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[P
     Raises:
         BrewlineError: files of a model are missing, or the store refuses them.
     """
-    from brewline import reporting, results
-
-    inputs = reporting.project_inputs(project)
-    folder = inputs.evaluation_dir / corpus
+    folder = project / "reports/evaluation" / corpus
     evaluation = None
     if folder.exists():
-        manifest = inputs.manifest_dir / f"{corpus}.parquet"
-        media = reporting.CorpusMedia(corpus, manifest, inputs.media)
-        evaluation = Evaluation(folder, media.image, project / "reports/validation" / corpus)
+        image = project_media(corpus, project).image
+        evaluation = EvaluationFiles(folder, image, project / "reports/validation" / corpus)
     folders = [
-        inputs.models_dir / corpus / variant / name
+        project / "models" / corpus / variant / name
         for variant in params.retrieval_corpora[corpus]
-        for name in results.model_names(params, variant)
+        for name in model_names(params, variant)
     ]
     return {folder: record(folder, params.tracking, evaluation) for folder in folders}
 
 
 def _record(
-    store: Store, model_dir: Path, evaluation: Evaluation | None, run_id_path: Path | None
+    store: Store, model_dir: Path, evaluation: EvaluationFiles | None, run_id_path: Path | None
 ) -> str:
     facts = read_json(model_dir / "model.json")
     digest = sha256_tree(model_dir)
@@ -149,7 +151,7 @@ def _matching_run(store: Store, digest: str, run_id_path: Path | None) -> "Run |
 
 
 def _log_missing_points(
-    store: Store, run: "Run", model_dir: Path, evaluation: Evaluation | None
+    store: Store, run: "Run", model_dir: Path, evaluation: EvaluationFiles | None
 ) -> None:
     history = model_dir / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
@@ -166,7 +168,7 @@ def _log_missing_points(
     runs.log_points(store, run.info.run_id, points)
 
 
-def _evaluated(model_dir: Path, evaluation: Evaluation | None) -> dict[str, float]:
+def _evaluated(model_dir: Path, evaluation: EvaluationFiles | None) -> dict[str, float]:
     """The metrics of one model in `models.json`, by name."""
     if evaluation is None:
         return {}
@@ -179,7 +181,7 @@ def _evaluated(model_dir: Path, evaluation: Evaluation | None) -> dict[str, floa
 
 
 def _artifacts(
-    model_dir: Path, facts: Mapping[str, Any], evaluation: Evaluation | None
+    model_dir: Path, facts: Mapping[str, Any], evaluation: EvaluationFiles | None
 ) -> dict[str, bytes]:
     """Files to keep beside the run, by their path in it."""
     names = ("model.json", "history.jsonl")
@@ -190,12 +192,10 @@ def _artifacts(
     }
     if evaluation is None:
         return artifacts
-    from brewline import charts, reporting
-
-    curves = reporting.read_recall(evaluation.folder / "recall.csv", "test")
+    curves = read_recall(evaluation.folder / "recall.csv", "test")
     mine = {key: points for key, points in curves.items() if key[0] == facts["variant"]}
-    artifacts["evaluation/recall.png"] = charts.recall_png(mine, runs.run_name(facts))
-    artifacts["evaluation/examples.html"] = reporting.examples_page(
+    artifacts["evaluation/recall.png"] = recall_png(mine, runs.run_name(facts))
+    artifacts["evaluation/examples.html"] = examples_page(
         facts["corpus"], facts["variant"], evaluation.folder / "examples.json", evaluation.image
     ).encode()
     return artifacts

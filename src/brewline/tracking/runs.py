@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.files import read_json, write_json
-from brewline.locks import locked
+from brewline.core.files import read_json, write_json
+from brewline.core.locks import locked
 from brewline.tracking.store import Store, lock_file, public_uri
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from brewline.errors import BrewlineError
-from brewline.locks import locked
-from brewline.params import TrackingParams
+from brewline.config.runtime import TrackingParams
+from brewline.core.errors import BrewlineError
+from brewline.core.locks import locked
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -1,0 +1,23 @@
+"""Section `backbones`."""
+
+from brewline.config.types import Section, Sha256
+
+
+class BackboneParams(Section):
+    """A frozen backbone.
+
+    `source` of Whisper is a checkpoint (a path or URL) or `openai-whisper:<name>`; of CLIP, a
+    folder in open_clip's format or `open_clip:<architecture>/<pretrained tag>`. Files may be
+    compressed with xz. `sha256` is over the file, or over the names and contents of the folder.
+    """
+
+    name: str
+    source: str
+    sha256: Sha256 | None
+
+
+class BackbonesParams(Section):
+    """The two frozen backbones."""
+
+    whisper: BackboneParams
+    clip: BackboneParams

@@ -1,0 +1,18 @@
+"""Section `evaluate`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from brewline.config.types import Fraction, PositiveInt, Section
+
+
+class EvaluateParams(Section):
+    """What is measured on dev and test."""
+
+    batch_size: PositiveInt
+    recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
+    bootstrap_samples: PositiveInt
+    bootstrap_seed: int
+    confidence: Fraction
+    num_examples: PositiveInt

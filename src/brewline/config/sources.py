@@ -1,0 +1,81 @@
+"""Section `sources`: the published corpora, and the files that they consist of."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from brewline.config.types import Fraction, PositiveInt, Section, Sha256, Splits
+
+
+class FileParams(Section):
+    """Where a file comes from. `sha256` may be null for a source that publishes none."""
+
+    # A path, file://, http://, https://, hf:// or s3://.
+    url: str
+    sha256: Sha256 | None
+    # Other places of the same file, tried in order.
+    mirrors: list[str] = Field(default_factory=list)
+    # In bytes.
+    size: Annotated[int, Field(ge=0)] | None = None
+    # Read where it lies instead of copied. A folder always is.
+    in_place: bool = False
+
+
+class RecordingsParams(Section):
+    """Recordings that are published one by one; the corpus' JSONL annotations name them."""
+
+    # What the recording's path is appended to, so it ends with a slash.
+    base_url: Annotated[str, Field(pattern=r"^https?://.+/$")]
+    # as_listed: the field `voice_recording` is the path; by_image: it is rebuilt from the field.
+    path_rule: Literal["as_listed", "by_image"]
+    files_per_archive: PositiveInt
+    # Share of the recordings that may be missing; above it, the download fails.
+    max_failed_fraction: Fraction
+
+
+# The readers in `brewline.corpora`, and which of the options of a source each one takes.
+READER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "flickr8k": (),
+    "spokencoco": ("split", "dev_fraction", "dev_seed"),
+    "localized_narratives": ("subset", "dev_fraction", "dev_seed"),
+    "ravdess": ("dev_fraction", "dev_seed"),
+    "folder": ("index", "dev_fraction", "dev_seed"),
+}
+
+
+class ExpectedParams(Section):
+    """What a corpus publishes about itself: counts of what it lists, whatever is dropped later.
+
+    Keys are splits; `train+dev` is the two together.
+    """
+
+    utterances: dict[Splits, PositiveInt] = Field(default_factory=dict)
+    images: dict[Splits, PositiveInt] = Field(default_factory=dict)
+    # Share of a count by which it may differ.
+    tolerance: Fraction
+
+
+class SourceParams(Section):
+    """A published corpus: which reader understands it, and the files it consists of."""
+
+    # One of `READER_OPTIONS`.
+    reader: str
+    licence: str
+    # Whether you accept the licence, where it has to be accepted; absent where it has not.
+    accept_licence: bool | None = None
+    files: dict[str, FileParams]
+    recordings: RecordingsParams | None = None
+    # Of `files`, those with transcripts that are taken instead of Whisper's.
+    transcripts: list[str] = Field(default_factory=list)
+    # Share of the training images (or speakers) held out for dev where no dev split is published.
+    dev_fraction: Fraction | None = None
+    # Chooses which ones; 0 where it is not set.
+    dev_seed: int | None = None
+    # SpokenCOCO: the archive's own parts, or the split of the papers.
+    split: Literal["own", "karpathy"] | None = None
+    # Localized Narratives: whose pictures are described; COCO's where it is not set.
+    subset: Literal["coco", "open_images", "flickr30k", "ade20k"] | None = None
+    # A corpus of your own: the name of the table that lists it.
+    index: str | None = None
+    # What it publishes about itself.
+    expected: ExpectedParams | None = None

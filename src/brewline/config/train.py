@@ -1,0 +1,26 @@
+"""Section `train`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
+from brewline.core.precision import Precision
+
+
+class TrainParams(Section):
+    """The training loop (BrewCLIP, section 4; learning-rate schedule from the authors' code)."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    grad_clip: PositiveFloat
+    alpha: Fraction
+    temperature: PositiveFloat
+    learn_temperature: bool
+    mask_same_image: bool
+    precision: Precision
+    evaluate_every: PositiveInt

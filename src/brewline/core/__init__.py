@@ -1,0 +1,1 @@
+"""What every room builds on: errors, whole files, processes that end when they should, devices."""

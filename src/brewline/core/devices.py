@@ -1,0 +1,80 @@
+"""Which device computes, in which precision, and in how many processes."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from brewline.core.precision import Precision
+from brewline.core.system import end_with_parent
+
+Task = TypeVar("Task")
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device() -> torch.device:
+    """The first CUDA device if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type that matrix products run in.
+
+    `auto` is bf16 where the device has units for it (on a processor: AVX-512 BF16 or AMX), fp16 on
+    older GPUs, and fp32 elsewhere, where emulated half precision would be slower.
+    """
+    if precision != "auto":
+        return _DTYPES[precision]
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """A context in which matrix products run in `dtype`; none needed for fp32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def in_processes(function: Callable[[Task], None], tasks: Sequence[Task], workers: int) -> None:
+    """Does every task; several at a time in processes that share the threads of this one.
+
+    Models as small as ours gain nothing from a second thread, but all of a second process. With
+    one worker, or one task, the work is done in this process.
+
+    Args:
+        function: Of a module, so that another process can import it.
+        tasks: What it is called with.
+        workers: How many processes at most.
+
+    Raises:
+        Exception: what the first failing task raised; those not begun are not begun any more.
+    """
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        for task in tasks:
+            function(task)
+        return
+    with ProcessPoolExecutor(
+        workers,
+        # A fork would inherit the locks of whatever threads this process runs.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(max(1, torch.get_num_threads() // workers),),
+    ) as pool:
+        waiting = [pool.submit(function, task) for task in tasks]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker(num_threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(num_threads)

@@ -1,0 +1,154 @@
+"""Files that are whole or absent: hashes, atomic writes, and a place for partial work.
+
+DVC deletes a stage's outputs before it runs the stage. What a stage has done so far therefore
+lives under `work/<stage>/<fingerprint>/`, and its outputs appear at the end by a rename.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from brewline.core.errors import BrewlineError
+
+WORK_DIR = Path("work")
+_CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the hex SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """Returns the hex SHA-256 over the names and contents of a file or of a folder's files."""
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def total_size(path: Path) -> int:
+    """Returns the size of a file, or of a folder's files together, in bytes."""
+    if path.is_file():
+        return path.stat().st_size
+    files = (Path(parent, file) for parent, _, names in os.walk(path) for file in names)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; the file or folder written there becomes `path` at the end.
+
+    A reader sees the old content, or the new one, never a part. Nothing is left behind when the
+    block raises; what a killed process leaves is overwritten by the next attempt.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    remove(partial)
+    try:
+        yield partial
+        if partial.is_dir():
+            remove(path)
+        else:
+            sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, with sorted keys, so that equal values give equal bytes.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, which JSON has no words for.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_stage_output(path: Path, stage: str = "") -> Any:
+    """Reads a JSON file that a stage makes.
+
+    Raises:
+        BrewlineError: it is missing, and which stage makes it.
+    """
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        command = f"dvc repro {stage}".rstrip()
+        raise BrewlineError(f"{path} is missing; run `{command}`") from None
+    except ValueError as error:
+        raise BrewlineError(f"{path} is not valid JSON: {error}") from None
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name; where the file system cannot, a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Resolved: DVC may have put a symbolic link where the file was.
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def fingerprint(parameters: Any, dependencies: list[Path]) -> str:
+    """Names a piece of work by what determines its result: parameters, inputs and our code.
+
+    Args:
+        parameters: Anything that `json` can write.
+        dependencies: Files and folders that are read; each must exist.
+
+    Returns:
+        16 hex digits.
+    """
+    facts = {
+        "code": sha256_tree(Path(__file__).parents[1]),
+        "parameters": parameters,
+        "dependencies": {str(path): sha256_tree(path) for path in dependencies},
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def work_dir(stage: str, name: str) -> Path:
+    """Returns the folder for the partial work of `stage` under fingerprint `name`, made if new."""
+    path = WORK_DIR / stage / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path

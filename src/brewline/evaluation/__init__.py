@@ -1,0 +1,1 @@
+"""What models are worth: embeddings, ranks, intervals, comparisons, examples."""

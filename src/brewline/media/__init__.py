@@ -1,0 +1,1 @@
+"""Recordings and pictures: read in place from whatever holds them, decoded by their content."""

@@ -1,0 +1,89 @@
+"""What the files of a corpus may lie in: a folder, or one of several kinds of archives.
+
+Each container lists its members once and then reads any of them in place; nothing is unpacked.
+Containers come from outside and are not trusted: what could leave its folder, point elsewhere or
+swell beyond measure is refused, with the reason.
+"""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from brewline.core.errors import BrewlineError
+
+# Where a member lies in its container; only the container knows what the numbers mean.
+Place = tuple[int, ...]
+
+# The largest speech corpora have under a million recordings and pictures (Localized Narratives on
+# Open Images: 671,000 of each); a listing takes some 300 bytes of memory a member.
+MAX_MEMBERS = 2_000_000
+
+# Deflate reaches 1,032 at most, and does on silence. Speech and pictures reach 2, annotations 20.
+# So a high ratio is refused where it is large enough to hurt.
+MAX_RATIO = 100
+HARMLESS_BYTES = 256 << 20
+
+
+class Container(Protocol):
+    """Files under one roof. It can be pickled: a listing travels to worker processes."""
+
+    def members(self) -> Iterator[tuple[str, Place]]:
+        """Lists the files with their names as stored, in the order of the container.
+
+        Raises:
+            BrewlineError: the container is damaged or hostile.
+        """
+        ...
+
+    def open(self, place: Place) -> BinaryIO:
+        """Opens a file for reading from its beginning to its end.
+
+        Raises:
+            BrewlineError: it cannot be read.
+        """
+        ...
+
+
+def refused(path: Path, reason: str) -> BrewlineError:
+    """The error for a hostile container."""
+    return BrewlineError(f"{path} is refused: {reason}")
+
+
+class LooseFile:
+    """A file that is in no container: the only member of its own, under its published name."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+
+    def members(self) -> Iterator[tuple[str, Place]]:
+        yield self._name, ()
+
+    def open(self, place: Place) -> BinaryIO:
+        del place
+        return self._path.open("rb")
+
+
+class FilePart(io.RawIOBase):
+    """The bytes [offset, offset + size) of an open file, which is closed with it."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int, owned: bool) -> None:
+        self._file, self._offset, self._left, self._owned = file, offset, size, owned
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._offset)
+        chunk = self._file.read(min(len(buffer), self._left))
+        if self._left and not chunk and len(buffer):
+            raise EOFError
+        buffer[: len(chunk)] = chunk
+        self._offset += len(chunk)
+        self._left -= len(chunk)
+        return len(chunk)
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+        super().close()

@@ -1,0 +1,112 @@
+"""Zip archives, read in place."""
+
+import io
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from brewline.core.errors import BrewlineError
+from brewline.media.containers import HARMLESS_BYTES, MAX_MEMBERS, MAX_RATIO, Place, refused
+
+# A zip's directory is read at once. A member takes 46 bytes there and its name: 605,000 recordings
+# of SpokenCOCO take about 80 MB.
+MAX_ZIP_DIRECTORY_BYTES = 256 << 20
+
+_ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+class Zip:
+    """A zip; a place is (offset of the local header, packed size, size, method, CRC-32).
+
+    Its directory is read once; zipfile would read it again for each new `ZipFile`, which takes
+    seconds at the size of the large corpora.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def members(self) -> Iterator[tuple[str, Place]]:
+        packed_bytes = self._path.stat().st_size
+        total = 0
+        for entry in self._directory():
+            if entry.is_dir() or stat.S_ISDIR(entry.external_attr >> 16):
+                continue
+            self._check(entry)
+            total += entry.file_size
+            if total > max(HARMLESS_BYTES, MAX_RATIO * packed_bytes):
+                raise refused(self._path, f"it swells to more than {MAX_RATIO} times its size")
+            yield (
+                entry.filename,
+                (
+                    entry.header_offset,
+                    entry.compress_size,
+                    entry.file_size,
+                    entry.compress_type,
+                    entry.CRC,
+                ),
+            )
+
+    def _directory(self) -> list[zipfile.ZipInfo]:
+        try:
+            with self._path.open("rb") as file:
+                reader = cast(BinaryIO, _DirectoryOnly(file, self._path))
+                with zipfile.ZipFile(reader) as archive:
+                    entries = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise BrewlineError(f"{self._path} is not a whole zip archive: {error}") from None
+        if len(entries) > MAX_MEMBERS:
+            raise refused(self._path, f"it has more than {MAX_MEMBERS} members")
+        return entries
+
+    def _check(self, entry: zipfile.ZipInfo) -> None:
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise refused(self._path, f"its member {entry.filename!r} is a link or a device")
+        if entry.flag_bits & 1:
+            raise refused(self._path, f"its member {entry.filename!r} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refused(self._path, f"its member {entry.filename!r} is not packed with deflate")
+        ratio = entry.file_size / max(entry.compress_size, 1)
+        if entry.file_size > HARMLESS_BYTES and ratio > MAX_RATIO:
+            raise refused(
+                self._path,
+                f"its member {entry.filename!r} swells {ratio:.0f} times, to "
+                f"{entry.file_size} bytes",
+            )
+
+    def open(self, place: Place) -> BinaryIO:
+        offset, packed_size, size, method, checksum = place
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            header = file.read(_ZIP_LOCAL_HEADER.size)
+            if len(header) < _ZIP_LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+                raise BrewlineError(f"{self._path} is damaged at byte {offset}")
+            _, name_size, extra_size = _ZIP_LOCAL_HEADER.unpack(header)
+            file.seek(name_size + extra_size, os.SEEK_CUR)
+            content = file.read(packed_size)
+        if method == zipfile.ZIP_DEFLATED:
+            try:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+            except zlib.error:
+                content = b""
+        if len(content) != size or zlib.crc32(content) != checksum:
+            raise BrewlineError(f"{self._path} is damaged after byte {offset}")
+        return io.BytesIO(content)
+
+
+class _DirectoryOnly:
+    """A file that gives no more at once than the directory of a zip may take."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+        self.tell, self.seek, self.seekable = file.tell, file.seek, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_ZIP_DIRECTORY_BYTES:
+            raise refused(self._path, f"its directory takes {size} bytes")
+        return self._file.read(size)

@@ -1,0 +1,107 @@
+"""A trained model as a folder: what was learned, and a card that says of what it is a part.
+
+    model.json          the card: switches, sizes, the backbones' hashes, results on dev
+    model.safetensors   the trained tensors alone; absent where nothing was trained
+    history.jsonl       training and dev rows; absent where nothing was trained
+
+Nothing in it depends on the time or the machine.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from brewline.core.errors import BrewlineError
+from brewline.core.files import atomic_path
+from brewline.models.backbones import ClipBackbone
+from brewline.models.brewclip import BrewClip
+from brewline.models.card import ModelCard, load_card, save_card
+
+TENSORS_FILE = "model.safetensors"
+HISTORY_FILE = "history.jsonl"
+_STATES_TENSOR = "acoustic.project_in.weight"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training ends in: the model as it was at its best on dev, on the processor.
+
+    `dev` are the metrics of that step, `history` all rows for `history.jsonl`.
+    """
+
+    model: BrewClip
+    best_step: int
+    dev: dict[str, float]
+    history: list[Row]
+
+
+def save_model(folder: Path, card: ModelCard, trained: Trained) -> None:
+    """Writes a trained model's folder, whole or not at all.
+
+    Args:
+        folder: `models/<corpus>/<variant>/seed-<n>`.
+        card: What was trained, on what; its results are filled in from `trained`.
+        trained: What came out.
+    """
+    results = {
+        "num_trained_parameters": trained.model.num_trained_parameters,
+        "best_step": trained.best_step,
+        "dev": trained.dev,
+    }
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        save_card(partial, card.model_copy(update=results))
+        save_file(trained.model.trained_tensors(), partial / TENSORS_FILE)
+        rows = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
+        (partial / HISTORY_FILE).write_text(rows, encoding="utf-8")
+
+
+def load_model(
+    folder: Path, backbone: ClipBackbone, backbone_hashes: Mapping[str, str]
+) -> tuple[BrewClip, ModelCard]:
+    """Loads a model on the processor, ready to embed.
+
+    Args:
+        folder: What `save_model` wrote, or a card alone where nothing was trained.
+        backbone: The CLIP to put it on.
+        backbone_hashes: The hashes of the backbones in use, by role.
+
+    Raises:
+        BrewlineError: a file is missing or damaged, or the model was trained on other backbones.
+    """
+    card = load_card(folder)
+    for role, expected in card.backbones.items():
+        if expected is not None and backbone_hashes.get(role) != expected:
+            raise BrewlineError(
+                f"{folder} was trained on the {role} weights {expected}, but the ones in use are "
+                f"{backbone_hashes.get(role)}; train it again with `dvc repro`, or put back the "
+                f"{role} in params.yaml"
+            )
+    tensors: dict[str, Tensor] = {}
+    if card.train is not None:
+        path = folder / TENSORS_FILE
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise BrewlineError(f"{path} is missing or damaged: {error}") from None
+    state_width = tensors[_STATES_TENSOR].shape[1] if _STATES_TENSOR in tensors else None
+    try:
+        model = BrewClip(
+            backbone,
+            card.switches,
+            card.acoustic,
+            state_width,
+            learn_temperature=bool(card.train and card.train["learn_temperature"]),
+        )
+        model.load_trained_tensors(tensors)
+    except ValueError as error:
+        raise BrewlineError(f"{folder} does not fit its own card: {error}") from None
+    return model, card

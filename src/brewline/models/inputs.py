@@ -1,0 +1,67 @@
+"""What models take: batches of plain tensors, and how they are made of texts, images and states."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    def to(self, device: torch.device) -> Self:
+        """A copy with every tensor on `device`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {
+            name: value.to(device)
+            for name, value in values.items()
+            if isinstance(value, Tensor | _OnDevice)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class UtteranceInputs(_OnDevice):
+    """Inputs of the utterance's channels; those of a channel that is off are None.
+
+    Token ids (B, L) are laid out for the prompts and cut after the last end token; states
+    (B, T, S) are pooled and padded, `frame_mask` (B, T) is True for frames to attend to;
+    `text_features` (B, E) stand in for tokens where they never change.
+    """
+
+    token_ids: Tensor | None = None
+    text_features: Tensor | None = None
+    states: Tensor | None = None
+    frame_mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch(_OnDevice):
+    """Utterances and their images, each image once.
+
+    `image_index` (B,) says which of the I images an utterance shows. `pixels` is uint8
+    (I, 3, side, side); `image_embeddings` (I, E) stand in for pixels where they never change.
+    """
+
+    utterances: UtteranceInputs
+    image_index: Tensor
+    pixels: Tensor | None = None
+    image_embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class InputTransforms:
+    """How a model wants its inputs; see `brewline.models.transforms`.
+
+    `crop` maps a PIL image to the uint8 picture that the model sees; `tokenise` a text to its token
+    ids (L,), laid out for the prompts and cut after the end token; `pool` the encoder states of a
+    recording (T, S), and how many of them are its own, to pooled ones. Without an acoustic channel
+    there is no `pool`.
+    """
+
+    crop: Callable[[Any], Any]
+    tokenise: Callable[[str], Tensor]
+    pool: Callable[[NDArray[np.float16], int], NDArray[np.float32]] | None = None

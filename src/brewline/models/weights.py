@@ -1,0 +1,130 @@
+"""Backbones: found, verified, and brought into the one form that the loaders read.
+
+`models/backbones/whisper.pt` is a checkpoint of openai-whisper; `models/backbones/clip/` is a
+folder that open_clip loads as `local-dir:`. `backbones.json` names each by its content hash, so a
+trained model can say exactly which frozen weights it belongs to.
+"""
+
+import json
+import lzma
+import shutil
+from pathlib import Path
+
+from brewline.download.fetching import fetch
+from brewline.core.errors import BrewlineError
+from brewline.core.files import remove, sha256_file, sha256_tree, write_json
+from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
+from brewline.config.backbones import BackboneParams, BackbonesParams
+from brewline.config.sources import FileParams
+
+_FROM_WHISPER = "openai-whisper:"
+_FROM_OPEN_CLIP = "open_clip:"
+
+
+def prepare_backbones(backbones: BackbonesParams, folder: Path) -> None:
+    """Fills `folder` with both backbones and their names.
+
+    Raises:
+        BrewlineError: a source is missing, damaged, of another hash, or cannot be reached.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _prepare_whisper(backbones.whisper, folder / WHISPER_FILE)
+    _prepare_clip(backbones.clip, folder / CLIP_FOLDER)
+    names = {
+        "whisper": {
+            "name": backbones.whisper.name,
+            "sha256": sha256_file(folder / WHISPER_FILE),
+        },
+        "clip": {"name": backbones.clip.name, "sha256": sha256_tree(folder / CLIP_FOLDER)},
+    }
+    write_json(folder / NAMES_FILE, names)
+
+
+def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:
+    name = backbone.source.removeprefix(_FROM_WHISPER)
+    if name != backbone.source:
+        _download_whisper(name, target)
+        _check_hash(backbone, target)
+        return
+    fetched = target.with_name(Path(backbone.source).name)
+    fetch(FileParams(url=backbone.source, sha256=backbone.sha256), fetched, "backbones")
+    _unpack(fetched, target)
+
+
+def _download_whisper(name: str, target: Path) -> None:
+    import whisper
+
+    if name not in whisper.available_models():
+        known = ", ".join(whisper.available_models())
+        raise BrewlineError(f"openai-whisper has no model {name!r}; known: {known}", "settings")
+    try:
+        # The library's own downloader, which checks the published SHA-256; on the processor,
+        # because only the file is wanted.
+        whisper.load_model(name, device="cpu", download_root=str(target.parent / "download"))
+    except (OSError, RuntimeError) as error:
+        raise BrewlineError(f"cannot download Whisper {name}: {error}", "network") from None
+    (downloaded,) = (target.parent / "download").iterdir()
+    downloaded.replace(target)
+    remove(target.parent / "download")
+
+
+def _check_hash(backbone: BackboneParams, path: Path) -> None:
+    found = sha256_tree(path)
+    if backbone.sha256 and found != backbone.sha256:
+        raise BrewlineError(f"{backbone.source}: expected SHA-256 {backbone.sha256}, found {found}")
+
+
+def _unpack(source: Path, target: Path) -> None:
+    """Moves a file to its place, decompressing it if it ends in `.xz`."""
+    if source.suffix != ".xz":
+        source.replace(target)
+        return
+    try:
+        with lzma.open(source) as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    except (lzma.LZMAError, EOFError) as error:
+        raise BrewlineError(f"{source.name} is not a whole xz file: {error}") from None
+    source.unlink()
+
+
+def _prepare_clip(backbone: BackboneParams, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    name = backbone.source.removeprefix(_FROM_OPEN_CLIP)
+    if name != backbone.source:
+        _download_clip(name, target)
+        _check_hash(backbone, target)
+        return
+    source = Path(backbone.source)
+    packed = source / f"{CLIP_WEIGHTS}.xz"
+    weights = packed if packed.exists() else source / CLIP_WEIGHTS
+    for path in (source / CLIP_CONFIG, weights):
+        if not path.is_file():
+            raise BrewlineError(f"{path} is missing; it belongs to a CLIP in open_clip's format")
+        shutil.copyfile(path, target / path.name)
+    _check_hash(backbone, target)
+    if packed.exists():
+        _unpack(target / packed.name, target / CLIP_WEIGHTS)
+
+
+def _download_clip(name: str, target: Path) -> None:
+    import open_clip
+    from safetensors.torch import save_file
+
+    architecture, _, tag = name.partition("/")
+    if (architecture, tag) not in open_clip.list_pretrained():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
+        raise BrewlineError(
+            f"open_clip has no weights {tag!r} for {architecture!r}; known: {tags or 'none'}",
+            "settings",
+        )
+    try:
+        model = open_clip.create_model(architecture, pretrained=tag)
+    except (OSError, RuntimeError) as error:
+        raise BrewlineError(f"cannot download CLIP {name}: {error}", "network") from None
+    config = {
+        "model_cfg": open_clip.get_model_config(architecture),
+        "preprocess_cfg": open_clip.get_model_preprocess_cfg(model),
+    }
+    (target / CLIP_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    save_file(tensors, target / CLIP_WEIGHTS)

@@ -1,0 +1,1 @@
+"""Parts of HTML pages: templates, charts, players, pictures. Nothing here knows results."""

@@ -1,0 +1,70 @@
+"""The pictures of a page: thumbnails, each in it once."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from brewline.core.errors import BrewlineError
+from brewline.pages.render import data_uri
+
+_THUMBNAIL_PX = (260, 220)
+_THUMBNAIL_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail that is in the page once, under `anchor`."""
+
+    anchor: str
+    image_id: str
+    width: int
+    height: int
+    uri: str
+
+
+@dataclass
+class Album:
+    """The pictures of a page: each is opened, made small and numbered once."""
+
+    prefix: str
+    read: Callable[[str], bytes]
+    pictures: dict[str, Picture] = field(default_factory=dict)
+
+    def picture(self, image_id: str) -> Picture:
+        """The thumbnail of an image.
+
+        Raises:
+            BrewlineError: the image cannot be read.
+        """
+        if image_id not in self.pictures:
+            content, width, height = thumbnail(self.read(image_id), image_id)
+            self.pictures[image_id] = Picture(
+                anchor=f"{self.prefix}{len(self.pictures)}",
+                image_id=image_id,
+                width=width,
+                height=height,
+                uri=data_uri("image/jpeg", content),
+            )
+        return self.pictures[image_id]
+
+
+def thumbnail(content: bytes, name: str) -> tuple[bytes, int, int]:
+    """Makes a picture small.
+
+    Returns:
+        A JPEG, its width and its height in pixels.
+
+    Raises:
+        BrewlineError: the content is no picture.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise BrewlineError(f"picture {name!r} cannot be read: {error}") from None
+    picture.thumbnail(_THUMBNAIL_PX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY, optimize=True)
+    return buffer.getvalue(), picture.width, picture.height

@@ -1,0 +1,57 @@
+"""What our pages share: they open anywhere without a network, and equal data give equal bytes."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_AUDIO_TYPES = {b"OggS": "audio/ogg", b"RIFF": "audio/wav", b"fLaC": "audio/flac"}
+
+
+def render(template: str, **values: Any) -> str:
+    """Fills a template of ours; every value is escaped, and a missing one is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values).lstrip()
+
+
+def render_markdown(template: str, **values: Any) -> str:
+    """Fills a template of Markdown: nothing is escaped, so no value may come from the data."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """The content as a URI that needs no network."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def audio_uri(content: bytes) -> str:
+    """A recording as a URI that `<audio>` plays; its type comes from its first bytes."""
+    return data_uri(_AUDIO_TYPES.get(content[:4], "audio/mpeg"), content)
+
+
+def markup(svg: str) -> Any:
+    """Marks an SVG that we made, and escaped, as fit for a page."""
+    import markupsafe
+
+    return markupsafe.Markup(svg)
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent without idle zeros: 0.95 is `95`."""
+    return f"{100 * fraction:g}"

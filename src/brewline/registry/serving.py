@@ -1,0 +1,336 @@
+"""A model as it is served: one folder with all it needs, and answers to queries from strangers.
+
+    serving.json          the corpus, and how recordings and pictures are prepared
+    model/                the trained model's folder, to the byte
+    gallery.safetensors   the corpus' test split as embeddings with their ids
+    backbones/            the frozen Whisper and CLIP; of a large model only once it is promoted
+
+Where the backbones are not in the folder, they are looked for in the folder that
+`BREWLINE_BACKBONES` names (`whisper.pt` and `clip/`, as `models/backbones`). Either way they are
+used only if they are those that the model was trained on, by their hashes.
+
+A query is hostile until shown otherwise: it brings bytes, never a path, and what it costs is
+bounded before it is decoded.
+"""
+
+import base64
+import binascii
+import io
+import math
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from brewline.config import Params
+from brewline.config.asr import AsrParams
+from brewline.config.miniature import is_miniature
+from brewline.config.shard import ShardParams
+from brewline.config.types import PositiveFloat
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, sha256_tree, write_json
+from brewline.media import audio
+from brewline.models.card import load_backbone_hashes, load_card
+from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER, NAMES_FILE, WHISPER_FILE
+from brewline.search.embedder import Embedder
+from brewline.search.gallery import Vector, best, load_gallery, save_gallery
+
+BACKBONES_VARIABLE = "BREWLINE_BACKBONES"
+BACKBONES = "backbones"
+SETTINGS_FILE = "serving.json"
+GALLERY_FILE = "gallery.safetensors"
+MODEL = "model"
+
+MAX_RECORDS = 32
+MAX_MB = 20
+MAX_MEGAPIXELS = 50
+MAX_TEXT_LENGTH = 2000
+# Of float32, over all channels: six minutes of two channels at 48 kHz are 35 million.
+_MAX_SAMPLES = 60_000_000
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+_KINDS = ("audio", "image", "text")
+
+
+class QueryError(Exception):
+    """A query cannot be answered; the message is one sentence for the one who sent it."""
+
+
+class ServingSettings(BaseModel):
+    """What `serving.json` says: how queries are prepared, as the corpus was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    corpus: str
+    max_duration_s: PositiveFloat
+    asr: AsrParams
+    shard: ShardParams
+
+
+def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project: Path) -> None:
+    """Fills `folder` with everything that serving a model takes.
+
+    The backbones come along for a miniature corpus; others are too large to be kept once per
+    version, and `add_backbones` brings them when a version is promoted.
+
+    Args:
+        params: How the corpus was prepared.
+        corpus: Whose test split becomes the gallery.
+        model: The model's folder.
+        folder: Must not exist.
+        project: Its shards, states and backbones are read.
+
+    Raises:
+        BrewlineError: a file of the project is missing, or the backbones are not the model's.
+    """
+    backbones = project / BACKBONES_FOLDER
+    hashes = load_backbone_hashes(backbones / NAMES_FILE)
+    embedder = Embedder(model, backbones, hashes, params.asr, params.shard)
+    shards, states = (project / "data" / kind / corpus for kind in ("shards", "states"))
+    gallery = embedder.embed_gallery(
+        shards,
+        states if embedder.card.switches.acoustic else None,
+        "test",
+        params.evaluate.batch_size,
+    )
+    folder.mkdir(parents=True)
+    shutil.copytree(model, folder / MODEL)
+    # What people wrote or said about the pictures is not needed to find them.
+    save_gallery(folder / GALLERY_FILE, replace(gallery, captions=[None] * len(gallery.captions)))
+    settings = ServingSettings(
+        corpus=corpus,
+        max_duration_s=params.validation.max_duration_s,
+        # The same weights without the extra that the other engine is.
+        asr=params.asr.model_copy(update={"engine": "openai-whisper", "precision": "auto"}),
+        shard=params.shard,
+    )
+    write_json(folder / SETTINGS_FILE, settings.model_dump())
+    if is_miniature(corpus):
+        add_backbones(folder, backbones)
+
+
+def add_backbones(folder: Path, backbones: Path) -> None:
+    """Copies the backbones of a model into its folder, after a check that they are its own.
+
+    Raises:
+        BrewlineError: they are missing, or others.
+    """
+    _check_backbones(load_card(folder / MODEL).backbones, backbones)
+    (folder / BACKBONES).mkdir()
+    shutil.copyfile(backbones / WHISPER_FILE, folder / BACKBONES / WHISPER_FILE)
+    shutil.copytree(backbones / CLIP_FOLDER, folder / BACKBONES / CLIP_FOLDER)
+
+
+def load_bundle(folder: Path, backbones: Path | None = None) -> "Served":
+    """Loads a model that `write_bundle` wrote, with Whisper, ready to answer.
+
+    Args:
+        folder: The model with all it needs.
+        backbones: Where to look for backbones that are not in the folder; by default what
+            `BREWLINE_BACKBONES` says.
+
+    Raises:
+        BrewlineError: a file is missing or damaged, or the backbones are not the model's.
+    """
+    path = folder / SETTINGS_FILE
+    try:
+        settings = ServingSettings.model_validate(read_json(path))
+    except FileNotFoundError:
+        raise BrewlineError(f"{path} is missing: this is no model that Brewline serves") from None
+    except (ValueError, ValidationError) as error:
+        raise BrewlineError(f"{path} is not what this version of Brewline reads: {error}") from None
+    card = load_card(folder / MODEL)
+    if (folder / BACKBONES).is_dir():
+        backbones = folder / BACKBONES
+    elif backbones is None and os.environ.get(BACKBONES_VARIABLE):
+        backbones = Path(os.environ[BACKBONES_VARIABLE])
+    if backbones is None:
+        raise BrewlineError(
+            f"this model of {settings.corpus} was kept without its frozen backbones "
+            f"({_name_hashes(card.backbones)}); set {BACKBONES_VARIABLE} to a folder that holds "
+            f"{WHISPER_FILE} and {CLIP_FOLDER}/, such as {BACKBONES_FOLDER} of its project"
+        )
+    hashes = _check_backbones(card.backbones, backbones)
+    embedder = Embedder(folder / MODEL, backbones, hashes, settings.asr, settings.shard)
+    return Served(settings, embedder, folder / GALLERY_FILE)
+
+
+def _name_hashes(backbones: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{role} {sha256}" for role, sha256 in backbones.items() if sha256)
+
+
+def _check_backbones(needed: Mapping[str, str | None], folder: Path) -> dict[str, str]:
+    """Returns the hashes of the backbones in `folder`, which must be those that are needed."""
+    hashes = {}
+    for role, name in (("whisper", WHISPER_FILE), ("clip", CLIP_FOLDER)):
+        if not (folder / name).exists():
+            raise BrewlineError(f"{folder / name} is missing; needed is {_name_hashes(needed)}")
+        hashes[role] = sha256_tree(folder / name)
+        if needed.get(role) not in (None, hashes[role]):
+            raise BrewlineError(
+                f"{folder / name} has the SHA-256 {hashes[role]}, but the model was trained on "
+                f"{needed[role]}"
+            )
+    return hashes
+
+
+class Served:
+    """A loaded model that answers queries; several threads may ask at once."""
+
+    def __init__(self, settings: ServingSettings, embedder: Embedder, gallery: Path) -> None:
+        self.corpus = settings.corpus
+        self.embedder = embedder
+        self._max_duration_s = settings.max_duration_s
+        self._gallery = load_gallery(gallery)
+        # Whisper keeps what it has decoded so far in hooks on the model: one query at a time.
+        self._lock = threading.Lock()
+        # Loaded now, so that a damaged one is an error of starting and not of the first query.
+        _ = embedder.recogniser
+
+    def answer(self, records: Sequence[Mapping[str, Any]], top_k: int) -> list[dict[str, Any]]:
+        """Answers queries one by one.
+
+        Args:
+            records: Each has exactly one of `audio` and `image` (the bytes of a file, in base64)
+                and `text`; the others may be missing, None or NaN.
+            top_k: How many ids to return at most; 0 asks for the embedding instead.
+
+        Returns:
+            For each record `ids` and `scores` (cosines), best first: of pictures for a recording
+            or a text, of recordings for a picture. With `top_k` 0: `embedding`, a unit vector. For
+            a recording also `transcript`, what was heard.
+
+        Raises:
+            QueryError: naming the first record that cannot be answered, and why.
+        """
+        if not 1 <= len(records) <= MAX_RECORDS:
+            raise QueryError(
+                f"Send 1 to {MAX_RECORDS} records in one request, each with audio, image or text; "
+                f"found {len(records)}."
+            )
+        if top_k < 0:
+            raise QueryError(f"The parameter top_k must be 0 or more, not {top_k}.")
+        answers = []
+        for number, record in enumerate(records):
+            try:
+                kind, value = _the_query(record)
+                with self._lock:
+                    answers.append(self._answer(kind, value, top_k))
+            except (QueryError, BrewlineError) as error:
+                message = f"Record {number}: {error}"
+                raise QueryError(message if message.endswith(".") else f"{message}.") from None
+        return answers
+
+    def _answer(self, kind: str, value: str, top_k: int) -> dict[str, Any]:
+        if kind == "audio":
+            return self.hear(_decode_base64(kind, value), top_k)
+        if kind == "image":
+            content = _decode_base64(kind, value)
+            _check_image(content)
+            targets, ids = self._gallery.utterances, self._gallery.utterance_ids
+            return _result(self.embedder.embed_photo(content), targets, ids, top_k)
+        return self._find_image(self.embedder.embed_text(_check_text(value)), top_k)
+
+    def hear(self, content: bytes, top_k: int) -> dict[str, Any]:
+        """Answers the bytes of a recording; see `answer`."""
+        vector, transcript = self.embedder.embed_waveform(_waveform(content, self._max_duration_s))
+        return {**self._find_image(vector, top_k), "transcript": transcript}
+
+    def _find_image(self, vector: Vector, top_k: int) -> dict[str, Any]:
+        return _result(vector, self._gallery.images, self._gallery.image_ids, top_k)
+
+
+def _result(
+    vector: Vector, targets: np.ndarray[Any, Any], ids: list[str], top_k: int
+) -> dict[str, Any]:
+    if top_k == 0:
+        return {"embedding": vector.tolist()}
+    found = best(targets, vector, top_k)
+    return {"ids": [ids[row] for row, _ in found], "scores": [score for _, score in found]}
+
+
+def _the_query(record: Mapping[str, Any]) -> tuple[str, str]:
+    """The kind and the value of a record's one query."""
+    given = {kind: record.get(kind) for kind in _KINDS}
+    given = {kind: value for kind, value in given.items() if not _is_missing(value)}
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise QueryError(f"give exactly one of audio, image and text; found {found}")
+    ((kind, value),) = given.items()
+    if not isinstance(value, str):
+        raise QueryError(f"{kind} must be a string, not {type(value).__name__}")
+    return kind, value
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether MLflow stands this in for a field that a record lacks, or that is null."""
+    # Under `inputs` it makes a numpy array of strings of every column, and "None" of null.
+    return value is None or value == "None" or (isinstance(value, float) and math.isnan(value))
+
+
+def _decode_base64(kind: str, value: str) -> bytes:
+    if len(value) * 3 / 4 > MAX_MB * 1e6:
+        raise QueryError(f"{kind} is larger than {MAX_MB} MB")
+    try:
+        content = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise QueryError(
+            f"{kind} must be the bytes of a file in base64; paths and addresses are not read"
+        ) from None
+    if not content:
+        raise QueryError(f"{kind} is empty")
+    return content
+
+
+def _waveform(content: bytes, max_duration_s: float) -> np.ndarray[Any, Any]:
+    """Decodes a recording, after its header was asked what that would cost."""
+    try:
+        # What a header says bounds what is decoded: no more frames are read than it promises.
+        header = soundfile.info(io.BytesIO(content))
+        if header.frames * header.channels > _MAX_SAMPLES or header.duration > max_duration_s:
+            raise QueryError(
+                f"the recording is longer than {max_duration_s:g} s, or has very many channels"
+            )
+    except soundfile.LibsndfileError:
+        # The decoder below says what is wrong.
+        pass
+    try:
+        decoded = audio.decode(content)
+    except audio.AudioError as error:
+        raise QueryError(
+            f"audio is no recording that can be decoded (WAV, FLAC, OGG, MP3): {error.detail}"
+        ) from None
+    if not np.isfinite(decoded.samples).all():
+        raise QueryError("the recording holds samples that are no numbers")
+    return audio.to_mono_16k(decoded)
+
+
+def _check_image(content: bytes) -> None:
+    try:
+        with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MAX_MEGAPIXELS * 1e6:
+                raise QueryError(
+                    f"the picture has {width} x {height} pixels, more than {MAX_MEGAPIXELS} million"
+                )
+            picture.load()
+    except UnidentifiedImageError:
+        raise QueryError(f"image is no picture ({', '.join(_IMAGE_FORMATS)})") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise QueryError(f"image is a damaged picture: {error}") from None
+
+
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise QueryError("text is empty")
+    if len(text) > MAX_TEXT_LENGTH:
+        raise QueryError(f"text has {len(text)} characters, more than {MAX_TEXT_LENGTH}")
+    return text

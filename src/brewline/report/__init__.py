@@ -1,0 +1,1 @@
+"""The results as tables, as text and as one page."""

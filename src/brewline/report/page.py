@@ -1,0 +1,242 @@
+"""The report: one page that opens anywhere without a network, and the same numbers as text.
+
+The page is a function of its inputs: equal inputs give equal bytes. Everything that comes from a
+corpus (captions, transcripts, names) is escaped, and the page's own policy forbids to load
+anything.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brewline.config import Params
+from brewline.config.miniature import is_miniature, miniature_notice
+from brewline.core.files import read_stage_output, sha256_file, sha256_tree, write_text
+from brewline.evaluation.example_page import arrange_example
+from brewline.evaluation.outputs import (
+    ASR_KEY,
+    DIRECTION_NAMES,
+    IMAGE_TO_SPEECH,
+    SPEECH_TO_IMAGE,
+    Metrics,
+    read_examples,
+    read_metrics,
+    read_recall,
+)
+from brewline.media.corpus_media import CorpusMedia, ReadMedia, stored_media
+from brewline.models.names import model_names
+from brewline.pages import charts
+from brewline.pages.album import Album
+from brewline.pages.render import markup, percent, render
+from brewline.report.comparisons import read_comparisons
+from brewline.report.figures import recall_figures, training_figures
+from brewline.report.tables import Table, make_table
+from brewline.report.text import results_csv, results_markdown
+
+_MAX_QUARANTINE_ROWS = 200
+_WITHOUT_RESULT = {"tracking", "runtime"}
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Where the report finds what the other stages made.
+
+    `media` gives the bytes of a recording or a picture by corpus and the path in the manifest.
+    """
+
+    metrics_dir: Path
+    evaluation_dir: Path
+    models_dir: Path
+    manifest_dir: Path
+    quarantine_dir: Path
+    media: ReadMedia
+
+
+def project_inputs(project: Path = Path()) -> ReportInputs:
+    """The inputs at their places in the project's folder."""
+    return ReportInputs(
+        metrics_dir=project / "metrics",
+        evaluation_dir=project / "reports/evaluation",
+        models_dir=project / "models",
+        manifest_dir=project / "data/manifest",
+        quarantine_dir=project / "data/quarantine",
+        media=stored_media(project / "data/raw"),
+    )
+
+
+def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
+    """Writes `index.html`, `results.md` and `results.csv`.
+
+    Args:
+        params: The lists of corpora and variants to show; leftovers of others are ignored.
+        inputs: What the other stages made.
+        out_dir: Usually `reports`; other files in it are left alone.
+
+    Raises:
+        BrewlineError: something that belongs to the lists is missing, and which file.
+    """
+    metrics = read_metrics(params, inputs.metrics_dir)
+    albums: list[Album] = []
+    corpora = [_corpus_section(params, inputs, metrics, corpus, albums) for corpus in metrics]
+    page = render(
+        "report.html.j2",
+        corpora=corpora,
+        images=[picture for album in albums for picture in album.pictures.values()],
+        miniature_notice=miniature_notice(metrics),
+        confidence=percent(params.evaluate.confidence),
+        num_recalls=len(params.evaluate.recall_at),
+        data=[_data_section(inputs, corpus) for corpus in params.corpora],
+        digests=list(_digests(params, inputs)),
+        parameters=_parameters(params),
+    )
+    write_text(out_dir / "index.html", page)
+    markdown = results_markdown(params, metrics, inputs.evaluation_dir)
+    write_text(out_dir / "results.md", markdown)
+    write_text(out_dir / "results.csv", results_csv(metrics))
+
+
+def _corpus_section(
+    params: Params, inputs: ReportInputs, metrics: Metrics, corpus: str, albums: list[Album]
+) -> dict[str, Any]:
+    """Everything about a retrieval corpus, in the words of the template."""
+    names = params.retrieval_corpora[corpus]
+    # A variant has one style on the whole page, whatever else a corpus has.
+    styles = {name: list(params.variants).index(name) % charts.NUM_STYLES for name in names}
+    test = make_table(params, metrics, corpus, "test")
+    dev = make_table(params, metrics, corpus, "dev")
+    models = _read_models(params, inputs, corpus)
+    curves = read_recall(inputs.evaluation_dir / corpus / "recall.csv", "test")
+    media = CorpusMedia(corpus, inputs.manifest_dir / f"{corpus}.parquet", inputs.media)
+    album = Album(f"{corpus}-picture-", media.image)
+    albums.append(album)
+    examples = read_examples(inputs.evaluation_dir / corpus / "examples.json", names)
+    speech_first = sorted(names, key=lambda name: params.variants[name].transcript == "caption")
+    return {
+        "name": corpus,
+        "is_miniature": is_miniature(corpus),
+        "headline": _headline(params, metrics[corpus], names),
+        "test": test,
+        "dev": dev,
+        "has_ceiling": any(row.is_ceiling for row in test.rows),
+        "styles": styles,
+        "trained_styles": {name: styles[name] for name in names if params.variants[name].trained},
+        "num_parameters": {
+            name: f"{folders[0][1]['num_trained_parameters']:,}" for name, folders in models.items()
+        },
+        "test_differences": _differences(params, inputs, test),
+        "dev_differences": _differences(params, inputs, dev),
+        "recall_figures": list(recall_figures(curves, styles)),
+        "training_figures": list(training_figures(models, styles)),
+        "examples": [
+            arrange_example(f"{corpus}-{number}", rows, speech_first, album, media.audio)
+            for number, rows in enumerate(examples, start=1)
+        ],
+        "error_rates": {
+            split: _error_rate(metrics[corpus][ASR_KEY], split) for split in ("dev", "test")
+        },
+    }
+
+
+def _headline(
+    params: Params, metrics: Mapping[str, Mapping[str, float]], names: list[str]
+) -> dict[str, str]:
+    """The variant that is best on dev among those that hear speech, and how it does on test."""
+    speech = [name for name in names if params.variants[name].transcript != "caption"] or names
+    forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
+    backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
+    best = max(
+        speech,
+        key=lambda name: (
+            metrics[name].get(f"dev/{forward}", 0) + metrics[name].get(f"dev/{backward}", 0)
+        ),
+    )
+    untrained = [name for name in speech if not params.variants[name].trained and name != best]
+    on_test = {name: f"{100 * metrics[name].get(f'test/{forward}', 0):.1f}" for name in speech}
+    return {
+        "variant": best,
+        "value": on_test[best],
+        "reference": "".join(
+            f" Without training ({name}): {on_test[name]}\u00a0%." for name in untrained[:1]
+        ),
+    }
+
+
+def _error_rate(metrics: Mapping[str, float], split: str) -> str:
+    value = metrics.get(f"{split}/asr/wer")
+    return "not measured" if value is None else f"{100 * value:.1f} %"
+
+
+def _differences(params: Params, inputs: ReportInputs, table: Table) -> list[dict[str, Any]]:
+    confidence = percent(params.evaluate.confidence)
+    found = read_comparisons(params, inputs.evaluation_dir, table, confidence)
+    span = max((max(abs(one.low), abs(one.high)) for one in found), default=0.0) or 1.0
+    return [
+        {
+            "direction": DIRECTION_NAMES[one.direction].replace(" to ", " → "),
+            "verdict": one.verdict,
+            "bar": markup(charts.interval_bar(one.low, one.difference, one.high, span)),
+        }
+        for one in found
+    ]
+
+
+def _read_models(
+    params: Params, inputs: ReportInputs, corpus: str
+) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
+    """The folders of each variant's models with their `model.json`, a folder per seed."""
+    models = {}
+    for name in params.retrieval_corpora[corpus]:
+        made = model_names(params, name)
+        folders = [inputs.models_dir / corpus / name / one for one in made]
+        models[name] = [(folder, read_stage_output(folder / "model.json")) for folder in folders]
+    return models
+
+
+def _data_section(inputs: ReportInputs, corpus: str) -> dict[str, Any]:
+    """What a corpus lists, what of it is used, and what was set aside for which reason."""
+    from brewline.tables.parquet import read_table
+
+    path = inputs.quarantine_dir / f"{corpus}.parquet"
+    manifest = read_table(inputs.manifest_dir / f"{corpus}.parquet")
+    quarantine = sorted(read_table(path), key=lambda row: (row["reason"], row["utterance_id"]))
+    reasons = collections.Counter(row["reason"] for row in quarantine)
+    splits = collections.Counter(row["split"] for row in manifest)
+    return {
+        "corpus": corpus,
+        "num_listed": len(manifest) + len(quarantine),
+        "num_used": [splits[split] for split in ("train", "dev", "test")],
+        "num_quarantined": len(quarantine),
+        "num_images": len({row["image_id"] for row in manifest} - {None}),
+        "minutes": f"{sum(row['duration_s'] for row in manifest) / 60:.1f}",
+        "reasons": sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
+        "quarantined": quarantine[:_MAX_QUARANTINE_ROWS],
+        "num_hidden": max(0, len(quarantine) - _MAX_QUARANTINE_ROWS),
+        "path": f"data/quarantine/{corpus}.parquet",
+    }
+
+
+def _digests(params: Params, inputs: ReportInputs) -> Iterator[tuple[str, str]]:
+    """Yields what the numbers are a function of: (name, SHA-256)."""
+    backbones = read_stage_output(inputs.models_dir / "backbones/backbones.json", "weights")
+    for kind, facts in backbones.items():
+        yield f"{kind} weights: {facts['name']}", facts["sha256"]
+    for corpus in params.corpora:
+        yield f"manifest of {corpus}", sha256_file(inputs.manifest_dir / f"{corpus}.parquet")
+    for corpus in params.retrieval_corpora:
+        data: set[tuple[str, str]] = set()
+        for name, folders in _read_models(params, inputs, corpus).items():
+            for folder, model in folders:
+                yield f"model {corpus}/{name}/{folder.name}", sha256_tree(folder)
+                data |= {(part, str(digest)) for part, digest in (model["data"] or {}).items()}
+        for part, digest in sorted(data):
+            yield f"{part} of {corpus}, as the models were trained on", digest
+
+
+def _parameters(params: Params) -> str:
+    """The parameters that can change a result, as YAML."""
+    import yaml
+
+    values = params.model_dump(mode="json", by_alias=True, exclude=_WITHOUT_RESULT)
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=96)

@@ -1,0 +1,1 @@
+"""What goes into a shard: writing, reading, and batches for a model."""

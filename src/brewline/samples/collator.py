@@ -1,0 +1,206 @@
+"""From utterances to tensors: decoded images, token ids, padded encoder states.
+
+What never changes is done once: an image is decoded to its final size and a text is tokenised the
+first time it is met, and kept while there is memory for it.
+"""
+
+import io
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from brewline.config.models import VariantParams
+from brewline.core.errors import BrewlineError
+from brewline.core.system import usable_cores
+from brewline.models.inputs import Batch, InputTransforms, UtteranceInputs
+from brewline.samples.shards import Utterance
+
+_MB = 1 << 20
+_MAX_DECODERS = 8
+# What a tensor and its key cost beside its data.
+_OVERHEAD_BYTES = 200
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Outputs of towers without prompts, which no training step changes.
+
+    `texts` are features (E) by utterance id, `images` unit embeddings (E) by image id.
+    """
+
+    texts: Mapping[str, Tensor]
+    images: Mapping[str, Tensor]
+
+
+class _Cache(Generic[T]):
+    """Keeps the first entries that fit; later ones are made anew each time.
+
+    Training meets its entries in rounds: if they do not all fit, dropping the oldest would drop
+    each one just before it is met again.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._entries: dict[str, T] = {}
+        self._free_bytes = max_bytes
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> T | None:
+        return self._entries.get(key)
+
+    def put(self, key: str, value: T, num_bytes: int) -> None:
+        with self._lock:
+            if num_bytes <= self._free_bytes and key not in self._entries:
+                self._entries[key] = value
+                self._free_bytes -= num_bytes
+
+
+class Collator:
+    """Makes batches for one variant.
+
+    Args:
+        transforms: How the model wants its inputs.
+        switches: Which channels need inputs.
+        cache_mb: Memory for decoded images and token ids.
+        frozen: Stand-ins for texts and images, where there are any.
+    """
+
+    def __init__(
+        self,
+        transforms: InputTransforms,
+        switches: VariantParams,
+        cache_mb: int,
+        frozen: FrozenFeatures | None = None,
+    ) -> None:
+        self._transforms = transforms
+        self._switches = switches
+        self._frozen = frozen
+        self._images: _Cache[Tensor] = _Cache(cache_mb * _MB)
+        self._texts: _Cache[Tensor] = _Cache(cache_mb * _MB // 8)
+        self._decoders = ThreadPoolExecutor(min(usable_cores(), _MAX_DECODERS))
+
+    def collate(self, utterances: Sequence[Utterance]) -> Batch:
+        """Makes a batch.
+
+        Raises:
+            BrewlineError: an utterance lacks what the variant needs.
+        """
+        images = {image_id_of(utterance): utterance for utterance in utterances}
+        position = {image_id: index for index, image_id in enumerate(images)}
+        batch = Batch(
+            utterances=self.utterance_inputs(utterances),
+            image_index=torch.tensor([position[image_id_of(u)] for u in utterances]),
+        )
+        if self._frozen is not None:
+            rows = [self._frozen.images[image_id] for image_id in images]
+            return replace(batch, image_embeddings=torch.stack(rows))
+        return replace(batch, pixels=self.pixels(list(images.values())))
+
+    def utterance_inputs(self, utterances: Sequence[Utterance]) -> UtteranceInputs:
+        """Makes the inputs of the utterance's channels.
+
+        Raises:
+            BrewlineError: an utterance has no caption or no states, and the variant needs them.
+        """
+        inputs = UtteranceInputs()
+        if self._switches.text and self._frozen is not None:
+            rows = [self._frozen.texts[utterance.utterance_id] for utterance in utterances]
+            inputs = replace(inputs, text_features=torch.stack(rows))
+        elif self._switches.text:
+            inputs = replace(inputs, token_ids=self._token_ids(utterances))
+        if self._switches.acoustic:
+            states, frame_mask = self._states(utterances)
+            inputs = replace(inputs, states=states, frame_mask=frame_mask)
+        return inputs
+
+    def pixels(self, utterances: Sequence[Utterance]) -> Tensor:
+        """The images of utterances as CLIP's own preprocessing crops them, uint8 (I, 3, H, W).
+
+        Raises:
+            BrewlineError: an image is missing or damaged.
+        """
+        missing = [u for u in utterances if self._images.get(image_id_of(u)) is None]
+        decoded = dict(
+            zip(map(image_id_of, missing), self._decoders.map(self._decode, missing), strict=True)
+        )
+        for image_id, image in decoded.items():
+            self._images.put(image_id, image, image.numel() + _OVERHEAD_BYTES)
+        rows = []
+        for utterance in utterances:
+            image_id = image_id_of(utterance)
+            row = decoded.get(image_id)
+            rows.append(self._images.get(image_id) if row is None else row)
+        return torch.stack([row for row in rows if row is not None])
+
+    def _decode(self, utterance: Utterance) -> Tensor:
+        if utterance.image is None:
+            raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
+        try:
+            picture = self._transforms.crop(Image.open(io.BytesIO(utterance.image)))
+        except (UnidentifiedImageError, OSError) as error:
+            raise BrewlineError(
+                f"the image of utterance {utterance.utterance_id!r} is damaged: {error}"
+            ) from None
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+    def _token_ids(self, utterances: Sequence[Utterance]) -> Tensor:
+        rows = [self._tokenise(_text_of(utterance, self._switches)) for utterance in utterances]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def _tokenise(self, text: str) -> Tensor:
+        token_ids = self._texts.get(text)
+        if token_ids is None:
+            token_ids = self._transforms.tokenise(text)
+            self._texts.put(text, token_ids, 8 * len(token_ids) + len(text) + _OVERHEAD_BYTES)
+        return token_ids
+
+    def _states(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+        pool = self._transforms.pool
+        assert pool is not None
+        rows = [pool(_states_of(utterance), utterance.num_frames) for utterance in utterances]
+        lengths = torch.tensor([len(row) for row in rows])
+        longest = int(lengths.max())
+        states = torch.zeros(len(rows), longest, rows[0].shape[1])
+        for index, row in enumerate(rows):
+            states[index, : len(row)] = torch.from_numpy(row)
+        return states, torch.arange(longest) < lengths[:, None]
+
+
+def image_id_of(utterance: Utterance) -> str:
+    """The id of the image that an utterance describes.
+
+    Raises:
+        BrewlineError: it describes none.
+    """
+    if utterance.image_id is None:
+        raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
+    return utterance.image_id
+
+
+def _text_of(utterance: Utterance, switches: VariantParams) -> str:
+    if switches.transcript == "asr":
+        return utterance.transcript
+    if utterance.caption is None:
+        raise BrewlineError(
+            f"utterance {utterance.utterance_id!r} has no caption; use a variant with `transcript: "
+            "asr`"
+        )
+    return utterance.caption
+
+
+def _states_of(utterance: Utterance) -> NDArray[np.float16]:
+    if utterance.states is None:
+        raise BrewlineError(
+            f"utterance {utterance.utterance_id!r} came without encoder states, which an acoustic "
+            "channel needs"
+        )
+    return utterance.states

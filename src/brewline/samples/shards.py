@@ -1,0 +1,224 @@
+"""WebDataset shards: one sample is one utterance; encoder states travel in a parallel set.
+
+`data/shards/<corpus>/<split>-000000.tar` holds `<key>.jpg` and `<key>.json` for every utterance;
+`data/states/<corpus>/<split>-000000.tar` holds `<key>.npy` for the same keys in the same order. A
+reader that needs no acoustic channel never opens the second set.
+
+Files of the first set stand in `index.json` with their counts and hashes, because a tar that was
+cut between two members reads without an error.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json, sha256_file, write_json
+from brewline.tables.listing import SPLITS
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording with its picture and texts.
+
+    `image` is a JPEG; `transcript` is "" where recognition failed; `num_frames` counts the valid
+    encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
+    behind (`asr.states: all`), present only when asked for.
+    """
+
+    utterance_id: str
+    image_id: str | None
+    image: bytes | None
+    transcript: str
+    caption: str | None
+    num_frames: int
+    states: NDArray[np.float16] | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training run stands: the next utterance is number `offset` of shard `shard`.
+
+    `shard` counts in the order of the epoch's permutation.
+    """
+
+    epoch: int = 0
+    shard: int = 0
+    offset: int = 0
+
+
+def shard_name(split: str, number: int) -> str:
+    """The file name of a shard; the same in both sets."""
+    return f"{split}-{number:06d}.tar"
+
+
+def plan_shards(
+    splits: Iterable[str], utterances_per_shard: int
+) -> Iterator[tuple[str, int, slice]]:
+    """Cuts rows that are sorted by split into shards.
+
+    Args:
+        splits: The split of each row, all rows of a split together.
+        utterances_per_shard: The most rows in one shard.
+
+    Yields:
+        (split, number of the shard in its split, the rows it holds).
+    """
+    names = list(splits)
+    for split in SPLITS:
+        if split not in names:
+            continue
+        first, size = names.index(split), names.count(split)
+        for number, start in enumerate(range(0, size, utterances_per_shard)):
+            stop = min(start + utterances_per_shard, size)
+            yield split, number, slice(first + start, first + stop)
+
+
+def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> int:
+    """Writes one tar; equal samples give equal bytes.
+
+    Args:
+        path: The file to write.
+        samples: WebDataset samples with `__key__` and encoded (bytes) fields.
+
+    Returns:
+        The number of samples.
+    """
+    # Late, here and below: it imports torch, which who only plans shards has no use for.
+    import webdataset
+
+    count = 0
+    # The clock in a member's header would make the same data stale on every run.
+    with webdataset.TarWriter(str(path), mtime=0.0, encoder=False) as writer:
+        for sample in samples:
+            writer.write(sample)
+            count += 1
+    return count
+
+
+def write_index(folder: Path, num_utterances: dict[str, int]) -> None:
+    """Writes `index.json`: for every shard of `folder`, in order, its count and hash."""
+    entries = [
+        {"file": name, "num_utterances": count, "sha256": sha256_file(folder / name)}
+        for name, count in num_utterances.items()
+    ]
+    write_json(folder / "index.json", entries)
+
+
+def encode_states(states: NDArray[np.float16]) -> bytes:
+    """Packs encoder states (T, width) as the content of an `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, states, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _shards(folder: Path, split: str) -> list[dict[str, Any]]:
+    index = folder / "index.json"
+    if not index.exists():
+        raise BrewlineError(f"{index} is missing; run `dvc repro shard`")
+    return [entry for entry in read_json(index) if entry["file"].startswith(f"{split}-")]
+
+
+def split_size(shards_dir: Path, split: str) -> int:
+    """The number of utterances in a split."""
+    return sum(entry["num_utterances"] for entry in _shards(shards_dir, split))
+
+
+def _samples(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        raise BrewlineError(f"shard {path} is missing; run `dvc repro` or `dvc checkout`")
+    import webdataset
+
+    # No decoder of WebDataset is used: some of them execute what they find in the data.
+    yield from webdataset.WebDataset(
+        [str(path)], shardshuffle=False, empty_check=False, nodesplitter=None
+    )
+
+
+def _read_shard(
+    shards_dir: Path, states_dir: Path | None, entry: dict[str, Any]
+) -> Iterator[Utterance]:
+    states = _samples(states_dir / entry["file"]) if states_dir else None
+    count = 0
+    for sample in _samples(shards_dir / entry["file"]):
+        if "json" not in sample:
+            break  # cut inside a sample; the count below says so
+        facts = json.loads(sample["json"])
+        frames = None
+        if states is not None:
+            parallel = next(states, None)
+            if parallel is None or parallel["__key__"] != sample["__key__"]:
+                raise BrewlineError(
+                    f"{states_dir}/{entry['file']} does not run parallel to the shard of the same "
+                    f"name at {sample['__key__']!r}; run `dvc repro` to make both again"
+                )
+            frames = np.load(io.BytesIO(parallel["npy"]), allow_pickle=False)
+        yield Utterance(
+            utterance_id=sample["__key__"],
+            image_id=facts["image_id"],
+            image=sample.get("jpg"),
+            transcript=facts["transcript"],
+            caption=facts["caption"],
+            num_frames=facts["num_frames"],
+            states=frames,
+        )
+        count += 1
+    if count != entry["num_utterances"]:
+        raise BrewlineError(
+            f"{shards_dir / entry['file']} holds {count} utterances instead of "
+            f"{entry['num_utterances']}; it is damaged, run `dvc checkout --force`"
+        )
+
+
+def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> Iterator[Utterance]:
+    """Yields the utterances of a split in the order of their keys.
+
+    Args:
+        shards_dir: `data/shards/<corpus>`.
+        split: train, dev or test.
+        states_dir: `data/states/<corpus>`, to get the encoder states too.
+
+    Raises:
+        BrewlineError: a shard is missing, cut short, or not parallel to its states.
+    """
+    for entry in _shards(shards_dir, split):
+        yield from _read_shard(shards_dir, states_dir, entry)
+
+
+def read_training(
+    shards_dir: Path, states_dir: Path | None, seed: int, start: Position
+) -> Iterator[tuple[Utterance, Position]]:
+    """Yields training utterances without end, in an order that `seed` alone determines.
+
+    Each epoch permutes the shards, and the utterances inside each shard, so one shard at a time
+    is held in memory.
+
+    Args:
+        shards_dir: `data/shards/<corpus>`.
+        states_dir: `data/states/<corpus>`, to get the encoder states too.
+        seed: Determines the order.
+        start: Where to begin; a position that this function gave continues exactly there.
+
+    Yields:
+        The utterance, and the position after it.
+    """
+    entries = _shards(shards_dir, "train")
+    if not entries:
+        raise BrewlineError(f"{shards_dir} has no training utterances")
+    epoch, first_shard, first_offset = start.epoch, start.shard, start.offset
+    while True:
+        shard_order = np.random.default_rng([seed, epoch]).permutation(len(entries))
+        for shard in range(first_shard, len(entries)):
+            utterances = list(_read_shard(shards_dir, states_dir, entries[shard_order[shard]]))
+            rng = np.random.default_rng([seed, epoch, shard])
+            order = rng.permutation(len(utterances))
+            for offset in range(first_offset, len(order)):
+                yield utterances[order[offset]], Position(epoch, shard, offset + 1)
+            first_offset = 0
+        epoch, first_shard = epoch + 1, 0

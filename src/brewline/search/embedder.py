@@ -1,0 +1,165 @@
+"""A trained model that embeds queries and a corpus.
+
+A recording goes through what the corpus' recordings went through (decoding, Whisper, the model's
+channels), a photo through what its pictures did, so nothing is done differently in search and
+when a model is served.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brewline.config.asr import AsrParams
+from brewline.config.shard import ShardParams
+from brewline.core.devices import choose_device
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.embedding import embed_split
+from brewline.media import audio
+from brewline.media.pictures import shrink_jpeg
+from brewline.models.backbones import load_clip
+from brewline.models.folder import load_model
+from brewline.models.names import CLIP_FOLDER, WHISPER_FILE
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.shards import Utterance, read_split
+from brewline.search.gallery import Gallery, Vector
+from brewline.speech.recogniser import Recogniser
+
+# Every query is another picture; keeping decoded ones would even mix them up, by their id.
+_NO_CACHE_MB = 0
+
+
+class Embedder:
+    """A trained model with its backbones, ready to embed queries and a corpus.
+
+    Args:
+        model_dir: The model's folder.
+        backbones_dir: As stage `weights` makes it: `whisper.pt` and `clip/`.
+        backbone_hashes: Their SHA-256, by role.
+        asr: How speech is recognised.
+        shard: How pictures are made small.
+
+    Raises:
+        BrewlineError: a file is missing or damaged, or the model belongs to other backbones.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        backbones_dir: Path,
+        backbone_hashes: Mapping[str, str],
+        asr: AsrParams,
+        shard: ShardParams,
+    ) -> None:
+        backbone = load_clip(backbones_dir / CLIP_FOLDER)
+        model, card = load_model(model_dir, backbone, backbone_hashes)
+        self.card = card
+        self.model = model.to(choose_device()).eval()
+        self.collator = Collator(
+            input_transforms(backbone, card.switches, card.acoustic), card.switches, _NO_CACHE_MB
+        )
+        text_only = card.switches.model_copy(update={"acoustic": False})
+        self._text_collator = Collator(
+            input_transforms(backbone, text_only, None), text_only, _NO_CACHE_MB
+        )
+        self._whisper = backbones_dir / WHISPER_FILE
+        self._asr = asr
+        self._shard = shard
+
+    @cached_property
+    def recogniser(self) -> Recogniser:
+        """Whisper, loaded the first time that something has to be heard."""
+        return Recogniser(self._whisper, self._asr)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.log_logit_scale.device
+
+    def embed_recording(self, content: bytes) -> tuple[Vector, str]:
+        """Returns the unit vector (D,) of a recording, and what Whisper heard in it.
+
+        Raises:
+            AudioError: it cannot be decoded.
+            BrewlineError: it has no samples.
+        """
+        return self.embed_waveform(audio.to_mono_16k(audio.decode(content)))
+
+    def embed_waveform(self, waveform: NDArray[np.float32]) -> tuple[Vector, str]:
+        """Like `embed_recording`, from samples (num_samples,) at 16 kHz."""
+        if not len(waveform):
+            raise BrewlineError("the recording has no samples")
+        recognition = self.recogniser.recognise([waveform])[0]
+        utterance = _query(
+            transcript=recognition.text,
+            num_frames=recognition.num_frames,
+            states=recognition.states,
+        )
+        with torch.no_grad():
+            inputs = self.collator.utterance_inputs([utterance]).to(self._device)
+            embeddings = self.model.encode_utterances(inputs).embeddings
+        return embeddings[0].float().cpu().numpy(), recognition.text
+
+    def embed_photo(self, content: bytes) -> Vector:
+        """Returns the unit vector (D,) of a photo."""
+        utterance = _query(image=shrink_jpeg(content, self._shard))
+        with torch.no_grad():
+            pixels = self.collator.pixels([utterance]).to(self._device)
+            vector: Vector = self.model.encode_images(pixels)[0].float().cpu().numpy()
+        return vector
+
+    def embed_text(self, text: str) -> Vector:
+        """Returns the unit vector (D,) of a written description, by the text channel alone.
+
+        Raises:
+            BrewlineError: the model has no text channel.
+        """
+        if not self.card.switches.text:
+            raise BrewlineError(f"variant {self.card.variant!r} hears speech and reads no text")
+        inputs = self._text_collator.utterance_inputs([_query(transcript=text)]).to(self._device)
+        assert inputs.token_ids is not None
+        with torch.no_grad():
+            features = self.model.encode_text(inputs.token_ids)
+        vector: Vector = torch.nn.functional.normalize(features, dim=-1)[0].float().cpu().numpy()
+        return vector
+
+    def embed_gallery(
+        self, shards: Path, states: Path | None, split: str, batch_size: int
+    ) -> Gallery:
+        """Embeds a split.
+
+        Args:
+            shards: `data/shards/<corpus>`.
+            states: `data/states/<corpus>`; needed where the model has an acoustic channel.
+            split: train, dev or test.
+            batch_size: Utterances, and images, at a time.
+        """
+        captions: list[str | None] = []
+
+        def utterances() -> Iterator[Utterance]:
+            for utterance in read_split(shards, split, states):
+                captions.append(utterance.caption)
+                yield utterance
+
+        embedded = embed_split(self.model, self.collator, utterances(), batch_size)
+        return Gallery(
+            utterance_ids=embedded.utterance_ids,
+            utterance_image_ids=embedded.utterance_image_ids,
+            captions=captions,
+            image_ids=embedded.image_ids,
+            utterances=embedded.utterance_embeddings.astype(np.float32),
+            images=embedded.image_embeddings.astype(np.float32),
+        )
+
+
+def _query(
+    transcript: str = "",
+    image: bytes | None = None,
+    num_frames: int = 0,
+    states: NDArray[np.float16] | None = None,
+) -> Utterance:
+    """A query in the form of the corpus' samples; it has no caption but what was heard."""
+    return Utterance("query", "query", image, transcript, transcript, num_frames, states)

@@ -1,0 +1,197 @@
+"""Search a corpus of the project by a recording or by a photo, with a trained model.
+
+The embeddings of the corpus are kept under `work/search/`, by the content of the model and the
+shards.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from brewline.config import Params
+from brewline.core.errors import BrewlineError
+from brewline.core.files import fingerprint, read_json, work_dir
+from brewline.media import audio
+from brewline.models.names import model_names
+
+if TYPE_CHECKING:
+    from brewline.search.gallery import Gallery
+
+Kind = Literal["recording", "photo"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something found; `utterance_id` is None where a picture was looked for."""
+
+    rank: int
+    score: float
+    image_id: str
+    utterance_id: str | None
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found, best first; `transcript` is what was heard in a recording."""
+
+    kind: Kind
+    corpus: str
+    variant: str
+    split: str
+    gallery_size: int
+    transcript: str | None
+    hits: list[Hit]
+
+
+def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
+    """The trained model that is best on dev, of the first corpus in the lists that has one.
+
+    Variants that read captions instead of listening are left out.
+
+    Raises:
+        BrewlineError: nothing has been trained yet.
+    """
+    from brewline.evaluation.scores import SELECTION_METRIC
+
+    def score(folder: Path) -> float:
+        return float(read_json(folder / "model.json")["dev"].get(SELECTION_METRIC, 0.0))
+
+    for corpus in params.retrieval_corpora:
+        folders = [
+            models_dir / corpus / variant / name
+            for variant in params.retrieval_corpora[corpus]
+            if params.variants[variant].trained and params.variants[variant].transcript == "asr"
+            for name in model_names(params, variant)
+        ]
+        made = [folder for folder in folders if (folder / "model.json").exists()]
+        if made:
+            return max(made, key=score)
+    raise BrewlineError(f"{models_dir} holds no trained model; run `dvc repro`")
+
+
+def kind_of(content: bytes, name: str) -> Kind:
+    """Tells a recording from a photo by its content.
+
+    Raises:
+        BrewlineError: it is neither, or it is one that cannot be decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+        return "photo"
+    except UnidentifiedImageError:
+        pass
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BrewlineError(f"{name} is a damaged picture: {error}") from None
+    try:
+        audio.decode(content)
+    except audio.AudioError as error:
+        if error.reason in ("not_audio", "empty_file"):
+            raise BrewlineError(
+                f"{name} is neither a recording (WAV, FLAC, OGG, MP3) nor a picture (JPEG, PNG): "
+                f"{error.detail}"
+            ) from None
+        raise BrewlineError(f"{name} is a damaged recording: {error.detail}") from None
+    return "recording"
+
+
+def search(
+    query: Path, params: Params, model_dir: Path | None, split: str = "test", top: int = 5
+) -> Answer:
+    """Ranks the pictures of a corpus for a recording, or its recordings for a photo.
+
+    It runs in the project's folder: backbones, shards and states are read from their places there.
+
+    Args:
+        query: A recording or a picture, in any format that the corpora may have.
+        params: How speech is recognised, and pictures are made small.
+        model_dir: A model's folder; None chooses with `default_model`.
+        split: Which split of the model's corpus is searched.
+        top: How many hits are returned.
+
+    Raises:
+        BrewlineError: the query is neither, or a file of the project is missing.
+    """
+    try:
+        content = query.read_bytes()
+    except OSError as error:
+        raise BrewlineError(f"{query} cannot be read: {error.strerror}") from None
+    kind = kind_of(content, query.name)
+    # Imported late: a mistake above is named before torch is loaded.
+    from brewline.search.gallery import best
+
+    engine = _Engine(params, model_dir or default_model(params))
+    gallery = engine.gallery(split)
+    transcript = None
+    if kind == "recording":
+        embedding, transcript = engine.embedder.embed_recording(content)
+        targets = gallery.images
+    else:
+        embedding = engine.embedder.embed_photo(content)
+        targets = gallery.utterances
+    return Answer(
+        kind=kind,
+        corpus=engine.card.corpus,
+        variant=engine.card.variant,
+        split=split,
+        gallery_size=len(targets),
+        transcript=transcript,
+        hits=_rank(gallery, kind, best(targets, embedding, top)),
+    )
+
+
+def _rank(gallery: "Gallery", kind: Kind, found: list[tuple[int, float]]) -> list[Hit]:
+    hits = []
+    for rank, (row, score) in enumerate(found, start=1):
+        if kind == "recording":
+            image_id, utterance_id = gallery.image_ids[row], None
+            caption = gallery.caption_of_image(image_id)
+        else:
+            image_id, utterance_id = gallery.utterance_image_ids[row], gallery.utterance_ids[row]
+            caption = gallery.captions[row]
+        hits.append(Hit(rank, score, image_id, utterance_id, caption))
+    return hits
+
+
+class _Engine:
+    """A loaded model of the project, and the embeddings of its corpus."""
+
+    def __init__(self, params: Params, model_dir: Path) -> None:
+        from brewline.models.card import load_backbone_hashes
+        from brewline.models.names import BACKBONES_FOLDER
+        from brewline.search.embedder import Embedder
+
+        hashes = load_backbone_hashes()
+        self.embedder = Embedder(model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard)
+        self.card = self.embedder.card
+        self._batch_size = params.evaluate.batch_size
+        self._model_dir = model_dir
+
+    def gallery(self, split: str) -> "Gallery":
+        """The embeddings of a split: from the cache, or made now and kept."""
+        from brewline.search.gallery import load_gallery, save_gallery
+
+        shards = Path("data/shards") / self.card.corpus
+        states = Path("data/states") / self.card.corpus if self.card.switches.acoustic else None
+        index = shards / "index.json"
+        for path in (index, *([states] if states else [])):
+            if not path.exists():
+                raise BrewlineError(f"{path} is missing; run `dvc repro` or `dvc checkout`")
+        # The index holds the hash of every shard. States have none, and hashing more than a
+        # hundred gigabytes would take longer than any search: their sizes and times must do.
+        facts = {"split": split, "states": _stamps(states) if states else None}
+        folder = work_dir("search", fingerprint(facts, [self._model_dir, index]))
+        path = folder / "gallery.safetensors"
+        if not path.exists():
+            made = self.embedder.embed_gallery(shards, states, split, self._batch_size)
+            save_gallery(path, made)
+        return load_gallery(path)
+
+
+def _stamps(folder: Path) -> list[tuple[str, int, int]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]

@@ -1,0 +1,50 @@
+"""What runs a Whisper checkpoint: openai-whisper's modules, or faster-whisper's engine.
+
+An engine encodes windows and decodes what it encoded; everything else (windows, safeguards, joined
+texts) is the recogniser's, so both give the same rows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from whisper.model import ModelDimensions
+from whisper.tokenizer import Tokenizer
+
+from brewline.config.asr import AsrParams
+from brewline.speech.decoding import Decoding
+
+
+class Engine(Protocol):
+    """A model that is loaded, in one language."""
+
+    dimensions: ModelDimensions
+    tokenizer: Tokenizer
+
+    def encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
+        """Encodes windows, padded with silence: (B, at least num_frames, width)."""
+        ...
+
+    def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
+        """Decodes what `encode` gave, or some rows of it; see `BatchDecoder.decode`."""
+        ...
+
+
+def load_engine(checkpoint: Path, settings: AsrParams, device: torch.device) -> Engine:
+    """Loads a checkpoint of openai-whisper into the engine that the settings name.
+
+    Raises:
+        BrewlineError: the checkpoint is missing or damaged, an English-only model is asked for
+            another language, or the engine is not installed.
+    """
+    if settings.engine == "faster-whisper":
+        from brewline.speech.faster_whisper import FasterWhisper
+
+        return FasterWhisper(checkpoint, settings, device)
+    from brewline.speech.openai_whisper import OpenAIWhisper
+
+    return OpenAIWhisper(checkpoint, settings, device)

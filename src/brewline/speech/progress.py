@@ -1,0 +1,101 @@
+"""How far the recognition of a corpus is, what it will take, and what became of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from brewline.config.asr import AsrParams
+from brewline.speech.batch_plan import Row
+from brewline.speech.windows import FRAMES_PER_SECOND, WINDOW_S
+
+_BYTES_PER_VALUE = 2  # float16
+
+
+class TranscriptionProgress(NamedTuple):
+    """How far a corpus is: seconds of speech done and in all, and recordings that failed.
+
+    `real_time_factor`: how many seconds of speech take one of ours, in this process.
+    """
+
+    done_s: float
+    total_s: float
+    num_failed: int
+    real_time_factor: float
+
+    def as_row(self) -> dict[str, float]:
+        """Metrics at a step, which is the seconds done: a run that goes on goes on there."""
+        return {
+            "step": round(self.done_s),
+            "asr/hours_done": self.done_s / 3600,
+            "asr/real_time_factor": self.real_time_factor,
+            "asr/num_failed": self.num_failed,
+        }
+
+
+def show_progress(stream: Iterable[TranscriptionProgress]) -> Iterator[TranscriptionProgress]:
+    """Passes progress on, and shows it: hours of speech, time left, speed, failures."""
+    bar = None
+    for progress in stream:
+        if bar is None:
+            bar = tqdm(
+                desc="speech",
+                total=progress.total_s / 3600,
+                initial=progress.done_s / 3600,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.2f} of {total:.2f} h "
+                "[{elapsed}, {remaining} left{postfix}]",
+                disable=None,
+            )
+        failed = f", {progress.num_failed} failed" if progress.num_failed else ""
+        bar.set_postfix_str(f"{progress.real_time_factor:.0f}x real time{failed}", refresh=False)
+        bar.update(progress.done_s / 3600 - bar.n)
+        yield progress
+    if bar is not None:
+        bar.close()
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """What became of the recordings, in words."""
+    counts = Counter(row["status"] for row in rows)
+    reasons = Counter(f"{row['status']}: {row['reason']}" for row in rows if row["reason"])
+    parts = [f"{count:,} {status}" for status, count in counts.most_common()]
+    doubts = [f"{count:,} {reason}" for reason, count in reasons.most_common()]
+    return " + ".join(parts) + (f" ({', '.join(doubts)})" if doubts else "")
+
+
+def estimated_states_mb(manifest: Iterable[Row], width: int, settings: AsrParams) -> float:
+    """The disk that the encoder states of a corpus will take at most, in MB."""
+    seconds = 0.0
+    for row in manifest:
+        seconds += row["duration_s"]
+        if settings.states == "all":
+            # The last window comes with its padding; of several nobody knows yet where they end.
+            seconds += WINDOW_S - (row["duration_s"] if row["duration_s"] <= WINDOW_S else 0)
+    frames = FRAMES_PER_SECOND * seconds
+    return frames * width * _BYTES_PER_VALUE / 1e6
+
+
+def outlook(
+    manifest: Sequence[Row], width: int, settings: AsrParams, backbone: str, free_mb: float
+) -> Iterator[str]:
+    """What a user should know before hours of work.
+
+    Args:
+        manifest: Its rows.
+        width: Of an encoder state.
+        settings: How Whisper is run.
+        backbone: Its name.
+        free_mb: Room on the disk.
+    """
+    size_mb = estimated_states_mb(manifest, width, settings)
+    yield (
+        f"{len(manifest):,} utterances; encoder states will take {size_mb:,.0f} MB, "
+        f"{free_mb:,.0f} MB are free"
+    )
+    # Those of the miniature world were trained on short windows.
+    if settings.audio_context == "utterance" and not backbone.startswith("mini-"):
+        yield (
+            "asr.audio_context is `utterance`; published weights were trained on windows of 30 s, "
+            "expect `full`, and hear worse without"
+        )

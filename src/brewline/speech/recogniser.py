@@ -1,0 +1,178 @@
+"""Waveforms to transcripts and encoder states, in one pass, with Whisper's safeguards.
+
+The encoder runs once per window; its output is decoded to text and kept as the states that the
+acoustic channel reads. Windows are sorted by length and taken a batch at a time, so that rows of a
+batch end together.
+
+What a window is decoded to is doubted as openai-whisper's `transcribe` does: where the text repeats
+itself (compression ratio, loops) or its tokens are unlikely (average log-probability), the window
+is decoded again at the next temperature, unless it holds no speech; then its text is empty.
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brewline.config.asr import AsrParams
+from brewline.core.devices import choose_device
+from brewline.core.errors import BrewlineError
+from brewline.speech.decoding import Decoding
+from brewline.speech.engines import Engine, load_engine
+from brewline.speech.recognition import Recognition
+from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
+
+
+@dataclass
+class _Window:
+    recording: int
+    waveform: NDArray[np.float32]
+    # Whether it is to be decoded to text, not only encoded.
+    decode: bool = True
+    decoding: Decoding | None = None
+    text: str = ""
+    temperature: float = 0.0
+    reason: str | None = None
+    states: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
+
+    @property
+    def num_frames(self) -> int:
+        return num_frames(len(self.waveform))
+
+
+class Recogniser:
+    """Runs one Whisper model over many recordings.
+
+    The result for a recording depends on the batch it is in only by rounding, and, with
+    `audio_context: utterance`, by the silence that pads it to the longest of the batch; batches
+    are a function of the recordings given, so equal calls give equal results.
+    """
+
+    def __init__(self, checkpoint: Path, settings: AsrParams) -> None:
+        """Loads the model on the GPU, if there is one.
+
+        Raises:
+            BrewlineError: see `load_engine`.
+        """
+        self._settings = settings
+        self._engine: Engine = load_engine(checkpoint, settings, choose_device())
+        self._context = self._engine.dimensions.n_audio_ctx
+
+    def recognise(
+        self, waveforms: Sequence[NDArray[np.float32]], texts: Sequence[str | None] | None = None
+    ) -> list[Recognition]:
+        """Transcribes recordings of any length.
+
+        Args:
+            waveforms: Each (num_samples,) at 16 kHz.
+            texts: What is said in each, where that is known already: it is encoded only.
+
+        Returns:
+            One recognition each, in the same order.
+
+        Raises:
+            BrewlineError: the model gives something that is no number.
+        """
+        known = texts or [None] * len(waveforms)
+        windows = [
+            _Window(number, part, decode=text is None)
+            for number, (waveform, text) in enumerate(zip(waveforms, known, strict=True))
+            for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME)
+        ]
+        by_length = sorted(windows, key=lambda window: (len(window.waveform), window.recording))
+        for start in range(0, len(by_length), self._settings.batch_size):
+            self._recognise_batch(by_length[start : start + self._settings.batch_size])
+        parts: list[list[_Window]] = [[] for _ in waveforms]
+        for window in windows:
+            parts[window.recording].append(window)
+        return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
+
+    def _recognise_batch(self, windows: list[_Window]) -> None:
+        full = self._settings.audio_context == "full"
+        context = self._context if full else max(window.num_frames for window in windows)
+        states = self._engine.encode([window.waveform for window in windows], context)
+        kept = states.half().cpu().numpy()
+        for row, window in enumerate(windows):
+            # Copied, so that a window does not hold on to its batch.
+            window.states = kept[row, : self._num_kept(window)].copy()
+            if not np.isfinite(window.states).all():
+                raise BrewlineError("encoder states are no numbers, or too large for 16 bits")
+        doubtful = [row for row, window in enumerate(windows) if window.decode]
+        for temperature in self._settings.temperatures:
+            if not doubtful:
+                break
+            seeds = [_seed(windows[row].waveform, temperature) for row in doubtful]
+            rows = states if len(doubtful) == len(states) else states[doubtful]
+            for row, decoding in zip(
+                doubtful, self._engine.decode(rows, temperature, seeds), strict=True
+            ):
+                self._take(windows[row], decoding, temperature)
+            doubtful = [row for row in doubtful if windows[row].reason in ("repetitive", "unsure")]
+
+    def _num_kept(self, window: _Window) -> int:
+        return self._context if self._settings.states == "all" else window.num_frames
+
+    def _take(self, window: _Window, decoding: Decoding, temperature: float) -> None:
+        """Keeps a decoding, with what the safeguards say of it."""
+        settings = self._settings
+        window.decoding, window.temperature = decoding, temperature
+        window.text = self._engine.tokenizer.decode(decoding.tokens).strip()
+        if not math.isfinite(decoding.avg_logprob):
+            raise BrewlineError("the decoder's scores are no numbers")
+        is_unlikely = decoding.avg_logprob < settings.logprob_threshold
+        if is_unlikely and decoding.no_speech_prob > settings.no_speech_threshold:
+            window.text, window.reason = "", "no_speech"
+        elif decoding.is_loop or compression_ratio(window.text) > settings.max_compression_ratio:
+            window.reason = "repetitive"
+        elif is_unlikely:
+            window.reason = "unsure"
+        else:
+            window.reason = "cut" if decoding.is_cut else None
+
+    def _join(self, windows: list[_Window], known_text: str | None) -> Recognition:
+        frames = sum(window.num_frames for window in windows)
+        # Frames of padding, where they are kept, come last: those inside would be gaps.
+        *before, last = windows
+        states = np.concatenate([w.states[: w.num_frames] for w in before] + [last.states])
+        if known_text is not None:
+            return Recognition(known_text, len(windows), states, frames)
+        decodings = [window.decoding for window in windows if window.decoding is not None]
+        sizes = [len(decoding.tokens) + 1 for decoding in decodings]
+        return Recognition(
+            text=" ".join(window.text for window in windows if window.text),
+            num_windows=len(windows),
+            states=states,
+            num_frames=frames,
+            avg_logprob=float(np.average([d.avg_logprob for d in decodings], weights=sizes)),
+            no_speech_prob=float(np.mean([d.no_speech_prob for d in decodings])),
+            compression_ratio=max(compression_ratio(window.text) for window in windows),
+            temperature=max(window.temperature for window in windows),
+            reason=_worst(window.reason for window in windows),
+        )
+
+
+def _worst(reasons: Iterable[str | None]) -> str | None:
+    """Of what the safeguards say of a recording's windows, what they say of the recording.
+
+    Silence in one window of several is a pause.
+    """
+    found = set(reasons)
+    for reason in ("repetitive", "unsure", "cut"):
+        if reason in found:
+            return reason
+    return "no_speech" if found == {"no_speech"} else None
+
+
+def _seed(waveform: NDArray[np.float32], temperature: float) -> int:
+    """What the draws of a window depend on: itself alone, wherever and whenever it is decoded."""
+    return zlib.crc32(waveform.tobytes(), round(temperature * 1000))
+
+
+def compression_ratio(text: str) -> float:
+    """Length over compressed length: high where a text repeats itself (as openai-whisper)."""
+    content = text.encode()
+    return len(content) / len(zlib.compress(content))

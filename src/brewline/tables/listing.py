@@ -1,0 +1,26 @@
+"""What a corpus lists: one row per utterance, before anything of it is opened."""
+
+from dataclasses import dataclass
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One utterance as its corpus lists it; nothing of it has been opened yet.
+
+    Paths are those in the store. `utterance_id` is unique in its corpus and becomes the shard key,
+    so it consists of letters, digits, `_` and `-`.
+    """
+
+    utterance_id: str
+    split: str
+    audio_path: str
+    speaker_id: str
+    image_id: str | None = None
+    image_path: str | None = None
+    caption: str | None = None
+    emotion: str | None = None
+    intensity: str | None = None
+    # Known already, and not to be recognised; see `corpora.transcripts`.
+    transcript: str | None = None

@@ -1,0 +1,100 @@
+"""Parquet tables whose types are stated once: written row by row, equal rows to equal bytes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+import pyarrow.parquet
+
+from brewline.core.errors import BrewlineError
+from brewline.core.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas
+
+# What is kept in memory of a table that is being written: a row group.
+_ROWS_AT_A_TIME = 16_384
+
+TEXT, FLOAT, INT = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+
+
+def table_schema(**columns: Any) -> Any:
+    """Columns by name; a type in brackets may be null."""
+    return pyarrow.schema(
+        [
+            pyarrow.field(name, kind[0], nullable=True)
+            if isinstance(kind, list)
+            else pyarrow.field(name, kind, nullable=False)
+            for name, kind in columns.items()
+        ]
+    )
+
+
+def write_table(path: Path, schema: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows as Parquet, atomically; equal rows give equal bytes.
+
+    Raises:
+        ValueError: a row lacks a column that may not be null, or has one of another type.
+    """
+    with atomic_path(path) as partial, open_table(partial, schema) as add_row:
+        for row in rows:
+            add_row(row)
+
+
+@contextmanager
+def open_table(path: Path, schema: Any) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Writes rows as Parquet as they come, keeping few of them in memory; not atomic by itself.
+
+    Yields:
+        A function that takes the next row.
+
+    Raises:
+        ValueError: see `write_table`.
+    """
+    waiting: list[Mapping[str, Any]] = []
+    num_written = 0
+
+    def write_waiting() -> None:
+        nonlocal num_written
+        num_written += len(waiting)
+        table = pyarrow.Table.from_pylist(waiting, schema=schema)
+        for field in schema:
+            if not field.nullable and table.column(field.name).null_count:
+                raise ValueError(f"column {field.name} has empty cells")
+        writer.write_table(table)
+        waiting.clear()
+
+    def add_row(row: Mapping[str, Any]) -> None:
+        waiting.append(row)
+        if len(waiting) == _ROWS_AT_A_TIME:
+            write_waiting()
+
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        yield add_row
+        # A table without rows has a row group too.
+        if waiting or not num_written:
+            write_waiting()
+
+
+def read_frame(path: Path) -> "pandas.DataFrame":
+    """Reads a table as a data frame."""
+    import pandas
+
+    return pandas.read_parquet(path)
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Reads a table as one dictionary per row.
+
+    Raises:
+        BrewlineError: the file is missing or damaged.
+    """
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise BrewlineError(f"{path} is missing; run `dvc repro`") from None
+    except pyarrow.ArrowInvalid as error:
+        raise BrewlineError(f"{path} is not a whole Parquet file: {error}") from None
+    return rows

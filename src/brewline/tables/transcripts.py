@@ -1,0 +1,21 @@
+"""The transcripts: one row for each row of the manifest."""
+
+from brewline.tables.parquet import FLOAT, INT, TEXT, table_schema
+
+# What became of a recording in stage `transcribe`: dropped ones are in no shard.
+OK, FAILED, DROPPED = "ok", "failed", "dropped"
+
+TRANSCRIPTS = table_schema(
+    utterance_id=TEXT,
+    split=TEXT,
+    text=TEXT,
+    avg_logprob=[FLOAT],
+    no_speech_prob=[FLOAT],
+    compression_ratio=[FLOAT],
+    temperature=[FLOAT],
+    num_windows=INT,
+    num_frames=INT,
+    status=TEXT,
+    reason=[TEXT],
+    asr_model=TEXT,
+)

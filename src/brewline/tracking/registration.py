@@ -1,0 +1,172 @@
+"""The best model of a corpus becomes a version of its registered model, and the challenger."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brewline.config import Params
+from brewline.config.miniature import MINIATURE_NOTICE, is_miniature
+from brewline.core.errors import BrewlineError
+from brewline.registry.candidates import Challenger, find_challenger
+from brewline.registry.policy import POLICY_FILE, load_policy
+from brewline.tracking.model_files import LOGGED_MODEL_TAG, MODEL_CARD, save_served_model
+from brewline.tracking.recording import record_corpus
+from brewline.tracking.registered_models import (
+    CHALLENGER,
+    aliases_of,
+    moved_by_hand,
+    open_registry,
+    registered_name,
+)
+from brewline.tracking.store import Store, say_once, tracking_uri
+from brewline.tracking.version_evidence import evidence_tags
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What became of a corpus' best model.
+
+    `version` is its version of `name`, or None where the store cannot be reached; `runs` are as
+    from `record_corpus`; `notes` are sentences about what people did by hand.
+    """
+
+    name: str
+    model: str
+    version: str | None
+    runs: dict[Path, str | None]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """What to tell people."""
+        became = f"version {self.version}" if self.version else "not registered"
+        return [f"{self.name}, {self.model}: {became}", *self.notes]
+
+
+def register_corpus(params: Params, corpus: str, project: Path = Path()) -> Registration | None:
+    """Records the runs of a corpus, and makes its best model a version and the challenger.
+
+    A model that is a version already, by its digest, becomes no second one.
+
+    Args:
+        params: The lists, and how the corpus was prepared.
+        corpus: One of the retrieval corpora.
+        project: The project's folder.
+
+    Returns:
+        The version; None where the corpus has no trained variant that hears speech.
+
+    Raises:
+        BrewlineError: a file of the project is missing, or the store refuses something. A store
+            that cannot be reached is no error: one sentence says so, and `version` is None.
+    """
+    runs = record_corpus(params, corpus, project)
+    policy = load_policy(project / POLICY_FILE)
+    challenger = find_challenger(params, corpus, policy, project)
+    if challenger is None:
+        return None
+    unreached = Registration(registered_name(corpus), challenger.name, None, runs)
+    run_id = runs[challenger.folder]
+    if run_id is None:
+        return unreached
+    try:
+        with open_registry(params) as store:
+            return _register(store, params, challenger, runs, project)
+    except BrewlineError as error:
+        if error.kind != "network":
+            raise
+        say_once(tracking_uri())
+        return unreached
+
+
+def _register(
+    store: Store,
+    params: Params,
+    challenger: Challenger,
+    runs: dict[Path, str | None],
+    project: Path,
+) -> Registration:
+    name = registered_name(challenger.corpus)
+    _make_registered_model(store, name, challenger.corpus)
+    found = _find_version(store, name, challenger.digest)
+    if found is None:
+        run_id = runs[challenger.folder]
+        assert run_id is not None
+        found = _make_version(store, params, challenger, run_id, project)
+    version = str(found.version)
+    model = store.client.get_registered_model(name)
+    ours, present = model.tags.get(CHALLENGER), aliases_of(model).get(CHALLENGER)
+    notes = []
+    if version != ours:
+        store.client.set_registered_model_alias(name, CHALLENGER, version)
+        store.client.set_registered_model_tag(name, CHALLENGER, version)
+    elif present != version:
+        notes = [moved_by_hand(CHALLENGER, present, version)]
+    return Registration(name, challenger.name, version, runs, notes)
+
+
+def _make_registered_model(store: Store, name: str, corpus: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    notice = f" {MINIATURE_NOTICE}" if is_miniature(corpus) else ""
+    try:
+        store.client.create_registered_model(
+            name, {"corpus": corpus}, f"Matches speech with the pictures of {corpus}.{notice}"
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _find_version(store: Store, name: str, digest: str) -> "ModelVersion | None":
+    """The oldest version that holds the model of this digest."""
+    condition = f"name = '{name}' and tags.model_digest = '{digest}'"
+    found = store.client.search_model_versions(condition)
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _make_version(
+    store: Store, params: Params, challenger: Challenger, run_id: str, project: Path
+) -> "ModelVersion":
+    """Uploads the model with all that serving it takes, and makes it a version.
+
+    The version comes last: where it is, its files are whole.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    variant, seed = challenger.name.split("/")
+    made = store.client.create_logged_model(
+        store.experiment_id,
+        name=challenger.corpus,
+        source_run_id=run_id,
+        tags={"variant": variant, "seed": seed, "model_digest": challenger.digest},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        save_served_model(
+            params, challenger, path, project, Model(run_id=run_id, model_id=made.model_id)
+        )
+        store.client.log_model_artifacts(made.model_id, str(path))
+    store.client.finalize_logged_model(made.model_id, "READY")
+    store.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    best = f"{challenger.name}, the best on dev of its pipeline run."
+    return store.client.create_model_version(
+        registered_name(challenger.corpus),
+        # Not `models:/<id>`, which MLflow looks up in the store of the process, not in this one.
+        source=made.artifact_location,
+        run_id=run_id,
+        model_id=made.model_id,
+        description=f"{best} Its artifact {MODEL_CARD} says what it is.",
+        tags={
+            "model_digest": challenger.digest,
+            "variant": variant,
+            "seed": seed,
+            LOGGED_MODEL_TAG: made.model_id,
+            **evidence_tags(challenger.evidence),
+        },
+    )

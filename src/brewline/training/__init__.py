@@ -1,0 +1,1 @@
+"""The training loop, its schedule, and how a run goes on where it was cut off."""

@@ -1,0 +1,41 @@
+"""Towers without prompts, run once instead of at every step."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from brewline.models.brewclip import BrewClip
+from brewline.samples.collator import Collator, FrozenFeatures, image_id_of
+from brewline.samples.iteration import chunks
+from brewline.samples.shards import Utterance
+
+
+@torch.no_grad()
+def frozen_features(
+    model: BrewClip, collator: Collator, utterances: Iterable[Utterance], batch_size: int
+) -> FrozenFeatures:
+    """Runs the towers that have no prompts over a split, once.
+
+    The batches are those of the split's fixed order, so that a restart gets the same bits.
+
+    Args:
+        model: Without prompts.
+        collator: Made for the same variant.
+        utterances: The training split.
+        batch_size: Utterances at a time.
+    """
+    device = model.log_logit_scale.device
+    texts: dict[str, Tensor] = {}
+    images: dict[str, Tensor] = {}
+    for batch in chunks(iter(utterances), batch_size):
+        if model.switches.text:
+            token_ids = collator.utterance_inputs(batch).token_ids
+            assert token_ids is not None
+            features = model.encode_text(token_ids.to(device)).cpu()
+            texts |= zip((u.utterance_id for u in batch), features.unbind(), strict=True)
+        new = {image_id_of(u): u for u in batch if u.image_id not in images}
+        if new:
+            embeddings = model.encode_images(collator.pixels(list(new.values())).to(device)).cpu()
+            images |= zip(new, embeddings.unbind(), strict=True)
+    return FrozenFeatures(texts, images)

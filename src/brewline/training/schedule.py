@@ -1,0 +1,27 @@
+"""What the number of a step determines: learning rate (as in the authors' code) and seed."""
+
+import numpy as np
+import torch
+
+from brewline.config.train import TrainParams
+
+# The schedule ends at this fraction of its peak: 1e-8 after 1e-4 in the authors' code.
+_FINAL_FRACTION = 1e-4
+
+
+def learning_rate(step: int, settings: TrainParams) -> float:
+    """The learning rate of update number `step`, from 0: up linearly, then down to almost 0."""
+    peak = settings.learning_rate
+    if step < settings.warmup_steps:
+        return peak * (step + 1) / settings.warmup_steps
+    done = (step + 1 - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
+    return peak * (1 - done * (1 - _FINAL_FRACTION))
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seeds torch for one step, so that dropout needs no state to be resumed.
+
+    The initial parameters take the number after the last step.
+    """
+    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import E2E, PROMPTED, make_world, variant
+
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.iteration import prefetch
+from brewline.core.errors import BrewlineError
+
+CAPTIONS = variant(acoustic=False, transcript="caption")
+
+
+def collator(backbone, switches, acoustic, cache_mb=1):
+    return Collator(input_transforms(backbone, switches, acoustic), switches, cache_mb)
+
+
+def test_the_switch_chooses_transcript_or_caption(backbone, acoustic):
+    world = make_world(1, takes=1)
+    words = {
+        switches.transcript: collator(backbone, switches, acoustic)
+        .utterance_inputs(world)
+        .token_ids[0]
+        .tolist()
+        for switches in (PROMPTED, CAPTIONS)
+    }
+    for source, text in (("asr", world[0].transcript), ("caption", world[0].caption)):
+        plain = [i for i in backbone.tokenizer([text])[0].tolist() if i]
+        assert words[source] == [plain[0], 0, 0, *plain[1:]]
+
+
+def test_a_failed_transcript_is_an_empty_text(backbone, acoustic):
+    world = [replace(make_world(1)[0], transcript="")]
+    inputs = collator(backbone, PROMPTED, acoustic).utterance_inputs(world)
+    assert inputs.token_ids.tolist() == [[49406, 0, 0, 49407]]
+
+
+@pytest.mark.parametrize(
+    ("switches", "change", "message"),
+    [
+        (CAPTIONS, {"caption": None}, "'u0-0' has no caption"),
+        (E2E, {"states": None}, "'u0-0' came without encoder states"),
+        (PROMPTED, {"image": None}, "'u0-0' has no image"),
+        (PROMPTED, {"image_id": None}, "'u0-0' has no image"),
+        (PROMPTED, {"image": b"JFIF"}, "image of utterance 'u0-0' is damaged"),
+    ],
+)
+def test_what_is_missing_is_named(backbone, acoustic, switches, change, message):
+    world = [replace(make_world(1)[0], **change)]
+    with pytest.raises(BrewlineError, match=message):
+        collator(backbone, switches, acoustic).collate(world)
+
+
+def test_a_cut_image_is_damaged(backbone, acoustic):
+    utterance = make_world(1)[0]
+    cut = replace(utterance, image=utterance.image[: len(utterance.image) // 2])
+    with pytest.raises(BrewlineError, match="damaged"):
+        collator(backbone, PROMPTED, acoustic).collate([cut])
+
+
+def test_images_are_decoded_once_while_the_cache_lasts(backbone, acoustic, monkeypatch):
+    world = make_world(3, takes=1)
+    for cache_mb, expected in ((1, 3), (0, 6)):
+        maker = collator(backbone, PROMPTED, acoustic, cache_mb)
+        decoded = []
+        decode = maker._decode
+        monkeypatch.setattr(maker, "_decode", lambda u, d=decode, n=decoded: (n.append(u), d(u))[1])
+        first, second = maker.collate(world), maker.collate(world)
+        assert torch.equal(first.pixels, second.pixels)
+        assert len(decoded) == expected
+
+
+def test_results_come_in_order_and_errors_come_through():
+    numbers = iter(range(5))
+    results = prefetch(lambda: 1 / (3 - next(numbers)))
+    assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

@@ -1,0 +1,311 @@
+"""The report: whole, self-contained, deterministic, and safe against hostile captions."""
+
+import csv
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_world
+
+from brewline.config import Params
+from brewline.config.miniature import MINIATURE_NOTICE
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.outputs import read_metrics
+from brewline.evaluation.recall_plot import recall_png
+from brewline.pages import charts
+from brewline.pages.album import thumbnail
+from brewline.pages.word_diff import compare_words
+from brewline.report.comparisons import verdict
+from brewline.report.page import ReportInputs, write_report
+from brewline.report.tables import make_table
+from brewline.report.text import results_table
+
+LOADING_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action"}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What of a page matters here: tags in balance, what it would load, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self._attributes(attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._attributes(attrs)
+
+    def _attributes(self, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            assert not name.startswith("on"), f"event handler {name}"
+            if name in LOADING_ATTRIBUTES:
+                self.loads.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return report_world.params()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, params: Params) -> ReportInputs:
+    return report_world.make_world(tmp_path_factory.mktemp("world"), params)
+
+
+@pytest.fixture(scope="module")
+def out_dir(tmp_path_factory: pytest.TempPathFactory, params: Params, world: ReportInputs) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    write_report(params, world, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(out_dir: Path) -> Page:
+    return Page((out_dir / "index.html").read_text(encoding="utf-8"))
+
+
+def test_page_loads_nothing_and_is_well_formed(page: Page) -> None:
+    assert page.open == []
+    # Links lead to the pages that lie beside it.
+    neighbours = ("validation/", "transcription/")
+    assert all(load.startswith(("data:", "#", *neighbours)) for load in page.loads)
+    assert len(page.ids) == len(set(page.ids))
+    inside = {load[1:] for load in page.loads if load.startswith("#")}
+    assert inside <= set(page.ids)
+
+
+def test_page_has_every_row_picture_and_player(
+    page: Page, params: Params, world: ReportInputs
+) -> None:
+    for corpus in params.retrieval_corpora:
+        assert corpus in page.ids
+        for variant in params.retrieval_corpora[corpus]:
+            assert page.text.count(variant) >= 4
+    num_examples = 6 * len(params.retrieval_corpora)
+    assert page.tags.count("audio") == num_examples
+    assert page.tags.count("article") == num_examples
+    assert "full is better than zero-shot by 17.0 points (12.5 to 21.5)" in page.text
+    assert "no difference between full and prompted that these 12 pictures can show" in page.text
+    assert "Miniature world" in page.text
+    assert "Ogg page 12 needs 431 bytes more" in page.text
+    assert "a" * 64 in page.text
+
+
+def test_hostile_texts_stay_text(page: Page) -> None:
+    assert page.tags.count("script") == 1
+    assert "img" not in page.tags
+    # In the caption, word by word, and in the quarantine's detail.
+    assert '</td><script>alert("x")</script><img' in page.text
+
+
+def test_same_inputs_give_the_same_bytes(
+    tmp_path: Path, params: Params, world: ReportInputs, out_dir: Path
+) -> None:
+    again = report_world.make_world(tmp_path / "elsewhere", params)
+    write_report(params, again, tmp_path / "out")
+    for name in ("index.html", "results.md", "results.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (out_dir / name).read_bytes()
+
+
+def test_csv_holds_every_metric_once(out_dir: Path, params: Params, world: ReportInputs) -> None:
+    with (out_dir / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_key = {(row["corpus"], row["variant"], row["metric"]): row for row in rows}
+    assert len(by_key) == len(rows)
+    wanted = "test/speech_to_image/recall_at_1"
+    for corpus in params.retrieval_corpora:
+        metrics = json.loads((world.metrics_dir / f"{corpus}.json").read_text())
+        for variant in params.retrieval_corpora[corpus]:
+            row = by_key[corpus, variant, wanted]
+            assert float(row["value"]) == metrics[variant][wanted]
+            assert float(row["low"]) == metrics[variant][f"{wanted}_low"]
+    assert not any(row["metric"].endswith(("_low", "_high")) for row in rows)
+
+
+def test_markdown_marks_the_best_and_the_miniature_world(out_dir: Path) -> None:
+    text = (out_dir / "results.md").read_text(encoding="utf-8")
+    assert MINIATURE_NOTICE in text
+    line = next(line for line in text.splitlines() if line.startswith("| full |"))
+    assert "**59.0** (54.0" in line
+
+
+def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
+    inputs = report_world.make_world(tmp_path / "world", params)
+    corpus = next(iter(params.retrieval_corpora))
+    for name in ("examples.json", "models.json"):
+        path = inputs.evaluation_dir / corpus / name
+        values = json.loads(path.read_text())
+        values["left-over"] = next(iter(values.values()))
+        path.write_text(json.dumps(values))
+    path = inputs.metrics_dir / f"{corpus}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "left-over": {}}))
+    (inputs.metrics_dir / "gone.json").write_text("{}")
+    write_report(params, inputs, tmp_path / "out")
+    assert "left-over" not in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "metrics_dir/{corpus}.json",
+        "evaluation_dir/{corpus}/comparisons.json",
+        "evaluation_dir/{corpus}/examples.json",
+        "evaluation_dir/{corpus}/recall.csv",
+        "models_dir/{corpus}/full/seed-0/model.json",
+        "models_dir/{corpus}/full/seed-0/history.jsonl",
+        "manifest_dir/{corpus}.parquet",
+        "quarantine_dir/{corpus}.parquet",
+    ],
+)
+def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> None:
+    inputs = report_world.make_world(tmp_path / "world", params)
+    field, _, rest = part.format(corpus=next(iter(params.retrieval_corpora))).partition("/")
+    path = getattr(inputs, field) / rest
+    path.unlink()
+    with pytest.raises(BrewlineError, match=path.name):
+        write_report(params, inputs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_variant_is_named(tmp_path: Path, params: Params, world: ReportInputs) -> None:
+    for path in world.metrics_dir.iterdir():
+        values = json.loads(path.read_text())
+        del values["full"]
+        (tmp_path / path.name).write_text(json.dumps(values))
+    with pytest.raises(BrewlineError, match=r"json lacks full; run `dvc repro evaluate`"):
+        write_report(params, replace(world, metrics_dir=tmp_path), tmp_path / "out")
+
+
+def test_ceilings_do_not_compete(params: Params, world: ReportInputs) -> None:
+    metrics = read_metrics(params, world.metrics_dir)
+    corpus = next(c for c in metrics if "zero-shot-captions" in metrics[c])
+    for values in metrics[corpus]["zero-shot-captions"], metrics[corpus]["full"]:
+        values["test/speech_to_image/recall_at_1"] = 0.9
+    metrics[corpus]["zero-shot-captions"]["test/speech_to_image/recall_at_1"] = 0.95
+    table = make_table(params, metrics, corpus, "test")
+    best = [row.variant for row in table.rows if row.cells[0].best]
+    assert best == ["full"]
+    assert [row.variant for row in table.rows if row.is_ceiling] == ["zero-shot-captions"]
+
+
+def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None:
+    metrics = read_metrics(params, world.metrics_dir)
+    table = make_table(params, metrics, next(iter(params.retrieval_corpora)), "test")
+    position = [column.label for column in table.columns].index("median rank")
+    assert [row.cells[position].best for row in table.rows if row.variant == "zero-shot"] == [False]
+    assert all(row.cells[position].best for row in table.rows if row.variant == "full")
+
+
+@pytest.mark.parametrize(
+    ("low", "difference", "high", "sentence"),
+    [
+        (0.012, 0.041, 0.07, "full is better than prompted by 4.1 points (1.2 to 7.0)"),
+        (-0.07, -0.041, -0.012, "full is worse than prompted by 4.1 points (1.2 to 7.0)"),
+        (
+            -0.02,
+            0.01,
+            0.04,
+            "no difference between full and prompted that these 200 pictures can show "
+            "(+1.0 points, 95 % interval -2.0 to +4.0)",
+        ),
+        (
+            0.0,
+            0.01,
+            0.04,
+            "no difference between full and prompted that these 200 pictures can show "
+            "(+1.0 points, 95 % interval +0.0 to +4.0)",
+        ),
+    ],
+)
+def test_verdicts(low: float, difference: float, high: float, sentence: str) -> None:
+    entry = {"variant": "full", "baseline": "prompted"}
+    entry |= {"low": low, "difference": difference, "high": high}
+    assert verdict(entry, 200, "95") == sentence
+
+
+def test_compare_words_by_hand() -> None:
+    caption, transcript, num_errors = compare_words(
+        "A small, red dog runs.", "a small bread dog runs so"
+    )
+    assert [(token.text, token.tag) for token in caption] == [
+        ("A", ""),
+        ("small,", ""),
+        ("red", "mark"),
+        ("dog", ""),
+        ("runs.", ""),
+    ]
+    assert [(token.text, token.tag) for token in transcript][-4:] == [
+        ("bread", "mark"),
+        ("dog", ""),
+        ("runs", ""),
+        ("so", "ins"),
+    ]
+    assert num_errors == 2
+
+
+def test_compare_words_without_one_side() -> None:
+    assert compare_words(None, "a dog")[2] is None
+    assert compare_words("...", "a dog")[0] == []
+    caption, transcript, num_errors = compare_words("a dog", "")
+    assert [token.tag for token in caption] == ["del", "del"]
+    assert transcript == []
+    assert num_errors == 2
+
+
+def test_terminal_table_is_aligned(params: Params, world: ReportInputs) -> None:
+    text = results_table(params, world.metrics_dir)
+    lines = text.splitlines()
+    for start in (n for n, line in enumerate(lines) if line.startswith("variant")):
+        # Every column of numbers ends where its head ends, but for the star's place.
+        end = lines[start].index("median rank") + len("median rank")
+        assert lines[start + 1][end - 1 : end + 1].strip(" *") == ""
+        assert lines[start + 1][end - 2].isdigit()
+    assert max(map(len, lines)) <= 100
+    assert "* best" in text
+
+
+def test_thumbnail_refuses_what_is_no_picture() -> None:
+    with pytest.raises(BrewlineError, match="picture 'x' cannot be read"):
+        thumbnail(b"nonsense", "x")
+    content, width, height = thumbnail(report_world.drawing(3), "x")
+    assert content.startswith(b"\xff\xd8")
+    assert (width, height) == (260, 195)
+
+
+def test_charts_escape_and_survive_flat_lines() -> None:
+    lines = [charts.Series("<b>", [(5, 0.0), (10, 0.0)], 0), charts.Series("one", [(5, 2.0)], 9)]
+    svg = charts.line_chart(lines, "a & b", "x<y", "y", in_percent=False)
+    assert "&lt;b&gt;" in svg
+    assert "<b>" not in svg
+    assert "nan" not in svg.lower()
+    flat = charts.line_chart([charts.Series("flat", [(1, 3.0), (2, 3.0)], 0)], "t", "x", "y")
+    assert "nan" not in flat.lower()
+
+
+def test_recall_png_is_deterministic() -> None:
+    curves = {("full", "speech_to_image"): [(1.0, 0.4), (5.0, 0.8)]}
+    first, second = (recall_png(curves, "title") for _ in range(2))
+    assert first == second
+    assert first.startswith(b"\x89PNG")
