@@ -133,6 +133,7 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
             data,
             Path(folder),
             RuntimeParams(
+                device="auto",
                 download_workers=1,
                 validate_workers=1,
                 transcribe_workers=1,

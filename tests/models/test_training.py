@@ -23,6 +23,7 @@ def run(backbone, acoustic, settings, tmp_path):
         work_dir.mkdir(exist_ok=True)
         job = TrainingJob(switches, acoustic, settings.model_copy(update=changes), seed)
         runtime = RuntimeParams(
+            device="auto",
             download_workers=1,
             validate_workers=1,
             transcribe_workers=1,

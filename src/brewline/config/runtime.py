@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from brewline.config.types import PositiveInt, Section
+from brewline.core.compute import DeviceName
 
 
 class RuntimeParams(Section):
@@ -14,6 +15,8 @@ class RuntimeParams(Section):
     so, on a processor, the last digits of a sum.
     """
 
+    # Where models run; auto: a CUDA device where there is one, else the processor.
+    device: DeviceName
     # Files that are downloaded at a time.
     download_workers: PositiveInt
     validate_workers: PositiveInt

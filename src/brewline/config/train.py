@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
-from brewline.core.precision import Precision
+from brewline.core.compute import Precision
 
 
 class TrainParams(Section):

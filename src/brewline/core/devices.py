@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from brewline.core.precision import Precision
+from brewline.core.compute import DeviceName, Precision
+from brewline.core.errors import BrewlineError
 from brewline.core.system import end_with_parent
 
 Task = TypeVar("Task")
@@ -15,9 +16,24 @@ Task = TypeVar("Task")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device() -> torch.device:
-    """The first CUDA device if there is one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def choose_device(wanted: DeviceName = "auto") -> torch.device:
+    """The device asked for; `auto` is the first CUDA device if there is one, else the processor.
+
+    Apple's GPU (`mps`) is used only when asked for: nobody has compared its results yet.
+
+    Raises:
+        BrewlineError: this machine has no such device.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if wanted == "auto":
+        wanted = "cuda" if there["cuda"] else "cpu"
+    elif not there[wanted]:
+        raise BrewlineError(
+            f"runtime.device is {wanted}, which PyTorch {torch.__version__} does not find here; "
+            "cpu works everywhere, and auto takes a CUDA device where there is one",
+            "settings",
+        )
+    return torch.device(wanted)
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -31,6 +47,8 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bf16 else torch.float16
+    if device.type == "mps":
+        return torch.float32
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if has_bf16 else torch.float32
 

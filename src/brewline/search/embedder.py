@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brewline.config.asr import AsrParams
 from brewline.config.shard import ShardParams
+from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.embedding import embed_split
@@ -42,6 +43,7 @@ class Embedder:
         backbone_hashes: Their SHA-256, by role.
         asr: How speech is recognised.
         shard: How pictures are made small.
+        device: Where the models run.
 
     Raises:
         BrewlineError: a file is missing or damaged, or the model belongs to other backbones.
@@ -54,11 +56,12 @@ class Embedder:
         backbone_hashes: Mapping[str, str],
         asr: AsrParams,
         shard: ShardParams,
+        device: DeviceName = "auto",
     ) -> None:
         backbone = load_clip(backbones_dir / CLIP_FOLDER)
         model, card = load_model(model_dir, backbone, backbone_hashes)
         self.card = card
-        self.model = model.to(choose_device()).eval()
+        self.model = model.to(choose_device(device)).eval()
         self.collator = Collator(
             input_transforms(backbone, card.switches, card.acoustic), card.switches, _NO_CACHE_MB
         )
@@ -68,12 +71,13 @@ class Embedder:
         )
         self._whisper = backbones_dir / WHISPER_FILE
         self._asr = asr
+        self._device_name: DeviceName = device
         self._shard = shard
 
     @cached_property
     def recogniser(self) -> Recogniser:
         """Whisper, loaded the first time that something has to be heard."""
-        return Recogniser(self._whisper, self._asr)
+        return Recogniser(self._whisper, self._asr, self._device_name)
 
     @property
     def _device(self) -> torch.device:

@@ -166,7 +166,9 @@ class _Engine:
         from brewline.search.embedder import Embedder
 
         hashes = load_backbone_hashes()
-        self.embedder = Embedder(model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard)
+        self.embedder = Embedder(
+            model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard, params.runtime.device
+        )
         self.card = self.embedder.card
         self._batch_size = params.evaluate.batch_size
         self._model_dir = model_dir

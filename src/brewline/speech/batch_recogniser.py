@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brewline.config.asr import AsrParams
+from brewline.core.compute import DeviceName
 from brewline.core.system import keep_freed_memory, usable_cores
 from brewline.media.archives import MediaStore
 from brewline.media.audio import decode, to_mono_16k
@@ -38,13 +39,16 @@ Recognise = Callable[[RecordingBatch], list[Recognition] | Failure]
 class BatchRecogniser:
     """Recognises batches of a corpus, in a process of its own."""
 
-    def __init__(self, root: Path, checkpoint: Path, settings: AsrParams) -> None:
+    def __init__(
+        self, root: Path, checkpoint: Path, settings: AsrParams, device: DeviceName = "auto"
+    ) -> None:
         """Loads the model.
 
         Args:
             root: The corpus' files.
             checkpoint: Of Whisper.
             settings: How it is run.
+            device: Where.
 
         Raises:
             BrewlineError: see `load_engine`.
@@ -59,10 +63,10 @@ class BatchRecogniser:
         # the result depends on the number of neither workers nor cores.
         torch.set_num_threads(1)
         keep_freed_memory()
-        self._recogniser = Recogniser(checkpoint, settings)
+        self._recogniser = Recogniser(checkpoint, settings, device)
         self._store = MediaStore(root)
         # A GPU should not wait for one core to decode a batch of files.
-        cores = usable_cores() if choose_device().type == "cuda" else 1
+        cores = 1 if choose_device(device).type == "cpu" else usable_cores()
         self._decoders = ThreadPoolExecutor(min(cores, _MAX_DECODERS))
 
     def __call__(self, batch: RecordingBatch) -> list[Recognition] | Failure:

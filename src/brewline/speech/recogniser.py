@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brewline.config.asr import AsrParams
+from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.speech.decoding import Decoding
@@ -52,14 +53,14 @@ class Recogniser:
     are a function of the recordings given, so equal calls give equal results.
     """
 
-    def __init__(self, checkpoint: Path, settings: AsrParams) -> None:
-        """Loads the model on the GPU, if there is one.
+    def __init__(self, checkpoint: Path, settings: AsrParams, device: DeviceName = "auto") -> None:
+        """Loads the model.
 
         Raises:
             BrewlineError: see `load_engine`.
         """
         self._settings = settings
-        self._engine: Engine = load_engine(checkpoint, settings, choose_device())
+        self._engine: Engine = load_engine(checkpoint, settings, choose_device(device))
         self._context = self._engine.dimensions.n_audio_ctx
 
     def recognise(

@@ -46,7 +46,9 @@ def _candidates(params: Params, corpus: str) -> Iterator[Candidate]:
             model, card = load_model(folder, backbone, hashes)
             transforms = input_transforms(backbone, card.switches, card.acoustic)
             collator = Collator(transforms, card.switches, params.runtime.image_cache_mb)
-            yield Candidate(variant, card.seed, model.to(choose_device()), collator)
+            yield Candidate(
+                variant, card.seed, model.to(choose_device(params.runtime.device)), collator
+            )
 
 
 if __name__ == "__main__":

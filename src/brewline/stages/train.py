@@ -51,8 +51,8 @@ def main() -> None:
             for seed in params.train.seeds
         ]
         # A GPU is kept busy by one process.
-        workers = 1 if choose_device().type == "cuda" else params.runtime.train_workers
-        in_processes(_train_seed, tasks, workers)
+        on_gpu = choose_device(params.runtime.device).type != "cpu"
+        in_processes(_train_seed, tasks, 1 if on_gpu else params.runtime.train_workers)
     remove(Path("work/train") / name)
 
 

@@ -30,7 +30,7 @@ def main() -> None:
     from brewline.core.devices import choose_device, choose_dtype
     from brewline.speech.whisper_checkpoint import read_dimensions
 
-    device = choose_device()
+    device = choose_device(params.runtime.device)
     # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
     # failure may change what stopped him, and go on.
     settings = params.asr.model_dump(exclude={"batch_limit_s", "max_failure_rate"})
@@ -44,9 +44,15 @@ def main() -> None:
         print(f"{corpus}: {line}")
     shards = plan_batches(manifest, per_shard, params.asr.batch_size)
     transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
-    prepare = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr)
+    prepare = partial(
+        BatchRecogniser,
+        Path("data/raw") / corpus,
+        checkpoint,
+        params.asr,
+        params.runtime.device,
+    )
     # A GPU is kept busy by one process.
-    workers = 1 if device.type == "cuda" else params.runtime.transcribe_workers
+    workers = params.runtime.transcribe_workers if device.type == "cpu" else 1
     run_facts = transcription_facts(
         corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
     )

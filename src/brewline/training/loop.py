@@ -128,7 +128,7 @@ class _Run:
         self._data = data
         self._checkpoint = checkpoint
         self._on_row = on_row
-        self._device = choose_device()
+        self._device = choose_device(runtime.device)
         self._dtype = choose_dtype(job.settings.precision, self._device)
         saved = load_checkpoint(checkpoint)
         self.progress: Progress = saved["progress"] if saved else Progress()
