@@ -70,8 +70,9 @@ is_installed() {
     .venv/bin/python -c 'import brewline' 2>/dev/null
 }
 
-free_kb() { df -Pk "$1" | awk 'NR == 2 {print $4}'; }
-disk_of() { df -Pk "$1" | awk 'NR == 2 {print $1, $6}'; }
+# Names of disks and folders may hold spaces; what stands before the percentage is free.
+free_kb() { df -Pk "$1" | awk 'NR == 2 {for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+%$/) print $(i - 1)}'; }
+disk_of() { df -Pk "$1" | sed -n '2s/ [0-9]* *[0-9]* *[0-9]* *[0-9]*%//p'; }
 in_gb() { awk -v kb="$1" 'BEGIN {printf "%.1f GB", kb / 1e6}'; }
 
 # check_room FOLDER ALREADY_KB ADVICE
