@@ -41,7 +41,7 @@ from brewline.quality.results import distribution, gather, write_tables
 from brewline.quality.signals import Signal, read_signal
 from brewline.quality.verdicts import MediaTask, Verdict, check_corpus
 from brewline.tables.listing import Listing
-from brewline.tables.manifest import MANIFEST
+from brewline.tables.manifest import MANIFEST, row_order
 
 PROJECT = Path(__file__).parents[2]
 
@@ -293,7 +293,7 @@ def test_corpus_counts_add_up_and_only_the_corrupted_are_dropped(
     assert len(good) + len(bad) == len(corpus.listings) == results.num_listed
     assert good["duration_s"].min() > 0.4
     ids = list(zip(good["split"], good["utterance_id"], strict=True))
-    assert ids == sorted(ids, key=lambda row: (["train", "dev", "test"].index(row[0]), row[1]))
+    assert ids == sorted(ids, key=lambda row: row_order(*row))
     assert ["quarantined" in one.rule for one in results.failed] == [True]
     complaint = results.complaint("ln")
     assert "quarantine_rate" in complaint
@@ -420,7 +420,7 @@ def test_equal_recordings_are_named_or_dropped(
     # The tones of the two parts are equal where their number and length are.
     assert ("coco_val_4_99", good.loc[good["audio_sha256"].eq(
         good.set_index("utterance_id").loc["coco_val_4_99", "audio_sha256"]
-    ), "utterance_id"].iloc[0]) in results.duplicates  # fmt: skip
+    ), "utterance_id"].min()) in results.duplicates  # fmt: skip
     strict = limits.model_copy(update={"duplicate_audio": "quarantine"})
     good, bad, results = validate(corpus, tmp_path, strict)
     row = bad[bad["utterance_id"] == "coco_val_4_99"].iloc[0]

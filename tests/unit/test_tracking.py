@@ -371,7 +371,7 @@ def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
     for child in started:
         child.start()
     for child in started:
-        child.join(timeout=60)
+        child.join(timeout=180)
     assert [child.exitcode for child in started] == [0] * 4
     assert capfd.readouterr().err == ""
     assert len(runs()) == 3
@@ -383,7 +383,7 @@ def _train_together(project: Path, seed: int, together: Any) -> None:
 
     def create_and_wait(*arguments: Any) -> Any:
         run = create_run(*arguments)
-        together.wait(timeout=30)
+        together.wait(timeout=120)
         return run
 
     # This process is the test's own.
@@ -401,7 +401,7 @@ def test_seeds_that_start_together_log_the_same_data(project: Path) -> None:
     for child in started:
         child.start()
     for child in started:
-        child.join(timeout=60)
+        child.join(timeout=180)
     assert [child.exitcode for child in started] == [0] * 4
     found = runs()
     assert len(found) == 4

@@ -15,7 +15,7 @@ from brewline.quality.corpus_suites import Account, count_words
 from brewline.quality.expectations import Expectation, complaints
 from brewline.quality.verdicts import Verdict, count_reasons
 from brewline.tables.listing import SPLITS
-from brewline.tables.manifest import MANIFEST, QUARANTINE
+from brewline.tables.manifest import MANIFEST, QUARANTINE, sort_manifest
 from brewline.tables.parquet import open_table
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Results:
 def write_tables(
     verdicts: Iterable[Verdict], corpus: str, manifest: Path, quarantine: Path
 ) -> list[tuple[str, str]]:
-    """Writes the manifest and the quarantine as the verdicts come.
+    """Writes the manifest, in its order, and the quarantine, as the verdicts come.
 
     Returns:
         Good utterances whose recording has the bytes of an earlier one, with the earlier one.
@@ -92,6 +92,7 @@ def write_tables(
                 add_bad(verdict.quarantine_row())
             if verdict.same_audio_as:
                 duplicates.append((verdict.listing.utterance_id, verdict.same_audio_as))
+    sort_manifest(manifest)
     return duplicates
 
 

@@ -29,7 +29,7 @@ def pack_corpus(
     """Writes the shards of a corpus and their index.
 
     Args:
-        manifest: Its rows, sorted by split and utterance id.
+        manifest: Its rows, in its order.
         transcripts: One row per row of the manifest; joined by utterance id.
         store: The corpus' files, for the pictures.
         settings: Size of a shard and of the pictures.

@@ -46,7 +46,7 @@ def plan_batches(
     A batch holds about `batch_size` windows. The plan depends on nothing but its arguments.
 
     Args:
-        manifest: Its rows, sorted by split and utterance id.
+        manifest: Its rows, in its order.
         utterances_per_shard: Size of a shard.
         batch_size: Windows in a batch.
     """

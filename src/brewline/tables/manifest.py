@@ -1,6 +1,14 @@
 """The manifest and the quarantine: each utterance of a corpus has a row in one of them."""
 
-from brewline.tables.parquet import FLOAT, INT, TEXT, table_schema
+import hashlib
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from brewline.core.files import atomic_path
+from brewline.tables.listing import SPLITS
+from brewline.tables.parquet import FLOAT, INT, ROWS_PER_GROUP, TEXT, table_schema
 
 MANIFEST = table_schema(
     utterance_id=TEXT,
@@ -29,3 +37,29 @@ QUARANTINE = table_schema(
     reason=TEXT,
     detail=TEXT,
 )
+
+
+def row_order(split: str, utterance_id: str) -> tuple[int, bytes]:
+    """What the rows of a manifest are sorted by: the split, then a hash of the id.
+
+    Ids begin with a speaker or a picture in most corpora. Sorted by them, a shard would hold few of
+    either, and so would a batch, which is drawn from one shard. By the hash a shard is a random
+    sample, the same one wherever the corpus is prepared. Transcripts, states and shards keep the
+    order.
+    """
+    return SPLITS.index(split), hashlib.sha256(utterance_id.encode()).digest()
+
+
+def sort_manifest(path: Path) -> None:
+    """Brings the rows of a written manifest into their order."""
+    table = pyarrow.parquet.read_table(path, schema=MANIFEST)
+    keys = [
+        row_order(split, utterance_id)
+        for split, utterance_id in zip(
+            table.column("split").to_pylist(), table.column("utterance_id").to_pylist(), strict=True
+        )
+    ]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    in_order = table.take(pyarrow.array(order, pyarrow.int64()))
+    with atomic_path(path) as partial:
+        pyarrow.parquet.write_table(in_order, partial, row_group_size=ROWS_PER_GROUP)

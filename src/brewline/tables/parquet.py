@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 # What is kept in memory of a table that is being written: a row group.
-_ROWS_AT_A_TIME = 16_384
+ROWS_PER_GROUP = 16_384
 
 TEXT, FLOAT, INT = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
 
@@ -68,7 +68,7 @@ def open_table(path: Path, schema: Any) -> Iterator[Callable[[Mapping[str, Any]]
 
     def add_row(row: Mapping[str, Any]) -> None:
         waiting.append(row)
-        if len(waiting) == _ROWS_AT_A_TIME:
+        if len(waiting) == ROWS_PER_GROUP:
             write_waiting()
 
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
