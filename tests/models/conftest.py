@@ -9,9 +9,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from tiny_models import EMBEDDING_SIZE, IMAGE_SIZE, TEXT, VISION, make_clip
 
-from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.config.models import AcousticParams
 from brewline.config.train import TrainParams
+from brewline.models.backbones import ClipBackbone, make_backbone
 
 
 @pytest.fixture(scope="session")

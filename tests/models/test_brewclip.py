@@ -10,13 +10,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
 
-from brewline.models.inputs import Batch
-from brewline.models.transforms import input_transforms
-from brewline.samples.collator import Collator
+from brewline.config.models import AcousticParams, VariantParams
 from brewline.models.acoustic import AcousticBranch, pool_frames
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.models.brewclip import BrewClip
-from brewline.config.models import AcousticParams, VariantParams
+from brewline.models.inputs import Batch
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
 
 
 def make_model(
@@ -27,7 +27,9 @@ def make_model(
 
 
 def collate(backbone, switches, acoustic, utterances) -> Batch:
-    return Collator(input_transforms(backbone, switches, acoustic), switches, cache_mb=1).collate(utterances)
+    return Collator(input_transforms(backbone, switches, acoustic), switches, cache_mb=1).collate(
+        utterances
+    )
 
 
 @pytest.fixture(scope="module")

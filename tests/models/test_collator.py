@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_models import E2E, PROMPTED, make_world, variant
 
+from brewline.core.errors import BrewlineError
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.samples.iteration import prefetch
-from brewline.core.errors import BrewlineError
 
 CAPTIONS = variant(acoustic=False, transcript="caption")
 

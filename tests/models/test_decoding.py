@@ -13,10 +13,10 @@ from whisper.decoding import DecodingOptions
 from whisper.tokenizer import get_tokenizer
 
 from brewline.media.archives import MediaStore
-from brewline.speech.whisper_checkpoint import load_whisper
-from brewline.speech.decoding import BatchDecoder, Decoding, draw, loop_period, loop_kept_once
-from brewline.speech.openai_whisper import log_mel
 from brewline.media.audio import decode, to_mono_16k
+from brewline.speech.decoding import BatchDecoder, Decoding, draw, loop_kept_once, loop_period
+from brewline.speech.openai_whisper import log_mel
+from brewline.speech.whisper_checkpoint import load_whisper
 
 SAMPLE = Path(__file__).parents[2] / "sample"
 MAX_TOKENS = 24

@@ -5,17 +5,17 @@ import pytest
 import torch
 from tiny_models import E2E, FULL, STATE_WIDTH, ZERO_SHOT, make_world, variant, world_data
 
+from brewline.config.evaluate import EvaluateParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json
+from brewline.evaluation.asr_metrics import asr_metrics
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.evaluate import Candidate, evaluate
+from brewline.evaluation.outputs import write_evaluation
+from brewline.evaluation.scores import score_retrieval
+from brewline.models.brewclip import BrewClip
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.evaluation.embedding import embed_split
-from brewline.evaluation.scores import score_retrieval
-from brewline.core.errors import BrewlineError
-from brewline.evaluation.evaluate import Candidate, evaluate
-from brewline.evaluation.asr_metrics import asr_metrics
-from brewline.evaluation.outputs import write_evaluation
-from brewline.core.files import read_json
-from brewline.models.brewclip import BrewClip
-from brewline.config.evaluate import EvaluateParams
 
 PARAMS = EvaluateParams(
     batch_size=3,
@@ -30,7 +30,9 @@ PARAMS = EvaluateParams(
 def candidate(backbone, acoustic, name, switches, seed=None):
     torch.manual_seed(seed or 0)
     model = BrewClip(backbone, switches, acoustic, STATE_WIDTH)
-    return Candidate(name, seed, model, Collator(input_transforms(backbone, switches, acoustic), switches, 1))
+    return Candidate(
+        name, seed, model, Collator(input_transforms(backbone, switches, acoustic), switches, 1)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import FULL, STATE_WIDTH, ZERO_SHOT, make_world
 
-from brewline.models.transforms import input_transforms
-from brewline.samples.collator import Collator
 from brewline.core.errors import BrewlineError
 from brewline.models.brewclip import BrewClip
 from brewline.models.card import ModelCard, needed_backbones, save_card
 from brewline.models.folder import Trained, load_model, save_model
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
 
 HASHES = {"clip": "c" * 64, "whisper": "a" * 64}
 DEV = {"dev/mean_recall_at_1": 0.5}

@@ -14,18 +14,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from whisper.model import ModelDimensions
 from whisper.tokenizer import get_tokenizer
 
+from brewline.config import load_params
+from brewline.config.asr import AsrParams
+from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
+from brewline.media.audio import decode, to_mono_16k
 from brewline.speech import recogniser as recogniser_module
 from brewline.speech.attention import attend
-from brewline.speech.whisper_checkpoint import load_whisper
 from brewline.speech.decoding import Decoding
 from brewline.speech.faster_whisper import FasterWhisper
 from brewline.speech.openai_whisper import OpenAIWhisper, log_mel
 from brewline.speech.recogniser import Recogniser
-from brewline.media.audio import decode, to_mono_16k
-from brewline.core.errors import BrewlineError
-from brewline.config.asr import AsrParams
-from brewline.config import load_params
+from brewline.speech.whisper_checkpoint import load_whisper
 
 PROJECT = Path(__file__).parents[2]
 TOKENIZER = get_tokenizer(multilingual=False)

@@ -2,12 +2,12 @@ import pytest
 import torch
 from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
 
+from brewline.config.runtime import RuntimeParams
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
-from brewline.evaluation.embedding import embed_split
-from brewline.core.errors import BrewlineError
-from brewline.config.runtime import RuntimeParams
 from brewline.training.checkpoint import CHECKPOINT_FILE
 from brewline.training.loop import DEV_RECALL_AT, TrainingData, TrainingJob, train
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brewline.models.inputs import UtteranceInputs
+from brewline.config.models import AcousticParams, VariantParams
 from brewline.models.acoustic import AcousticBranch
 from brewline.models.backbones import ClipBackbone
+from brewline.models.inputs import UtteranceInputs
 from brewline.models.towers import encode_image, encode_text
-from brewline.config.models import AcousticParams, VariantParams
 
 # As in CLIP: a larger scale makes training unstable.
 MAX_LOG_LOGIT_SCALE = math.log(100)

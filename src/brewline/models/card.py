@@ -6,23 +6,14 @@ Nothing in it depends on the time or the machine. Reading and writing it needs n
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.train import TrainParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
-from brewline.config.models import AcousticParams, VariantParams
-from brewline.config.train import TrainParams
-import csv
-import io
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from brewline.config import Params
-from brewline.config.models import VariantParams
-from brewline.core.errors import BrewlineError
-from brewline.core.files import read_json
 
 CARD_FILE = "model.json"
 

@@ -10,12 +10,12 @@ import lzma
 import shutil
 from pathlib import Path
 
-from brewline.download.fetching import fetch
-from brewline.core.errors import BrewlineError
-from brewline.core.files import remove, sha256_file, sha256_tree, write_json
-from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
 from brewline.config.backbones import BackboneParams, BackbonesParams
 from brewline.config.sources import FileParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import remove, sha256_file, sha256_tree, write_json
+from brewline.download.fetching import fetch
+from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
