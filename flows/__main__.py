@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from brewline.config import load_params
 from brewline.core.errors import BrewlineError
 from flows import graph, server
 from flows.repository import let_dvc_run_without_git
@@ -25,7 +26,7 @@ def main() -> None:
     run = commands.add_parser("pipeline", help="bring everything up to date")
     run.add_argument("--corpora", nargs="+", default=[], metavar="CORPUS")
     run.add_argument("--variants", nargs="+", default=[], metavar="VARIANT")
-    run.add_argument("--overrides", type=json.loads, default={}, metavar="JSON")
+    run.add_argument("--overrides", type=_overrides, default={}, metavar="JSON")
     run.add_argument("--force", action="store_true")
     run.add_argument("--from-stage", default="", metavar="STAGE")
     move = commands.add_parser("promote", help="make the challenger the champion, if it may be")
@@ -42,6 +43,17 @@ def main() -> None:
         sys.exit(130)
 
 
+def _overrides(text: str) -> dict[str, Any]:
+    """Values by their dotted names, as JSON."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} names no values; write {{"train.alpha": 0.2}}')
+    return values
+
+
 def start(name: str, arguments: dict[str, Any]) -> None:
     """Runs a flow of ours in this process.
 
@@ -50,6 +62,8 @@ def start(name: str, arguments: dict[str, Any]) -> None:
     """
     project = Path.cwd()
     let_dvc_run_without_git(project)
+    # Ours first: DVC knows a misspelt key only as one that is missing.
+    load_params()
     if name == "pipeline" and not any(arguments.values()) and not graph.changes(project):
         print("everything is up to date: nothing to run")
         return

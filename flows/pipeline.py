@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.tasks import Task
+from pydantic import Field
 
 from brewline.config import load_params
 from brewline.core.errors import FAILURE_FILE, BrewlineError, FailureKind
@@ -193,7 +194,7 @@ def pipeline(
     overrides: dict[str, Any] = {},
     force: bool = False,
     from_stage: str = "",
-    time_limit_h: float = 24.0,
+    time_limit_h: Annotated[float, Field(gt=0)] = 24.0,
 ) -> dict[str, str]:
     """Brings everything up to date: data, transcripts, models, metrics, report.
 
@@ -217,6 +218,7 @@ def pipeline(
     make_compute_slot()
     outcomes: list[Outcome] = []
     with held(place, get_run_logger().info) as folder:
+        params = load_params(folder / "params.yaml")
         try:
             for outcome in _run_stages(
                 folder, run_key, corpora, variants, from_stage, force, time_limit_h
@@ -224,7 +226,7 @@ def pipeline(
                 outcomes.append(outcome)
         finally:
             artifacts.stages_table(outcomes)
-        artifacts.results(folder, load_params(folder / "params.yaml"))
+        artifacts.results(folder, params)
     return {outcome.stage: outcome.state for outcome in outcomes}
 
 

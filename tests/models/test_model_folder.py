@@ -59,6 +59,15 @@ def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone, acous
     assert torch.equal(*seen)
 
 
+def test_a_fixed_temperature_is_the_one_of_the_card(tmp_path, card, backbone, acoustic):
+    model = BrewClip(backbone, FULL, acoustic, STATE_WIDTH, temperature=0.5)
+    fixed = {"temperature": 0.5, "learn_temperature": False}
+    card = card.model_copy(update={"train": card.train | fixed})
+    save_model(tmp_path / "model", card, Trained(model, 4, DEV, []))
+    loaded, _ = load_model(tmp_path / "model", backbone, HASHES)
+    assert loaded.logit_scale.item() == pytest.approx(2.0)
+
+
 def test_the_card_tells_what_training_found(folder, card, trained, backbone):
     _, loaded = load_model(folder, backbone, HASHES)
     found = {

@@ -1,10 +1,11 @@
 import open_clip
 import pytest
 import torch
-from tiny_models import make_clip
+from tiny_models import FULL, make_clip
 
+from brewline.config.shard import ShardParams
 from brewline.core.errors import BrewlineError
-from brewline.models.backbones import ClipBackbone, load_clip, make_backbone
+from brewline.models.backbones import ClipBackbone, load_clip, make_backbone, misfits
 from brewline.models.towers import encode_image, encode_text, lay_out_tokens
 
 START, END = 49406, 49407
@@ -43,6 +44,50 @@ def test_a_full_text_keeps_71_words_and_the_end():
 def test_a_text_that_just_fits_is_not_cut():
     row = torch.tensor([[START, *range(1, 72), END, 0, 0, 0, 0]])
     assert lay_out_tokens(row, 4, END)[0].tolist() == [START, 0, 0, 0, 0, *range(1, 72), END]
+
+
+@pytest.mark.parametrize("words_left", [70, 71, 72])
+def test_a_word_with_the_id_0_at_the_cut_leaves_the_end(words_left):
+    """That of "!" is 0, as padding is: such a text lost its end, and with it all its words."""
+    row = torch.tensor([[START, *range(1, words_left), 0, *range(200, 275 - words_left), END]])
+    assert row.shape[1] == 77
+    laid_out = lay_out_tokens(row, 4, END)
+    assert laid_out[0, -1] == END
+    assert int((laid_out == END).sum()) == 1
+    assert laid_out[0, 5:76].tolist() == row[0, 1:72].tolist()
+
+
+def test_every_text_keeps_its_end_and_its_words(backbone):
+    """Long ones of all kinds, so that whatever id stands at the cut."""
+    signs = ["!", "!;", "!$", "a", "dog!", "...!!!"]
+    long = [" ".join(signs[(i + j) % len(signs)] for j in range(40)) for i in range(len(signs))]
+    for num_prompts in range(6):
+        laid_out = lay_out_tokens(backbone.tokenizer(long), num_prompts, END)
+        assert ((laid_out == END).sum(dim=1) == 1).all()
+        assert (laid_out.argmax(dim=1) > num_prompts + 2).all()
+
+
+def test_what_has_no_room_in_this_clip_is_named(backbone, acoustic):
+    shard = ShardParams(utterances_per_shard=5, image_short_side_px=32, jpeg_quality=90)
+    assert misfits(backbone, {"full": FULL}, acoustic, shard) == []
+    many = {"full": FULL.model_copy(update={"prompts": 14})}
+    problems = misfits(
+        backbone,
+        many,
+        acoustic.model_copy(update={"heads": 7}),
+        shard.model_copy(update={"image_short_side_px": 31}),
+    )
+    assert [problem.split(":")[0] for problem in problems] == [
+        "acoustic.heads",
+        "variants.full.prompts",
+        "shard.image_short_side_px",
+    ]
+    assert "7 heads do not divide the width 24" in problems[0]
+    assert (
+        "14 leave no room for words in the 16 tokens of this CLIP's texts; 13 at most"
+        in (problems[1])
+    )
+    assert "31 is below the side of 32 pixels" in problems[2]
 
 
 def test_prompted_text_equals_the_plain_recipe(backbone):

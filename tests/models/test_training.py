@@ -56,6 +56,12 @@ def test_the_loss_falls(run, switches):
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
 
 
+def test_a_longer_training_begins_like_a_shorter_one(run):
+    """In particular with the same initial weights."""
+    short, long = (run(FULL, folder=f"{steps}", steps=steps, warmup_steps=4) for steps in (12, 60))
+    assert losses(short)[:4] == losses(long)[:4]
+
+
 def test_full_learns_the_tiny_world(run):
     trained = run(FULL, steps=50, evaluate_every=10)
     assert trained.dev[SELECTION_METRIC] > 0.8

@@ -43,7 +43,25 @@ def test_a_misspelt_key_names_the_likely_one_and_the_known_ones(values: dict[str
         ("asr", "precision", "int8", "asr.precision: 'int8' needs asr.engine: faster-whisper"),
         ("asr", "states", "all", "asr.states: 'all' needs asr.audio_context: full"),
         ("asr", "temperatures", [0.4, 0.0], r"asr.temperatures: \[0.4, 0.0\] do not rise"),
-        ("train", "seeds", [1, 1], r"train.seeds: \[1, 1\] names a seed twice"),
+        ("train", "seeds", [1, 1], "train.seeds: names 1 twice"),
+        ("train", "seeds", [-1], r"train.seeds.0: -1: input should be greater than or equal to 0"),
+        ("train", "warmup_steps", 61, "warmup_steps: 61 are more than train.steps, 60"),
+        ("train", "batch_size", 1, "train.batch_size: 1 holds no wrong answer"),
+        ("train", "learning_rate", float("nan"), "train.learning_rate: nan: input should be a fin"),
+        ("train", "weight_decay", float("inf"), "train.weight_decay: inf: input should be a fin"),
+        ("evaluate", "recall_at", [5, 10], r"evaluate.recall_at: \[5, 10\] lacks 1"),
+        ("evaluate", "recall_at", [1, 5, 5], "evaluate.recall_at: names 5 twice"),
+        ("evaluate", "confidence", 0.0, "evaluate.confidence: 0.0: input should be greater than 0"),
+        ("evaluate", "confidence", 1.0, "evaluate.confidence: 1.0: input should be less than 1"),
+        ("evaluate", "bootstrap_seed", -1, "evaluate.bootstrap_seed: -1: input should be greater"),
+        ("acoustic", "padding_mask", "none", "asr.states: 'valid' stores nothing; set asr.states:"),
+        ("validate", "max_duration_s", 0.2, "max_duration_s: nothing lies between 0.3 and 0.2"),
+        (
+            "validate",
+            "median_duration_s",
+            [60.0, 0.5],
+            "median_duration_s: nothing lies be",
+        ),
     ],
 )
 def test_a_bad_value_names_the_key_and_the_choices(
@@ -52,6 +70,46 @@ def test_a_bad_value_names_the_key_and_the_choices(
     values[section][key] = value
     with pytest.raises(BrewlineError, match=message):
         parse_params(values)
+
+
+def test_the_row_that_others_are_compared_with_is_not_trained(values: dict[str, Any]) -> None:
+    values["variants"]["zero-shot"] |= {"trained": True, "prompts": 4}
+    with pytest.raises(BrewlineError, match=r"variants\.zero-shot: is trained, but tables compare"):
+        parse_params(values)
+
+
+def test_names_are_told_apart_by_disks_that_ignore_capitals(values: dict[str, Any]) -> None:
+    values["variants"]["Full"] = values["variants"]["full"]
+    with pytest.raises(BrewlineError, match=r"variants\.Full: differs from 'full' in capitals"):
+        parse_params(values)
+
+
+def test_a_corpus_is_named_once(values: dict[str, Any]) -> None:
+    values["corpora"].append("mini-lncoco")
+    values["retrieval_corpora"]["mini-lncoco"].append("full")
+    with pytest.raises(BrewlineError) as error:
+        parse_params(values)
+    assert "corpora: names mini-lncoco twice" in str(error.value)
+    assert "retrieval_corpora.mini-lncoco: names full twice" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x00\xff", "params.yaml is no text in UTF-8"),
+        (b"a\x00b", "params.yaml is not valid YAML"),
+        (b"", "params.yaml is empty, not sections"),
+        (b"- 1\n", "params.yaml is a list, not sections"),
+        (b"corpora", "params.yaml is a str, not sections"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_one_sentence(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(BrewlineError, match=message):
+        load_params(path)
 
 
 def test_an_unknown_corpus_lists_the_known_ones(values: dict[str, Any]) -> None:

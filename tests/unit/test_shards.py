@@ -1,5 +1,6 @@
 """Shards: equal data gives equal bytes, damage is noticed, and training order can be resumed."""
 
+import io
 import itertools
 import json
 import tarfile
@@ -101,6 +102,26 @@ def test_a_tar_cut_between_two_members_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(content[:cut] + bytes(1024))
         with pytest.raises(BrewlineError, match=f"holds {left} utterances instead of 3"):
             list(read_split(tmp_path / "shards", "train"))
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.35, 0.5])
+def test_a_cut_shard_is_one_sentence(tmp_path: Path, kept: float) -> None:
+    make_shards(tmp_path, [3])
+    path = tmp_path / "shards" / shard_name("train", 0)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(BrewlineError, match="dvc checkout --force"):
+        list(read_split(tmp_path / "shards", "train"))
+
+
+def test_pickled_states_are_refused(tmp_path: Path) -> None:
+    make_shards(tmp_path, [1])
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([Path("/")], dtype=object), allow_pickle=True)
+    path = tmp_path / "states" / shard_name("train", 0)
+    write_shard(path, [{"__key__": "u000", "npy": pickled.getvalue()}])
+    with pytest.raises(BrewlineError, match="holds no encoder states for 'u000'"):
+        list(read_split(tmp_path / "shards", "train", tmp_path / "states"))
 
 
 def test_training_order_is_seeded_whole_and_resumable(tmp_path: Path) -> None:

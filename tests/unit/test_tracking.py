@@ -349,6 +349,22 @@ def test_server_that_goes_away_in_between(
     assert len(points(found, "loss")) == 40
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("postgresql://me:secret@127.0.0.1/mlflow", "driver is not installed.*psycopg"),
+        ("nonsense://127.0.0.1/mlflow", "MLflow at nonsense://127.0.0.1/mlflow refuses"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(BrewlineError, match=words) as error:
+        open_store(TRACKING)
+    assert "secret" not in str(error.value)
+
+
 def test_deleted_experiment_is_named(project: Path) -> None:
     store = open_store(TRACKING)
     store.client.delete_experiment(store.experiment_id)

@@ -1,6 +1,7 @@
 """The cross-checks of `params.yaml`: well typed, but refers to something that is not there."""
 
 from brewline.config.choices import suggest
+from brewline.config.models import UNTRAINED
 from brewline.config.schema import Params
 from brewline.config.sources import READER_OPTIONS
 
@@ -15,6 +16,10 @@ def contradictions(params: Params) -> list[str]:
         *_bad_variants(params),
         *_bad_rows(params),
         *_bad_recognition(params),
+        *_bad_training(params),
+        *_bad_measures(params),
+        *_bad_limits(params),
+        *_bad_names(params),
     ]
 
 
@@ -92,8 +97,76 @@ def _bad_variants(params: Params) -> list[str]:
             )
         if variant.trained and not variant.acoustic and not variant.prompts:
             problems.append(f"variants.{name}: has nothing to train; give it prompts")
-    if len(set(params.train.seeds)) != len(params.train.seeds):
-        problems.append(f"train.seeds: {params.train.seeds} names a seed twice")
+        if variant.trained and name == UNTRAINED:
+            problems.append(
+                f"variants.{name}: is trained, but tables compare with it as the model that is not"
+            )
+    return problems
+
+
+def _bad_training(params: Params) -> list[str]:
+    train, problems = params.train, []
+    if train.warmup_steps > train.steps:
+        problems.append(
+            f"train.warmup_steps: {train.warmup_steps} are more than train.steps, {train.steps}"
+        )
+    if train.batch_size < 2:
+        problems.append("train.batch_size: 1 holds no wrong answer to tell the right one from")
+    acoustic = any(variant.acoustic for variant in params.variants.values())
+    if acoustic and params.acoustic.padding_mask == "none" and params.asr.states == "valid":
+        problems.append(
+            "acoustic.padding_mask: 'none' attends to the padding, of which asr.states: 'valid' "
+            "stores nothing; set asr.states: all"
+        )
+    return problems
+
+
+def _bad_measures(params: Params) -> list[str]:
+    problems = []
+    if 1 not in params.evaluate.recall_at:
+        problems.append(
+            f"evaluate.recall_at: {params.evaluate.recall_at} lacks 1, by which models are chosen "
+            "and compared"
+        )
+    lists: dict[str, list[object]] = {
+        "corpora": [*params.corpora],
+        "evaluate.recall_at": [*params.evaluate.recall_at],
+        "train.seeds": [*params.train.seeds],
+    }
+    lists |= {f"retrieval_corpora.{name}": [*row] for name, row in params.retrieval_corpora.items()}
+    for key, values in lists.items():
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            problems.append(f"{key}: names {twice} twice")
+    return problems
+
+
+def _bad_limits(params: Params) -> list[str]:
+    limits = params.validation
+    bounds = {
+        "validate.min_duration_s and max_duration_s": (
+            limits.min_duration_s,
+            limits.max_duration_s,
+        ),
+        "validate.median_duration_s": tuple(limits.median_duration_s),
+        "validate.median_caption_words": tuple(limits.median_caption_words),
+    }
+    return [
+        f"{key}: nothing lies between {low:g} and {high:g}"
+        for key, (low, high) in bounds.items()
+        if low >= high
+    ]
+
+
+def _bad_names(params: Params) -> list[str]:
+    """Names that are one folder where a disk does not tell capitals from small letters."""
+    problems = []
+    for key, names in (("sources", [*params.sources]), ("variants", [*params.variants])):
+        first: dict[str, str] = {}
+        for name in names:
+            other = first.setdefault(name.casefold(), name)
+            if other != name:
+                problems.append(f"{key}.{name}: differs from {other!r} in capitals alone")
     return problems
 
 

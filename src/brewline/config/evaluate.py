@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brewline.config.types import Fraction, PositiveInt, Section
+from brewline.config.types import PositiveInt, Section, Seed
 
 
 class EvaluateParams(Section):
@@ -13,6 +13,6 @@ class EvaluateParams(Section):
     batch_size: PositiveInt
     recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
     bootstrap_samples: PositiveInt
-    bootstrap_seed: int
-    confidence: Fraction
+    bootstrap_seed: Seed
+    confidence: Annotated[float, Field(gt=0, lt=1)]
     num_examples: PositiveInt

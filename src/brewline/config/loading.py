@@ -26,6 +26,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise BrewlineError(
             f"{path} is not here; run this from the project's folder", "settings"
         ) from None
+    except UnicodeDecodeError as error:
+        raise BrewlineError(f"{path} is no text in UTF-8: {error}", "settings") from None
     except yaml.YAMLError as error:
         raise BrewlineError(f"{path} is not valid YAML: {error}", "settings") from None
     return parse_params(values, str(path))
@@ -33,6 +35,9 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 def parse_params(values: Any, where: str = "params.yaml") -> Params:
     """Checks values as read from YAML; see `load_params`."""
+    if not isinstance(values, dict):
+        what = "is empty" if values is None else f"is a {type(values).__name__}"
+        raise BrewlineError(f"{where} {what}, not sections with their keys", "settings")
     try:
         params = Params.model_validate(values)
     except ValidationError as error:

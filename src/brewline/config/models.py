@@ -6,6 +6,9 @@ from pydantic import Field
 
 from brewline.config.types import Fraction, PositiveInt, Section
 
+# The variant that the others are compared with: CLIP as it is, on what was recognised.
+UNTRAINED = "zero-shot"
+
 
 class VariantParams(Section):
     """One row of the results table: switches of the one model class (BrewCLIP, Table 2)."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from brewline.config.types import Fraction, PositiveInt, Section, Sha256, Splits
+from brewline.config.types import Fraction, PositiveInt, Section, Seed, Sha256, Splits
 
 
 class FileParams(Section):
@@ -70,7 +70,7 @@ class SourceParams(Section):
     # Share of the training images (or speakers) held out for dev where no dev split is published.
     dev_fraction: Fraction | None = None
     # Chooses which ones; 0 where it is not set.
-    dev_seed: int | None = None
+    dev_seed: Seed | None = None
     # SpokenCOCO: the archive's own parts, or the split of the papers.
     split: Literal["own", "karpathy"] | None = None
     # Localized Narratives: whose pictures are described; COCO's where it is not set.

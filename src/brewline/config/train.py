@@ -4,14 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
+from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section, Seed
 from brewline.core.compute import Precision
 
 
 class TrainParams(Section):
     """The training loop (BrewCLIP, section 4; learning-rate schedule from the authors' code)."""
 
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     steps: PositiveInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brewline.config.models import UNTRAINED
 from brewline.evaluation.bootstrap import Bootstrap, average, bootstrap_difference
 from brewline.evaluation.scores import RetrievalScores
-
-ZERO_SHOT = "zero-shot"
 
 
 def compare(
@@ -17,7 +16,7 @@ def compare(
     Every variant against zero-shot, and `full` against `prompted`, where both exist. Several
     seeds count as their mean.
     """
-    pairs = [(name, ZERO_SHOT) for name in scores if name != ZERO_SHOT]
+    pairs = [(name, UNTRAINED) for name in scores if name != UNTRAINED]
     pairs = [*pairs, ("full", "prompted")]
     comparisons = []
     for variant, baseline in pairs:

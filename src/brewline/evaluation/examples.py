@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from brewline.config.evaluate import EvaluateParams
-from brewline.evaluation.comparisons import ZERO_SHOT
+from brewline.config.models import UNTRAINED
 from brewline.evaluation.embedding import SplitEmbeddings
 from brewline.evaluation.scores import SELECTION_METRIC, RetrievalScores
 from brewline.samples.shards import Utterance
@@ -27,11 +27,11 @@ def choose_examples(
     rng = np.random.default_rng(params.bootstrap_seed)
     num_drawn = min(len(ids), (params.num_examples + 1) // 2)
     drawn = [ids[index] for index in sorted(rng.permutation(len(ids))[:num_drawn])]
-    others = [name for name in shown if name != ZERO_SHOT]
-    if ZERO_SHOT not in shown or not others:
+    others = [name for name in shown if name != UNTRAINED]
+    if UNTRAINED not in shown or not others:
         return drawn
     best = "full" if "full" in others else max(others, key=lambda v: metrics[v][SELECTION_METRIC])
-    ours, theirs = shown[best].rank_of, shown[ZERO_SHOT].rank_of
+    ours, theirs = shown[best].rank_of, shown[UNTRAINED].rank_of
     left = sorted(set(ids) - set(drawn), key=lambda one: (-abs(ours[one] - theirs[one]), one))
     return drawn + left[: params.num_examples - num_drawn]
 

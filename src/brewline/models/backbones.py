@@ -1,9 +1,9 @@
 """The frozen CLIP: loaded from a folder in open_clip's format, its sizes read from the weights.
 
-Whisper, the other frozen backbone, is run by `brewline.asr`; the models see only its stored states.
+Whisper, the other frozen backbone, is run by `brewline.speech`; the models see only its states.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.shard import ShardParams
 from brewline.core.errors import BrewlineError
 from brewline.models.names import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
 
@@ -97,6 +99,36 @@ def load_clip(folder: Path = BACKBONES_FOLDER / CLIP_FOLDER) -> ClipBackbone:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrewlineError(f"open_clip cannot load the CLIP in {folder}: {reason}") from None
     return make_backbone(clip, tokenizer, preprocess)
+
+
+def misfits(
+    backbone: ClipBackbone,
+    variants: Mapping[str, VariantParams],
+    acoustic: AcousticParams,
+    shard: ShardParams,
+) -> list[str]:
+    """What parameters ask for and this CLIP has no room for, a sentence each."""
+    problems = []
+    width, side = backbone.text_width, backbone.image_size
+    if width % acoustic.heads and any(variant.acoustic for variant in variants.values()):
+        problems.append(
+            f"acoustic.heads: {acoustic.heads} heads do not divide the width {width} of this "
+            "CLIP's text tower, which the acoustic branch has too"
+        )
+    # The start token, the end token and one of a word.
+    room = backbone.context_length - 3
+    problems += [
+        f"variants.{name}.prompts: {variant.prompts} leave no room for words in the "
+        f"{backbone.context_length} tokens of this CLIP's texts; {room} at most"
+        for name, variant in variants.items()
+        if variant.prompts > room
+    ]
+    if shard.image_short_side_px < side:
+        problems.append(
+            f"shard.image_short_side_px: {shard.image_short_side_px} is below the side of "
+            f"{side} pixels that this CLIP looks at"
+        )
+    return problems
 
 
 def _unsupported(clip: nn.Module) -> str:

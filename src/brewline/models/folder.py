@@ -93,6 +93,8 @@ def load_model(
         except (OSError, SafetensorError) as error:
             raise BrewlineError(f"{path} is missing or damaged: {error}") from None
     state_width = tensors[_STATES_TENSOR].shape[1] if _STATES_TENSOR in tensors else None
+    # One that was learned is among the tensors; one that was fixed stands in the card alone.
+    temperature = {} if card.train is None else {"temperature": card.train["temperature"]}
     try:
         model = BrewClip(
             backbone,
@@ -100,6 +102,7 @@ def load_model(
             card.acoustic,
             state_width,
             learn_temperature=bool(card.train and card.train["learn_temperature"]),
+            **temperature,
         )
         model.load_trained_tensors(tensors)
     except ValueError as error:

@@ -32,7 +32,9 @@ def lay_out_tokens(token_ids_BL: Tensor, num_prompts: int, end_id: int) -> Tenso
     slots = token_ids_BL.new_zeros(len(token_ids_BL), num_prompts)
     words = token_ids_BL[:, 1 : length - num_prompts]
     laid_out = torch.cat([token_ids_BL[:, :1], slots, words], dim=1)
-    laid_out[:, -1] = torch.where(laid_out[:, -1] != 0, end_id, 0)
+    # Not told by the last id, which may be 0 where words go on too: that of "!" is.
+    is_cut_B = (laid_out != end_id).all(dim=1)
+    laid_out[is_cut_B, -1] = end_id
     return laid_out
 
 

@@ -19,6 +19,7 @@ from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
+_QUICK = "-quickgelu"
 
 
 def prepare_backbones(backbones: BackbonesParams, folder: Path) -> None:
@@ -106,6 +107,26 @@ def _prepare_clip(backbone: BackboneParams, target: Path) -> None:
         _unpack(target / packed.name, target / CLIP_WEIGHTS)
 
 
+def _refuse_other_activation(architecture: str, tag: str) -> None:
+    """Raises where weights were trained with another activation than the architecture has.
+
+    open_clip warns of it and goes on, and every number that follows is wrong.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    is_quick = bool((get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
+    if is_quick == bool((open_clip.get_model_config(architecture) or {}).get("quick_gelu")):
+        return
+    plain = architecture.removesuffix(_QUICK)
+    right = f"{plain}{_QUICK}" if is_quick else plain
+    raise BrewlineError(
+        f"the weights {tag!r} were trained with {'QuickGELU' if is_quick else 'GELU'}, which "
+        f"{architecture} does not have; use {_FROM_OPEN_CLIP}{right}/{tag}",
+        "settings",
+    )
+
+
 def _download_clip(name: str, target: Path) -> None:
     import open_clip
     from safetensors.torch import save_file
@@ -117,6 +138,7 @@ def _download_clip(name: str, target: Path) -> None:
             f"open_clip has no weights {tag!r} for {architecture!r}; known: {tags or 'none'}",
             "settings",
         )
+    _refuse_other_activation(architecture, tag)
     try:
         model = open_clip.create_model(architecture, pretrained=tag)
     except (OSError, RuntimeError) as error:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
+from brewline.config.models import UNTRAINED
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_stage_output, sha256_tree
 from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
 from brewline.registry.policy import WER, Evidence, Policy, best_on_dev
 from brewline.tables.parquet import read_table
-
-_ZERO_SHOT = "zero-shot/frozen"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def zero_shot(corpus: str, project: Path = Path()) -> Evidence:
     Raises:
         BrewlineError: it was not evaluated.
     """
-    return replace(read_evidence(corpus, _ZERO_SHOT, project), name="zero-shot")
+    return replace(read_evidence(corpus, f"{UNTRAINED}/frozen", project), name=UNTRAINED)
 
 
 def read_evidence(corpus: str, name: str, project: Path = Path()) -> Evidence:

@@ -7,6 +7,7 @@ from typing import Any
 
 from brewline.config import Params
 from brewline.config.miniature import miniature_notice
+from brewline.config.models import UNTRAINED
 from brewline.core.files import read_stage_output, sha256_file
 from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
 from brewline.models.card import describe_variant, load_card
@@ -49,7 +50,7 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
         digest=challenger.digest,
         num_seeds=int(metrics[card.variant]["num_seeds"]),
         confidence=percent(params.evaluate.confidence),
-        rows=list(_rows(models[challenger.name], metrics[card.variant], metrics.get("zero-shot"))),
+        rows=list(_rows(models[challenger.name], metrics[card.variant], metrics.get(UNTRAINED))),
         wer={split: _show(rates.get(f"{split}/asr/wer")) for split in ("dev", "test")},
         licence=params.sources[corpus].licence,
         splits={split: splits[split] for split in ("train", "dev", "test")},

@@ -10,6 +10,7 @@ cut between two members reads without an error.
 
 import io
 import json
+import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,18 @@ def encode_states(states: NDArray[np.float16]) -> bytes:
     return buffer.getvalue()
 
 
+def _decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[np.float16]:
+    """What `encode_states` packed; nothing is unpickled."""
+    try:
+        states: NDArray[np.float16] = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
+    except (KeyError, ValueError, EOFError, OSError) as error:
+        raise BrewlineError(
+            f"{states_dir} holds no encoder states for {sample['__key__']!r} ({error}); run "
+            "`dvc checkout --force`, or `dvc repro`"
+        ) from None
+    return states
+
+
 def _shards(folder: Path, split: str) -> list[dict[str, Any]]:
     index = folder / "index.json"
     if not index.exists():
@@ -135,10 +148,16 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
         raise BrewlineError(f"shard {path} is missing; run `dvc repro` or `dvc checkout`")
     import webdataset
 
-    # No decoder of WebDataset is used: some of them execute what they find in the data.
-    yield from webdataset.WebDataset(
-        [str(path)], shardshuffle=False, empty_check=False, nodesplitter=None
-    )
+    try:
+        # No decoder of WebDataset is used: some of them execute what they find in the data.
+        yield from webdataset.WebDataset(
+            [str(path)], shardshuffle=False, empty_check=False, nodesplitter=None
+        )
+    # WebDataset raises another error of the same kind again, with the name of the shard.
+    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        raise BrewlineError(
+            f"{path} is no whole shard ({error}); run `dvc checkout --force`, or `dvc repro`"
+        ) from None
 
 
 def _read_shard(
@@ -158,7 +177,7 @@ def _read_shard(
                     f"{states_dir}/{entry['file']} does not run parallel to the shard of the same "
                     f"name at {sample['__key__']!r}; run `dvc repro` to make both again"
                 )
-            frames = np.load(io.BytesIO(parallel["npy"]), allow_pickle=False)
+            frames = _decode_states(parallel, states_dir)
         yield Utterance(
             utterance_id=sample["__key__"],
             image_id=facts["image_id"],

@@ -83,13 +83,21 @@ def lock_file(uri: str) -> Path:
 def interpreted() -> Iterator[None]:
     """Turns every way in which a store fails into OSError (an outage) or RefusedError."""
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
         yield
     except MlflowException as error:
         if error.error_code in _OUTAGES:
             raise OSError(str(error)) from error
+        raise RefusedError(str(error).splitlines()[0]) from error
+    except ImportError as error:
+        raise RefusedError(
+            f"its driver is not installed ({error}); for PostgreSQL: `uv pip install psycopg`, and "
+            "postgresql+psycopg:// in the address"
+        ) from error
+    # An address that means nothing is no outage, which would be waited for.
+    except ArgumentError as error:
         raise RefusedError(str(error).splitlines()[0]) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(str(error)) from error

@@ -34,7 +34,7 @@ from brewline.samples.iteration import prefetch
 from brewline.samples.shards import Position, Utterance, read_split, read_training
 from brewline.training.checkpoint import CHECKPOINT_FILE, Progress, load_checkpoint, save_checkpoint
 from brewline.training.frozen import frozen_features
-from brewline.training.schedule import learning_rate, seed_step
+from brewline.training.schedule import INITIAL, learning_rate, seed_step
 
 # Selection on dev reads recall@1; the other two are the paper's.
 DEV_RECALL_AT = (1, 5, 10)
@@ -261,7 +261,7 @@ def _make_model(job: TrainingJob, backbone: ClipBackbone, sample: Utterance) -> 
         if sample.states is None:
             raise BrewlineError("a variant with an acoustic channel needs encoder states")
         state_width = sample.states.shape[1]
-    seed_step(job.seed, job.settings.steps)
+    seed_step(job.seed, INITIAL)
     return BrewClip(
         backbone,
         job.switches,

@@ -7,6 +7,8 @@ from brewline.config.train import TrainParams
 
 # The schedule ends at this fraction of its peak: 1e-8 after 1e-4 in the authors' code.
 _FINAL_FRACTION = 1e-4
+# No step has this number.
+INITIAL = 1 << 32
 
 
 def learning_rate(step: int, settings: TrainParams) -> float:
@@ -21,7 +23,8 @@ def learning_rate(step: int, settings: TrainParams) -> float:
 def seed_step(seed: int, step: int) -> None:
     """Seeds torch for one step, so that dropout needs no state to be resumed.
 
-    The initial parameters take the number after the last step.
+    The initial parameters take the number `INITIAL`, whatever the number of steps: a longer
+    training begins like a shorter one.
     """
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,0 +1,41 @@
+"""What a flow is asked for on the command line is checked before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from brewline.core.errors import BrewlineError
+from flows.__main__ import main, start
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "names no values"),
+        ("3", "names no values"),
+        ("{train.alpha: 1}", "is not JSON"),
+        ("", "is not JSON"),
+    ],
+)
+def test_overrides_are_an_object_of_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["flows", "pipeline", "--overrides", text])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_misspelt_key_is_named_before_dvc_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC knows it only as one that is missing."""
+    params = (PROJECT / "params.yaml").read_text().replace("  alpha:", "  alhpa:")
+    (tmp_path / "params.yaml").write_text(params)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.__main__.let_dvc_run_without_git", lambda project: None)
+    with pytest.raises(BrewlineError, match="alhpa: unknown key; did you mean 'alpha'"):
+        start("pipeline", {})
