@@ -57,7 +57,7 @@ class Services:
     def state(self, run_id: str) -> str:
         return str(self.get(f"flow_runs/{run_id}")["state"]["type"])
 
-    def finish(self, run_id: str, timeout_s: float = 120) -> str:
+    def finish(self, run_id: str, timeout_s: float = 300) -> str:
         """Waits for the end of a flow run; returns its state."""
         wait_for(lambda: self.state(run_id) in TERMINAL, timeout_s)
         return self.state(run_id)

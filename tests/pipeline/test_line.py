@@ -189,7 +189,11 @@ def test_imported_transcripts_are_taken_instead_of_whispers(
     assert (after[first]["text"], after[third]["text"]) == ("A dog", "")
     assert after[first]["asr_model"] == "imported"
     assert after[first]["avg_logprob"] is None
-    assert after[second] == before[1]
+    # In another batch now: equal but for rounding.
+    scores = ("avg_logprob", "no_speech_prob", "compression_ratio")
+    for name, value in before[1].items():
+        expected = pytest.approx(value, rel=1e-3) if name in scores else value
+        assert after[second][name] == expected, name
     # The acoustic channel hears everything as before.
     assert sha256_tree(folder / states) == states_before
 

@@ -435,11 +435,12 @@ def test_pipeline_key_from_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     script = tmp_path / "dvc"
     inner = "from brewline.tracking.runs import pipeline_key; print(pipeline_key())"
     script.write_text(
-        f"#!{sys.executable}\nimport os, subprocess\nprint(os.getpid(), flush=True)\n"
-        f"subprocess.run('{sys.executable} -c \"{inner}\"; true', shell=True)\n"
+        "import os, shlex, subprocess, sys\nprint(os.getpid(), flush=True)\n"
+        f"stage = shlex.join([sys.executable, '-c', {inner!r}])\n"
+        "subprocess.run(f'{stage}; true', shell=True)\n"
     )
-    script.chmod(0o755)
-    out = subprocess.run([script], capture_output=True, text=True, check=True).stdout.split()
+    command = [sys.executable, script]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert out[1].startswith(f"dvc-{out[0]}-")
 
 

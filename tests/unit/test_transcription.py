@@ -391,8 +391,8 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
                 num_kills += 1
     assert num_kills >= 3
     assert corpus.digest() == other.digest()
-    # A kill costs one batch at most.
-    assert len(corpus.begun()) <= len(other.begun()) + num_kills
+    # A kill costs the batch in work, and the one whose result is being written meanwhile.
+    assert len(corpus.begun()) <= len(other.begun()) + 2 * num_kills
 
 
 @pytest.mark.parametrize(
