@@ -39,3 +39,14 @@ def test_a_misspelt_key_is_named_before_dvc_is_asked(
     monkeypatch.setattr("flows.__main__.let_dvc_run_without_git", lambda project: None)
     with pytest.raises(BrewlineError, match="alhpa: unknown key; did you mean 'alpha'"):
         start("pipeline", {})
+
+
+@pytest.mark.parametrize("hours", [-1.0, 0.0])
+def test_a_time_limit_that_is_over_before_it_begins_is_refused(hours: float) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.pipeline import pipeline
+
+    assert pipeline.validate_parameters({"time_limit_h": 0.5})["time_limit_h"] == 0.5
+    with pytest.raises(ParameterTypeError, match="greater than 0"):
+        pipeline.validate_parameters({"time_limit_h": hours})
