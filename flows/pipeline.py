@@ -1,5 +1,6 @@
 """Flow `pipeline`: `dvc repro` with eyes, each stale stage a task of its own."""
 
+import contextlib
 import os
 import sys
 import time
@@ -18,8 +19,9 @@ from prefect.tasks import Task
 from pydantic import Field
 
 from brewline.config import load_params
-from brewline.core.errors import FAILURE_FILE, BrewlineError, FailureKind
+from brewline.core.errors import BrewlineError, FailureKind
 from brewline.core.files import read_json, remove
+from brewline.core.programs import FAILURE_FILE
 from brewline.tracking.runs import PIPELINE_VARIABLE
 from brewline.tracking.store import tracking_uri
 from flows import artifacts
@@ -164,13 +166,16 @@ class _Reporter:
 
 def _failure(stage: str, folder: Path, last_lines: list[str]) -> StageFailedError:
     """What went wrong, from the stage's own words where it left any."""
-    if (folder / FAILURE_FILE).exists():
+    # There is none where a stage was killed, or where the disk had no room for it.
+    with contextlib.suppress(OSError, ValueError, KeyError):
         failure = read_json(folder / FAILURE_FILE)
         return StageFailedError(stage, failure["kind"], failure["message"])
     busy = next((line for line in last_lines if any(words in line for words in _BUSY)), None)
     if busy:
         return StageFailedError(stage, "busy", busy)
-    last = next((line for line in reversed(last_lines) if "ERROR" in line), "no message")
+    own = [line.removeprefix("error: ") for line in last_lines if line.startswith("error: ")]
+    of_dvc = [line for line in last_lines if "ERROR" in line]
+    last = ["no message", *of_dvc, *own][-1]
     return StageFailedError(stage, "crash", last)
 
 

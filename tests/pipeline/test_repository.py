@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from brewline.core.errors import BrewlineError
+from brewline.core.files import atomic_path
 from brewline.tracking.runs import NO_COMMIT, _source_tags
 from flows.graph import changes
 from flows.repository import git_trouble, let_dvc_run_without_git
 from flows.workspace import make_workspace
+
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -81,3 +84,22 @@ def test_why_git_is_of_no_use(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git_trouble(unpacked) is not None
     monkeypatch.setenv("PATH", str(unpacked))
     assert git_trouble(unpacked) == "git is not installed"
+
+
+def test_what_a_killed_stage_left_half_written_is_no_input(unpacked: Path) -> None:
+    """A stage that depends on a folder would become stale with it, and again without it."""
+    (unpacked / ".dvcignore").write_text((PROJECT / ".dvcignore").read_text())
+    (unpacked / "models/a").mkdir(parents=True)
+    (unpacked / "models/a/model.json").write_text("{}")
+    (unpacked / "dvc.yaml").write_text(
+        "stages:\n  one:\n    cmd: echo 1 > one.txt\n    deps: [models]\n    outs: [one.txt]\n"
+    )
+    let_dvc_run_without_git(unpacked)
+    with pytest.raises(RuntimeError), atomic_path(unpacked / "models/a/model.json") as partial:
+        half_written = partial
+        raise RuntimeError
+    half_written.write_text("{")
+    assert dvc_repro(unpacked).returncode == 0
+    assert changes(unpacked) == {}
+    half_written.unlink()
+    assert changes(unpacked) == {}

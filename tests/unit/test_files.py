@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from brewline.core import files
-from brewline.core.files import atomic_path, fingerprint, sha256_tree, write_json
+from brewline.core.files import (
+    atomic_path,
+    fingerprint,
+    move_folder,
+    sha256_tree,
+    write_json,
+)
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path: Path) -> None:
@@ -66,3 +72,22 @@ def test_fingerprint_depends_on_parameters_inputs_and_code(
     monkeypatch.setattr(files, "__file__", str(core / "files.py"))
     names.add(fingerprint({"a": 1}, [source]))
     assert len(names) == 4
+
+
+def test_a_folder_moves_to_its_place_on_one_disk_and_on_two(tmp_path: Path) -> None:
+    places = [tmp_path / "work"]
+    other = Path("/dev/shm")
+    if other.is_dir() and other.stat().st_dev != tmp_path.stat().st_dev:
+        places.append(other / f"brewline-{tmp_path.name}-{tmp_path.parent.name}")
+    for number, source in enumerate(places):
+        source.mkdir()
+        (source / "new").write_text(str(number))
+        target = tmp_path / "data/shards"
+        target.mkdir(parents=True, exist_ok=True)
+        (target / f"old{number}").touch()
+        move_folder(source, target)
+        assert not source.exists()
+        assert [path.name for path in target.iterdir()] == ["new"]
+        assert [path.name for path in target.parent.iterdir()] == ["shards"]
+    if len(places) == 1:
+        pytest.skip("this system has no second file system at /dev/shm")

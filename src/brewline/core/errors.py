@@ -1,18 +1,12 @@
-"""Errors that are the user's to mend, and how a program ends on one."""
+"""Errors that the user can mend, and what the machine lacked where something failed of it."""
 
-import functools
-import json
+import errno
 import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
-from brewline.core.system import end_with_parent
-
-FailureKind = Literal["network", "busy", "time", "data", "memory", "settings", "crash"]
-
-FAILURE_FILE = Path("work/failure.json")
+FailureKind = Literal["network", "busy", "time", "data", "memory", "disk", "settings", "crash"]
 
 
 class BrewlineError(Exception):
@@ -28,45 +22,55 @@ class BrewlineError(Exception):
         self.kind: FailureKind = kind
 
 
-def _record_failure(kind: FailureKind, message: str) -> None:
-    FAILURE_FILE.parent.mkdir(parents=True, exist_ok=True)
-    FAILURE_FILE.write_text(
-        json.dumps(
-            {"stage": os.environ.get("DVC_STAGE"), "kind": kind, "message": message}, indent=2
-        )
-        + "\n"
-    )
+def explain(error: BaseException) -> BrewlineError | None:
+    """What the machine lacks, where that is why something failed: disk, permission or memory.
 
-
-def _fail(kind: FailureKind, message: str) -> NoReturn:
-    _record_failure(kind, message)
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one place that reports errors
-    raise SystemExit(1)
-
-
-def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
-    """Wraps a program so that a user's mistake ends it with one sentence and exit code 1.
-
-    Our own mistakes keep their traceback. Either way `work/failure.json` says which kind of
-    failure it was, because DVC's exit code is 255 for all of them. A stage that DVC started ends
-    with DVC.
+    Libraries raise errors of their own for it, so the errors behind an error are looked at too.
     """
+    behind: BaseException | None = error
+    while behind is not None:
+        told = _lack_of_memory(behind) or _lack_of_disk(behind)
+        if told:
+            return told
+        behind = behind.__cause__ or behind.__context__
+    return None
 
-    @functools.wraps(main)
-    def wrapper() -> None:
-        if "DVC_STAGE" in os.environ:
-            end_with_parent()
-        try:
-            main()
-        except BrewlineError as error:
-            _fail(error.kind, str(error))
-        except MemoryError:
-            _fail("memory", "out of memory; make the batch size of this stage smaller")
-        except KeyboardInterrupt:
-            print("interrupted; run it again to continue", file=sys.stderr)  # noqa: T201
-            raise SystemExit(130) from None
-        except Exception as error:
-            _record_failure("crash", f"{type(error).__name__}: {error}")
+
+def _lack_of_memory(error: BaseException) -> BrewlineError | None:
+    # By its name: whoever did not import torch did not run out of its memory.
+    of_torch = type(error).__name__ == "OutOfMemoryError" and type(error).__module__ == "torch"
+    if of_torch or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        where = "on the GPU" if of_torch else "in this machine"
+        return BrewlineError(
+            f"no memory is left {where}; make the batch size of this stage smaller", "memory"
+        )
+    return None
+
+
+def _lack_of_disk(error: BaseException) -> BrewlineError | None:
+    number = error.errno if isinstance(error, OSError) else None
+    place = getattr(error, "filename", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        where = f" of {place}" if place else ""
+        return BrewlineError(
+            f"the disk{where} is full; make room and run it again: what is finished is kept", "disk"
+        )
+    if number == errno.EROFS:
+        return BrewlineError(f"{place or 'an output'} lies on a disk that is read-only", "disk")
+    if number in (errno.EACCES, errno.EPERM) and place:
+        return BrewlineError(
+            f"this user may not use {place}; look at its owner and its permissions", "settings"
+        )
+    return None
+
+
+@contextmanager
+def disk_faults_explained() -> Iterator[None]:
+    """Turns the errors of a disk that is full, or read-only, into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        told = explain(error)
+        if told is None:
             raise
-
-    return wrapper
+        raise told from None

@@ -118,6 +118,22 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def move_folder(source: Path, target: Path) -> None:
+    """Puts a finished folder in the place of another one, from another disk too.
+
+    Renamed where both lie on one disk; else copied beside the target, and renamed there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.stat().st_dev == target.parent.stat().st_dev:
+        remove(target)
+        source.replace(target)
+        sync(target.parent)
+        return
+    with atomic_path(target) as partial:
+        shutil.copytree(source, partial)
+    remove(source)
+
+
 def link(source: Path, target: Path) -> None:
     """Gives a file a second name; where the file system cannot, a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)

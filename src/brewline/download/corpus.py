@@ -4,17 +4,14 @@ The files come into `work/download/<corpus>/` and stay there until all of them a
 get their second name in `data/raw/<corpus>/`, which is replaced as a whole.
 """
 
-import errno
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from brewline.config.sources import FileParams, SourceParams
-from brewline.core.errors import BrewlineError
+from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import (
     WORK_DIR,
     atomic_path,
@@ -186,7 +183,7 @@ def download_corpus(corpus: str, source: SourceParams, workers: int) -> list[str
     if shortage:
         raise BrewlineError(shortage, "settings")
     work = WORK_DIR / "download" / corpus
-    with alone(work), _disk_full_explained():
+    with alone(work), disk_faults_explained():
         links = {
             name: _link_entry(file, path)
             for name, file in source.files.items()
@@ -286,15 +283,3 @@ def _fetch_recordings(
     if not names:
         raise BrewlineError(f"{corpus} has `recordings`, but no .jsonl file that names any")
     return fetch_recordings(source.recordings, names, work, RAW_DIR / corpus, workers)
-
-
-@contextmanager
-def _disk_full_explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise BrewlineError(
-                "the disk is full; make room, and run it again to continue", "settings"
-            ) from None
-        raise

@@ -6,18 +6,16 @@ goes on with the batches that are missing, and ends in the same bytes; and what 
 crash, hang or run out of memory costs a recording, not a run.
 """
 
-import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from brewline.config.asr import OnFailure
-from brewline.core.errors import BrewlineError
+from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import atomic_path, link, read_json, remove
 from brewline.core.workers import Lost, WorkerPool
 from brewline.samples.shards import write_shard
@@ -145,7 +143,7 @@ class Transcriber:
 
         States are linked, not moved: a run that is killed here finds all of it again.
         """
-        with _full_disk_is_told():
+        with disk_faults_explained():
             write_table(table, TRANSCRIPTS, rows)
             with atomic_path(states) as partial:
                 for shard in self._shards.values():
@@ -155,7 +153,7 @@ class Transcriber:
     def _take(self, batch: RecordingBatch, answer: list[Recognition] | Failure | Lost) -> None:
         if isinstance(answer, Lost):
             answer = Failure(answer.how, answer.detail)
-        with _full_disk_is_told():
+        with disk_faults_explained():
             if isinstance(answer, Failure):
                 self._note(batch, answer)
             else:
@@ -214,7 +212,7 @@ class Transcriber:
             return
         outcomes = self._in_order(shard)
         rows = [self._table_row(outcome) for outcome in outcomes]
-        with _full_disk_is_told():
+        with disk_faults_explained():
             with atomic_path(self.states / shard.name) as partial:
                 samples = (
                     {"__key__": row["utterance_id"], "npy": self._results.states_of(outcome)}
@@ -243,15 +241,3 @@ class Transcriber:
             "reason": failure["reason"] if failure else facts["reason"],
             "asr_model": IMPORTED if imported else self._asr_model,
         }
-
-
-@contextmanager
-def _full_disk_is_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BrewlineError(
-            "the disk is full; make room and run it again: what is recognised is kept"
-        ) from None

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from brewline.core.errors import exits_cleanly
-from brewline.core.files import fingerprint, remove, work_dir
+from brewline.core.files import fingerprint, move_folder, work_dir
+from brewline.core.programs import exits_cleanly
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
 from brewline.stages.arguments import corpus_argument
@@ -22,10 +22,7 @@ def main() -> None:
     store = MediaStore(raw)
     manifest, transcripts = read_table(manifest_path), read_table(transcripts_path)
     pack_corpus(manifest, transcripts, store, params.shard, work)
-    shards = Path("data/shards") / corpus
-    shards.parent.mkdir(parents=True, exist_ok=True)
-    remove(shards)
-    work.replace(shards)
+    move_folder(work, Path("data/shards") / corpus)
 
 
 if __name__ == "__main__":

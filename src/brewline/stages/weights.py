@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from brewline.config import load_params
-from brewline.core.errors import BrewlineError, exits_cleanly
+from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
+from brewline.core.programs import exits_cleanly
 from brewline.models.backbones import load_clip, misfits
 from brewline.models.names import CLIP_FOLDER
 from brewline.models.weights import prepare_backbones
