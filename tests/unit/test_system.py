@@ -30,7 +30,7 @@ from brewline.core import system
 print("watching", flush=True)
 time.sleep(60)
 """
-BY_LOOKING = "system._look_for_parent(os.getppid())"
+BY_LOOKING = "system._look_for_parent(os.getppid(), ask_first=True)"
 BY_KERNEL = "system.end_with_parent()"
 SUPERVISED = """
 import os, sys

@@ -1,15 +1,17 @@
 """Which device computes, in which precision, and in how many processes."""
 
 import multiprocessing
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 import torch
 
 from brewline.core.compute import DeviceName, Precision
 from brewline.core.errors import BrewlineError
-from brewline.core.system import end_with_parent
+from brewline.core.system import GOOD_BYE_S, end_with_parent
 
 Task = TypeVar("Task")
 
@@ -77,6 +79,7 @@ def in_processes(function: Callable[[Task], None], tasks: Sequence[Task], worker
         for task in tasks:
             function(task)
         return
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(
         workers,
         # A fork would inherit the locks of whatever threads this process runs.
@@ -89,8 +92,20 @@ def in_processes(function: Callable[[Task], None], tasks: Sequence[Task], worker
             for one in waiting:
                 one.result()
         except BaseException:
+            # It would wait for what runs now, which may take hours.
             pool.shutdown(wait=False, cancel_futures=True)
+            _end([child for child in multiprocessing.active_children() if child not in others])
             raise
+
+
+def _end(children: Sequence[BaseProcess]) -> None:
+    """Asks processes to end, and makes those that have not ended 5 s later."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + GOOD_BYE_S
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        child.kill()
 
 
 def _start_worker(num_threads: int) -> None:

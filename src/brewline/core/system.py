@@ -20,13 +20,17 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 # How often a process looks for its parent where the kernel does not tell.
 _LOOK_EVERY_S = 0.5
+# From being asked to end until being made to.
+GOOD_BYE_S = 5.0
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Makes this process end (SIGTERM) when its parent ends.
+    """Makes this process end when its parent ends: by SIGTERM, and 5 s later by SIGKILL.
 
     Without it, killing `dvc repro` leaves the stage running, and starting again would set two
-    of them to the same work. Linux's kernel tells; elsewhere a thread looks twice a second.
+    of them to the same work. Linux's kernel tells at once; a thread that looks twice a second does
+    it elsewhere, and makes sure everywhere: who makes an exception of SIGTERM, to say good-bye, may
+    do so in a pool that catches it and waits for a next task for ever.
 
     Args:
         parent: The parent's id, where it may have ended already; None: whoever it is now.
@@ -36,18 +40,20 @@ def end_with_parent(parent: int | None = None) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    else:
-        _look_for_parent(parent)
+    _look_for_parent(parent, ask_first=sys.platform != "linux")
     # The parent may have ended before anybody watched.
     if os.getppid() != parent:
         raise SystemExit(1)
 
 
-def _look_for_parent(parent: int) -> None:
+def _look_for_parent(parent: int, ask_first: bool) -> None:
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK_EVERY_S)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if ask_first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GOOD_BYE_S)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=look, daemon=True).start()
 
