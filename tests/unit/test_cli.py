@@ -138,7 +138,7 @@ def test_missing_files_are_named(project: Path, capsys: pytest.CaptureFixture[st
     code, _, err = run(capsys, "search", "clip", "--model", "models/none")
     assert (code, err) == (1, "error: models/none/model.json is missing; run `dvc repro`\n")
     shutil.rmtree(project / "data/states" / CORPUS)
-    assert f"data/states/{CORPUS} is missing" in run(capsys, "search", "clip")[2]
+    assert f"data/states/{CORPUS}/index.json is missing" in run(capsys, "search", "clip")[2]
     (project / "data/shards" / CORPUS / "index.json").unlink()
     assert f"data/shards/{CORPUS}/index.json is missing" in run(capsys, "search", "clip")[2]
 
