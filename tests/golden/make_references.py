@@ -21,7 +21,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 def main() -> None:
     """Makes the references that are missing or of another version."""
     from golden_worlds import STAGES
-    from references import changed, differences, load_reference, save_reference
+    from references import renew
 
     from brewline.config import load_versions
 
@@ -34,14 +34,10 @@ def main() -> None:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             found = STAGES[name](Path(folder))
-        reference = load_reference(name)
-        if reference is None or reference.version != versions[name]:
-            save_reference(name, versions[name], found)
-            print(f"{name}: the reference is that of version {versions[name]}")
-        elif changes := list(differences(found, reference.outputs)):
-            sys.exit("\n  ".join([changed(name), *changes]))
-        else:
-            print(f"{name}: the reference holds")
+        try:
+            print(renew(name, versions[name], found))
+        except AssertionError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

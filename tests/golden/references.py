@@ -116,6 +116,23 @@ def check(stage: str, version: int, found: Outputs, reference: Reference | None)
     assert not changes, "\n  ".join([changed(stage), *changes])
 
 
+def renew(stage: str, version: int, found: Outputs) -> str:
+    """Makes the reference of a stage anew, where it is missing or of another version.
+
+    Returns:
+        What was done.
+
+    Raises:
+        AssertionError: outputs changed and the version did not.
+    """
+    reference = load_reference(stage)
+    if reference is None or reference.version != version:
+        save_reference(stage, version, found)
+        return f"{stage}: the reference is that of version {version}"
+    check(stage, version, found, reference)
+    return f"{stage}: the reference holds"
+
+
 def changed(stage: str) -> str:
     """What to do about outputs that are not those of the reference."""
     return (

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import references
 from golden_worlds import STAGES
 from references import (
     FOLDER,
@@ -22,6 +23,7 @@ from references import (
     check,
     differences,
     load_reference,
+    renew,
 )
 from tiny_project import PROJECT
 
@@ -87,6 +89,20 @@ def test_a_raised_version_wants_a_new_reference(stage: str) -> None:
         check(stage, before.version + 1, before.outputs, before)
     with pytest.raises(AssertionError, match="has no reference: make it"):
         check(stage, 1, before.outputs, None)
+
+
+def test_a_reference_is_made_anew_for_a_raised_version_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "FOLDER", tmp_path / "references")
+    first = Outputs({"text": "a"}, {"states/a": np.zeros(2, np.float16)})
+    other = Outputs({"text": "b"}, {"states/a": np.ones(2, np.float16)})
+    assert renew("transcribe", 1, first) == "transcribe: the reference is that of version 1"
+    assert renew("transcribe", 1, first) == "transcribe: the reference holds"
+    with pytest.raises(AssertionError, match="outputs of transcribe changed: raise its version"):
+        renew("transcribe", 1, other)
+    assert renew("transcribe", 2, other) == "transcribe: the reference is that of version 2"
+    check("transcribe", 2, other, load_reference("transcribe"))
 
 
 def test_numbers_may_differ_by_their_tolerance_and_no_more() -> None:

@@ -98,6 +98,13 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
 
     monkeypatch.setattr(embedder.Embedder, "embed_gallery", embedded_again)
     assert run(capsys, *arguments)[1] == out
+    # What the code makes of a model may be something else with another version.
+    versions = (project / "versions.yaml").read_text()
+    (project / "versions.yaml").write_text(versions.replace("\ntrain: ", "\ntrain: 1000"))
+    with pytest.raises(AssertionError, match="embedded again"):
+        run(capsys, *arguments)
+    (project / "versions.yaml").write_text(versions)
+    assert run(capsys, *arguments)[1] == out
     # Another model has another gallery.
     with pytest.raises(AssertionError, match="embedded again"):
         run(capsys, "search", "photo.ogg")

@@ -37,8 +37,9 @@ def main() -> None:
     # failure may change what stopped him, and go on.
     settings = params.asr.model_dump() | {"on_failure": params.asr.on_failure == "drop"}
     # Who goes on elsewhere should not mix precisions.
-    facts = [settings, per_shard, asr_model, device.type, str(choose_dtype("auto", device))]
-    name = fingerprint(load_versions().transcribe, facts, [manifest_path, checkpoint])
+    machine = [device.type, str(choose_dtype("auto", device))]
+    facts = [settings, per_shard, asr_model, backbone["sha256"], *machine]
+    name = fingerprint(load_versions().transcribe, facts, [manifest_path])
     work = work_dir("transcribe", name)
     width = read_dimensions(checkpoint).n_audio_state
     free_mb = shutil.disk_usage(work).free / 1e6
