@@ -108,12 +108,13 @@ def run_bare(paths: list[Path]) -> None:
 
 def run_ours(folder: Path, names: list[str]) -> None:
     """All checks, and both tables."""
-    limits = load_params(PROJECT / "params.yaml").validation
+    params = load_params(PROJECT / "params.yaml")
+    limits, decode_limit_s = params.validation, params.runtime.validate_decode_limit_s
     listings = [
         Listing(f"u{number:07}", "train", name, "1", caption="some words")
         for number, name in enumerate(names)
     ]
-    found = check_corpus(MediaStore(folder / "raw"), listings, limits, WORKERS)
+    found = check_corpus(MediaStore(folder / "raw"), listings, limits, WORKERS, decode_limit_s)
     write_tables(found, "bench", folder / "manifest.parquet", folder / "quarantine.parquet")
 
 

@@ -161,19 +161,19 @@ def _write_data(root: Path, chosen: Params, corpus: str, num_images: int) -> Non
 
 def model_facts(chosen: Params, corpus: str, variant: str, seed: int | None) -> dict[str, Any]:
     """The content of a `model.json`."""
-    trained = chosen.variants[variant].trained
+    trained, hears = chosen.variants[variant].trained, chosen.variants[variant].acoustic
     return {
         "corpus": corpus,
         "variant": variant,
         "seed": seed,
         "switches": chosen.variants[variant].model_dump(),
-        "acoustic": chosen.acoustic.model_dump() if chosen.variants[variant].acoustic else None,
+        "acoustic": chosen.acoustic.model_dump() if hears else None,
         "backbones": {"whisper": "a" * 64, "clip": "b" * 64},
         "num_trained_parameters": 264_193 if trained else 0,
         "best_step": 150 if trained else None,
         "dev": {},
         "train": chosen.train.model_dump(exclude={"seeds"}) if trained else None,
-        "data": {"shards": "c" * 64},
+        "data": {"shards": "c" * 64} | ({"states": "d" * 64} if hears else {}),
     }
 
 

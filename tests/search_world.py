@@ -35,6 +35,7 @@ def make_world(root: Path, small: bool = False) -> Params:
             for name in [name for name in models if not name.startswith(CORPUS)]:
                 del models[name]
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    shutil.copy(report_world.PROJECT / "versions.yaml", root)
     params = load_params(root / "params.yaml")
     report_world.make_world(root, params, NUM_IMAGES)
     _make_backbones(root / "models/backbones")
@@ -89,7 +90,8 @@ def _index_shards(root: Path) -> None:
     from brewline.samples.shards import shard_name, write_index
 
     counts = {shard_name(split, 0): 2 * NUM_IMAGES for split in ("dev", "test")}
-    write_index(root / "data/shards" / CORPUS, counts)
+    for kind in ("shards", "states"):
+        write_index(root / "data" / kind / CORPUS, counts)
 
 
 def _make_models(root: Path, params: Params) -> None:

@@ -19,9 +19,13 @@ SOURCE = PROJECT / "src"
 STAGES = sorted((SOURCE / "brewline/stages").glob("*.py"))
 PIPELINE: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+# Of the stages that take long; they name their version instead of their code.
+VERSIONS: dict[str, int] = yaml.safe_load((PROJECT / "versions.yaml").read_text())
 
 # Read by the project, but unable to change any result.
 WITHOUT_RESULT = {"runtime", "tracking"}
+# A guard of `transcribe`, of which `assess` says whether it is kept.
+JUDGED = {"assess": {"runtime.max_transcription_failure_rate"}}
 # What drives the graph by templates: adding a corpus adds stages, and makes none stale.
 LISTS = {"corpora", "models", "retrieval_corpora"}
 
@@ -80,8 +84,40 @@ def reachable(path: Path) -> set[Path]:
     return found - tracking
 
 
-@pytest.mark.parametrize("stage", PIPELINE)
-def test_a_stage_depends_on_every_module_that_it_imports(stage: str) -> None:
+def parameters(stage: str) -> set[str]:
+    """What a stage depends on in `params.yaml`, by its dotted name."""
+    return {entry for entry in body(stage).get("params", []) if isinstance(entry, str)}
+
+
+def version(stage: str) -> list[str]:
+    """The keys of `versions.yaml` that a stage depends on."""
+    others = [entry for entry in body(stage).get("params", []) if not isinstance(entry, str)]
+    assert all(list(entry) == ["versions.yaml"] for entry in others)
+    return [key for entry in others for key in entry["versions.yaml"]]
+
+
+EXPENSIVE = [stage for stage in PIPELINE if program(stage).stem in VERSIONS]
+CHEAP = [stage for stage in PIPELINE if stage not in EXPENSIVE]
+
+
+@pytest.mark.parametrize("stage", EXPENSIVE)
+def test_an_expensive_stage_depends_on_its_version_and_on_no_code(stage: str) -> None:
+    name = program(stage).stem
+    assert version(stage) == [name]
+    assert not [dep for dep in body(stage)["deps"] if dep.startswith("src/")]
+    # And its partial work is named by the same number.
+    calls = [n for n in ast.walk(ast.parse(program(stage).read_text())) if isinstance(n, ast.Call)]
+    named = [ast.unparse(n.args[0]) for n in calls if ast.unparse(n.func) == "fingerprint"]
+    assert named == [f"load_versions().{name}"]
+
+
+def test_every_version_is_used_by_a_stage() -> None:
+    assert {program(stage).stem for stage in EXPENSIVE} == set(VERSIONS)
+
+
+@pytest.mark.parametrize("stage", CHEAP)
+def test_a_cheap_stage_depends_on_every_module_that_it_imports(stage: str) -> None:
+    assert version(stage) == []
     declared = [PROJECT / dep for dep in body(stage)["deps"] if dep.startswith("src/")]
     assert all(path.exists() for path in declared)
     needed = {path for path in reachable(program(stage)) if not is_inert(path)}
@@ -108,13 +144,13 @@ def sections_read(path: Path) -> set[str]:
 def test_a_stage_declares_every_section_that_it_reads(stage: str) -> None:
     # Stages that share a program differ in what they use of it.
     same = [other for other in PIPELINE if program(other) == program(stage)]
-    declared = {entry.split(".")[0] for other in same for entry in body(other).get("params", [])}
+    declared = {entry.split(".")[0] for other in same for entry in parameters(other)}
     assert sections_read(program(stage)) - declared <= WITHOUT_RESULT | LISTS
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
 def test_every_declared_parameter_exists(stage: str) -> None:
-    for entry in body(stage).get("params", []):
+    for entry in parameters(stage):
         value: Any = PARAMS
         for part in entry.split("."):
             if part.startswith("${"):
@@ -124,7 +160,7 @@ def test_every_declared_parameter_exists(stage: str) -> None:
 
 
 def test_every_parameter_can_make_some_stage_stale() -> None:
-    declared = {entry for stage in PIPELINE for entry in body(stage).get("params", [])}
+    declared = {entry for stage in PIPELINE for entry in parameters(stage)}
     for section, keys in PARAMS.items():
         if section in WITHOUT_RESULT or section in declared:
             continue
@@ -132,6 +168,12 @@ def test_every_parameter_can_make_some_stage_stale() -> None:
         if any(name.startswith("${") for name in mentioned):
             continue
         assert section in LISTS or mentioned == set(keys), section
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_how_the_machine_is_used_is_no_parameter_of_a_stage(stage: str) -> None:
+    found = {entry for entry in parameters(stage) if entry.split(".")[0] in WITHOUT_RESULT}
+    assert found == JUDGED.get(stage, set())
 
 
 def test_stage_files_are_thin() -> None:

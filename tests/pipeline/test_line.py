@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -141,8 +142,13 @@ def test_too_many_corrupted_recordings_stop_the_line(
     assert "1 not met" in (folder / "reports/validation/mini-lncoco/index.html").read_text()
 
 
+@pytest.mark.parametrize("raised", [False, True], ids=["same-version", "raised-version"])
 def test_transcription_goes_on_after_a_crash(
-    line: Line, tmp_path: Path, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    line: Line,
+    tmp_path: Path,
+    stage: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: bool,
 ) -> None:
     from brewline.speech.batch_plan import RecordingBatch
     from brewline.speech.batch_results import BatchResults
@@ -163,10 +169,53 @@ def test_transcription_goes_on_after_a_crash(
     with pytest.raises(RuntimeError):
         stage(folder, "transcribe", "mini-lncoco")
     assert json.loads((folder / "work/failure.json").read_text())["kind"] == "crash"
+    if raised:
+        versions = yaml.safe_load((folder / "versions.yaml").read_text())
+        versions["transcribe"] += 1
+        (folder / "versions.yaml").write_text(yaml.safe_dump(versions))
     stage(folder, "transcribe", "mini-lncoco")
-    # Three until the crash, then the third again and the rest; the first two were kept.
-    assert len(batches) == len(set(batches)) + 1
+    # Three until the crash, then the third again and the rest; the first two were kept, unless
+    # they are those of another version.
+    assert len(batches) == len(set(batches)) + (3 if raised else 1)
     assert [sha256_tree(folder / path) for path in outputs] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "first_work"),
+    [
+        ("transcribe", ["mini-lncoco"], "plan_batches"),
+        ("shard", ["mini-lncoco"], "pack_corpus"),
+        ("train", ["mini-lncoco", "full"], "in_processes"),
+    ],
+)
+def test_no_shard_or_archive_is_read_before_the_work_begins(
+    line: Line,
+    tmp_path: Path,
+    stage: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    arguments: list[str],
+    first_work: str,
+) -> None:
+    """What a run depends on is named by what is small: tables, and the indices of shards."""
+    folder = line.copy(tmp_path / "project")
+    hashed = []
+    file_digest = hashlib.file_digest
+
+    def watch(file: BinaryIO, algorithm: str) -> Any:
+        hashed.append(Path(file.name))
+        return file_digest(file, algorithm)  # type: ignore[arg-type]
+
+    def stop(*_: object) -> None:
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(hashlib, "file_digest", watch)
+    monkeypatch.setattr(f"brewline.stages.{name}.{first_work}", stop)
+    with pytest.raises(RuntimeError, match="far enough"):
+        stage(folder, name, *arguments)
+    data = {path for path in hashed if path.parts[0] == "data"}
+    assert data
+    assert all(path.suffix == ".parquet" or path.name == "index.json" for path in data)
 
 
 def test_imported_transcripts_are_taken_instead_of_whispers(

@@ -82,7 +82,8 @@ def make_project(folder: Path) -> dict[str, str]:
     make_clip(published / "clip")
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(folder), sort_keys=False))
     shutil.copytree(PROJECT / "mlflow", folder / "mlflow")
-    shutil.copy(PROJECT / "requirements.lock", folder)
+    for name in ("requirements.lock", "versions.yaml"):
+        shutil.copy(PROJECT / name, folder)
     return planted
 
 

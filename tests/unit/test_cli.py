@@ -98,6 +98,13 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
 
     monkeypatch.setattr(embedder.Embedder, "embed_gallery", embedded_again)
     assert run(capsys, *arguments)[1] == out
+    # What the code makes of a model may be something else with another version.
+    versions = (project / "versions.yaml").read_text()
+    (project / "versions.yaml").write_text(versions.replace("\ntrain: ", "\ntrain: 1000"))
+    with pytest.raises(AssertionError, match="embedded again"):
+        run(capsys, *arguments)
+    (project / "versions.yaml").write_text(versions)
+    assert run(capsys, *arguments)[1] == out
     # Another model has another gallery.
     with pytest.raises(AssertionError, match="embedded again"):
         run(capsys, "search", "photo.ogg")
@@ -138,7 +145,7 @@ def test_missing_files_are_named(project: Path, capsys: pytest.CaptureFixture[st
     code, _, err = run(capsys, "search", "clip", "--model", "models/none")
     assert (code, err) == (1, "error: models/none/model.json is missing; run `dvc repro`\n")
     shutil.rmtree(project / "data/states" / CORPUS)
-    assert f"data/states/{CORPUS} is missing" in run(capsys, "search", "clip")[2]
+    assert f"data/states/{CORPUS}/index.json is missing" in run(capsys, "search", "clip")[2]
     (project / "data/shards" / CORPUS / "index.json").unlink()
     assert f"data/shards/{CORPUS}/index.json is missing" in run(capsys, "search", "clip")[2]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from brewline.config import load_params, parse_params
+from brewline.config import load_params, load_versions, parse_params
 from brewline.config.sources import READER_OPTIONS
 from brewline.core.errors import BrewlineError
 from brewline.corpora.readers import READERS as LOADED
@@ -98,9 +98,9 @@ def test_a_corpus_is_named_once(values: dict[str, Any]) -> None:
     [
         (b"\x80\x00\xff", "params.yaml is no text in UTF-8"),
         (b"a\x00b", "params.yaml is not valid YAML"),
-        (b"", "params.yaml is empty, not sections"),
-        (b"- 1\n", "params.yaml is a list, not sections"),
-        (b"corpora", "params.yaml is a str, not sections"),
+        (b"", "params.yaml is empty, not keys with"),
+        (b"- 1\n", "params.yaml is a list, not keys with"),
+        (b"corpora", "params.yaml is a str, not keys with"),
     ],
 )
 def test_a_file_that_holds_no_parameters_is_one_sentence(
@@ -175,3 +175,41 @@ def test_a_model_in_the_wrong_list_is_told_the_right_one(values: dict[str, Any])
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match="run this from the project's folder"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_the_versions_are_read(tmp_path: Path) -> None:
+    assert load_versions(PROJECT / "versions.yaml").train >= 1
+    with pytest.raises(BrewlineError, match="run this from the project's folder"):
+        load_versions(tmp_path / "versions.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("transcribe: 1\nshard: 1\n", "train: is missing"),
+        ("transcribe: 1\nshard: 1\ntrain: 1.5\n", "train: 1.5: input should be a valid integer"),
+        ("transcribe: 0\nshard: 1\ntrain: 1\n", "transcribe: 0: input should be greater than or"),
+        ("transcribe: 1\nshrad: 1\ntrain: 1\n", "shrad: unknown key; did you mean 'shard'? known:"),
+        ("", "versions.yaml is not valid"),
+    ],
+)
+def test_a_bad_version_names_the_key_and_the_choices(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "versions.yaml"
+    path.write_text(text)
+    with pytest.raises(BrewlineError, match=re.escape(message)) as error:
+        load_versions(path)
+    assert error.value.kind == "settings"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("asr", "batch_limit_s"), ("asr", "max_failure_rate"), ("validate", "decode_limit_s")],
+)
+def test_guards_are_in_no_section_that_makes_results_stale(
+    values: dict[str, Any], section: str, key: str
+) -> None:
+    values[section][key] = 1.0
+    with pytest.raises(BrewlineError, match=f"{section}.{key}: unknown key"):
+        parse_params(values)

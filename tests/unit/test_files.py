@@ -1,15 +1,20 @@
 """Whole or absent."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from brewline.core import files
+import brewline
 from brewline.core.files import (
     atomic_path,
     fingerprint,
     move_folder,
     sha256_tree,
+    stamps,
     write_json,
 )
 
@@ -58,19 +63,13 @@ def test_tree_hash_sees_names_and_contents(tmp_path: Path) -> None:
     assert len({before, renamed, sha256_tree(tmp_path)}) == 3
 
 
-def test_fingerprint_depends_on_parameters_inputs_and_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fingerprint_depends_on_version_parameters_and_inputs(tmp_path: Path) -> None:
     source = tmp_path / "input"
     source.write_text("1")
-    names = {fingerprint({"a": 1}, [source]), fingerprint({"a": 2}, [source])}
+    names = {fingerprint(1, {"a": 1}, [source]), fingerprint(1, {"a": 2}, [source])}
+    names.add(fingerprint(2, {"a": 1}, [source]))
     source.write_text("2")
-    names.add(fingerprint({"a": 1}, [source]))
-    core = tmp_path / "package/core"
-    core.mkdir(parents=True)
-    (core / "files.py").write_text("other code")
-    monkeypatch.setattr(files, "__file__", str(core / "files.py"))
-    names.add(fingerprint({"a": 1}, [source]))
+    names.add(fingerprint(1, {"a": 1}, [source]))
     assert len(names) == 4
 
 
@@ -91,3 +90,39 @@ def test_a_folder_moves_to_its_place_on_one_disk_and_on_two(tmp_path: Path) -> N
         assert [path.name for path in target.parent.iterdir()] == ["shards"]
     if len(places) == 1:
         pytest.skip("this system has no second file system at /dev/shm")
+
+
+def test_a_comment_in_any_module_leaves_partial_work_its_name(tmp_path: Path) -> None:
+    """With a package of its own, whose modules are given a comment each."""
+    library = Path(brewline.__file__).parent
+    package = tmp_path / "brewline"
+    shutil.copytree(library, package, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [
+        sys.executable,
+        "-c",
+        "from brewline.core import files; print(files.__file__, files.fingerprint(1, {}, []))",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def name() -> str:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        place, found = done.stdout.split()
+        assert Path(place).is_relative_to(package)
+        return found
+
+    before = name()
+    for module in package.rglob("*.py"):
+        module.write_text(module.read_text() + "# A remark.\n")
+    assert name() == before
+
+
+def test_stamps_see_a_change_without_opening_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder/large.tar"
+    path.write_text("1")
+    before = stamps(tmp_path)
+    assert before == stamps(tmp_path)
+    path.write_text("12")
+    path.chmod(0)
+    assert [(name, size) for name, size, _ in stamps(tmp_path)] == [("folder/large.tar", 2)]
+    assert stamps(tmp_path) != before

@@ -208,7 +208,7 @@ def test_a_corpus_of_mutated_files_is_accounted_for(tmp_path: Path) -> None:
         listings.append(Listing(name, "train", f"{name}.wav", "1", name, f"{name}.jpg", "words"))
     write_tar(tmp_path / "raw/media.tar", files)
     good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
-    found_out = check_corpus(MediaStore(tmp_path / "raw"), listings, LIMITS, workers=2)
+    found_out = check_corpus(MediaStore(tmp_path / "raw"), listings, LIMITS, 2, 60.0)
     write_tables(found_out, "fuzzed", good, bad)
     accepted, dropped = pandas.read_parquet(good), pandas.read_parquet(bad)
     assert sorted([*accepted["utterance_id"], *dropped["utterance_id"]]) == [

@@ -44,6 +44,7 @@ from brewline.tables.listing import Listing
 from brewline.tables.manifest import MANIFEST, row_order
 
 PROJECT = Path(__file__).parents[2]
+DECODE_LIMIT_S = 60.0
 
 
 @pytest.fixture
@@ -237,7 +238,7 @@ def test_the_listing_itself(tmp_path: Path, limits: ValidateParams) -> None:
     latin_1 = "Bäume".encode("latin-1")
     assert fault(caption=latin_1.decode("utf-8", "surrogateescape")) == "bad_text"
     assert fault(caption=latin_1.decode("utf-8", "replace")) == "bad_text"
-    (verdict,) = check_corpus(MediaStore(tmp_path), [Listing(**ok)], limits, 1)
+    (verdict,) = check_corpus(MediaStore(tmp_path), [Listing(**ok)], limits, 1, DECODE_LIMIT_S)
     assert verdict.reason == "missing_audio"
 
 
@@ -266,10 +267,14 @@ def corpus(tmp_path: Path) -> Corpus:
 
 
 def validate(
-    corpus: Corpus, folder: Path, limits: ValidateParams, published: ExpectedParams | None = None
+    corpus: Corpus,
+    folder: Path,
+    limits: ValidateParams,
+    published: ExpectedParams | None = None,
+    decode_limit_s: float = DECODE_LIMIT_S,
 ) -> tuple[pandas.DataFrame, pandas.DataFrame, Any]:
     """The manifest, the quarantine and the results."""
-    found = check_corpus(corpus.store, corpus.listings, limits, workers=2)
+    found = check_corpus(corpus.store, corpus.listings, limits, 2, decode_limit_s)
     manifest, quarantine = folder / "m.parquet", folder / "q.parquet"
     duplicates = write_tables(found, "ln", manifest, quarantine)
     good, bad = pandas.read_parquet(manifest), pandas.read_parquet(quarantine)
@@ -325,7 +330,7 @@ def test_of_the_miniature_corpus_the_damaged_are_dropped_and_no_other(
     assert set(planted.values()) == set(REASONS)
     found = {
         verdict.listing.utterance_id: verdict.reason
-        for verdict in check_corpus(store, listings, limits, workers=2)
+        for verdict in check_corpus(store, listings, limits, 2, DECODE_LIMIT_S)
         if verdict.reason
     }
     assert found == {name: REASONS[kind] for name, kind in planted.items()}
@@ -353,7 +358,7 @@ def test_each_picture_is_opened_once(
     monkeypatch.setattr(verdicts, "open_pool", lambda *args: Pool())
     # Another narrative of each picture.
     again = [replace(row, utterance_id=f"{row.utterance_id}-b") for row in corpus.listings]
-    found = list(check_corpus(corpus.store, corpus.listings + again, limits, 1))
+    found = list(check_corpus(corpus.store, corpus.listings + again, limits, 1, DECODE_LIMIT_S))
     assert len(found) == 64
     images = [task.name for task in asked if task.kind == "image"]
     assert len(images) == len(set(images)) == 32
@@ -374,7 +379,8 @@ def test_a_damaged_member_of_an_archive_costs_its_own_utterance(
     store = MediaStore(folder)
     listings = READERS["ravdess"](store, SourceParams(reader="ravdess", licence="", files={}))
     reasons = {
-        row.listing.audio_path: row.reason for row in check_corpus(store, listings, limits, 1)
+        row.listing.audio_path: row.reason
+        for row in check_corpus(store, listings, limits, 1, DECODE_LIMIT_S)
     }
     assert [name for name, reason in reasons.items() if reason] == [first.filename]
     assert reasons[first.filename] == "unreadable"
@@ -395,8 +401,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_utterance(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verdicts, "MediaChecker", DyingChecker)
-    quick = limits.model_copy(update={"decode_limit_s": 1.0})
-    _, bad, results = validate(corpus, tmp_path, quick)
+    _, bad, results = validate(corpus, tmp_path, limits, decode_limit_s=1.0)
     dropped = dict(zip(bad["utterance_id"], bad["reason"], strict=True))
     assert dropped == corpus.planted | {
         "coco_val_2_40": "decoder_crash",
@@ -435,7 +440,7 @@ def ravdess(folder: Path, limits: ValidateParams) -> tuple[pandas.DataFrame, Acc
     source = SourceParams(reader="ravdess", licence="", files={}, dev_fraction=0.34)
     store = MediaStore(folder)
     listings = READERS["ravdess"](store, source)
-    rows = [v.manifest_row("r") for v in check_corpus(store, listings, limits, workers=1)]
+    rows = [v.manifest_row("r") for v in check_corpus(store, listings, limits, 1, DECODE_LIMIT_S)]
     return pandas.DataFrame(rows, columns=MANIFEST.names), account(listings, 0)
 
 
@@ -542,18 +547,18 @@ def test_explain_shows_the_check_that_failed_with_its_numbers(
     corpus: Corpus, limits: ValidateParams
 ) -> None:
     short = next(name for name, why in corpus.planted.items() if why == "too_short")
-    lines = list(explain(corpus.store, corpus.listings, short, limits))
+    lines = list(explain(corpus.store, corpus.listings, short, limits, DECODE_LIMIT_S))
     split = next(row.split for row in corpus.listings if row.utterance_id == short)
     assert lines[0] == f"{short} ({split}): `too_short`: 0.050 s, under 0.3 s"
     (line,) = [line for line in lines if line.startswith("  FAIL")]
     assert "0.05 (min_duration_s: 0.3)" in line
     assert any("min_image_side_px: 32" in line for line in lines)
-    good = list(explain(corpus.store, corpus.listings, "coco_val_4_40", limits))
+    good = list(explain(corpus.store, corpus.listings, "coco_val_4_40", limits, DECODE_LIMIT_S))
     assert good[0] == "coco_val_4_40 (test): good"
     assert not any("FAIL" in line for line in good)
     empty = next(name for name, why in corpus.planted.items() if why == "empty_file")
     assert "the file has 0 bytes" in "\n".join(
-        explain(corpus.store, corpus.listings, empty, limits)
+        explain(corpus.store, corpus.listings, empty, limits, DECODE_LIMIT_S)
     )
     with pytest.raises(BrewlineError, match="lists no utterance 'nobody'"):
-        list(explain(corpus.store, corpus.listings, "nobody", limits))
+        list(explain(corpus.store, corpus.listings, "nobody", limits, DECODE_LIMIT_S))

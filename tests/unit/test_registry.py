@@ -144,6 +144,7 @@ def test_a_version_holds_what_serving_takes(params: Params) -> None:
     assert {line.split("==")[0] for line in requirements} == set(SERVED_PACKAGES)
     card = (root / "model_card.md").read_text()
     parts = ["**Miniature.**", "full/seed-0", "Apache-2.0", "mini-whisper", "(0.", "zero-shot"]
+    parts += [f"| SHA-256 of the index of the {kind} | `" for kind in ("shards", "states")]
     for part in [*parts, found.tags["model_digest"], found.tags["dev_manifest_digest"]]:
         assert part in card, part
     assert "  \n" not in card and "None" not in card

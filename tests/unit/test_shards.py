@@ -13,6 +13,7 @@ from brewline.core.errors import BrewlineError
 from brewline.samples.shards import (
     Position,
     encode_states,
+    index_digest,
     plan_shards,
     read_split,
     read_training,
@@ -47,7 +48,8 @@ def make_shards(folder: Path, sizes: list[int], *, other_keys: bool = False) -> 
             for key in keys
         ]
         write_shard(folder / "states" / shard_name("train", shard), states)
-    write_index(folder / "shards", counts)
+    for kind in ("shards", "states"):
+        write_index(folder / kind, counts)
 
 
 def test_plan_cuts_each_split_by_itself() -> None:
@@ -145,3 +147,15 @@ def test_training_order_is_seeded_whole_and_resumable(tmp_path: Path) -> None:
 def test_a_missing_index_names_the_stage(tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match="dvc repro shard"):
         split_size(tmp_path, "train")
+    with pytest.raises(BrewlineError, match="dvc repro transcribe"):
+        index_digest(tmp_path / "states/corpus")
+
+
+def test_the_digest_of_the_data_names_every_shard_and_opens_none(tmp_path: Path) -> None:
+    for name, sizes in {"a": [3, 2], "b": [3, 2], "c": [3, 1]}.items():
+        make_shards(tmp_path / name, sizes)
+        for path in (tmp_path / name).rglob("*.tar"):
+            path.unlink()
+    for kind in ("shards", "states"):
+        one, same, other = (index_digest(tmp_path / name / kind) for name in "abc")
+        assert one == same != other

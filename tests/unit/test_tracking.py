@@ -131,6 +131,7 @@ def test_live_run_is_whole(project: Path) -> None:
     assert found.data.params["variant.prompts"] == "4"
     assert found.data.tags["model_digest"] == sha256_tree(project / MODEL)
     assert found.data.tags["data.shards"] == "c" * 64
+    assert found.data.tags["data.states"] == "d" * 64
     assert "Miniature" in found.data.tags["mlflow.note.content"]
     assert found.inputs.dataset_inputs[0].dataset.name == f"{CORPUS} shards"
     assert len(points(found, "loss")) == 40
@@ -421,7 +422,7 @@ def test_seeds_that_start_together_log_the_same_data(project: Path) -> None:
     assert [child.exitcode for child in started] == [0] * 4
     found = runs()
     assert len(found) == 4
-    assert {len(run.inputs.dataset_inputs) for run in found} == {1}
+    assert {len(run.inputs.dataset_inputs) for run in found} == {2}
 
 
 def test_pipeline_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,6 @@ class AsrParams(Section):
     no_speech_threshold: Fraction
     # A phrase said so many times in a row is a loop: it is kept once, and the text is doubted.
     max_repeats: Annotated[int, Field(ge=2)]
-    # A batch that takes longer is split; a recording alone is given up.
-    batch_limit_s: PositiveFloat
     # A recording that cannot be recognised: keep, with an empty text and whatever the encoder
     # made of it; drop it from the shards; or stop.
     on_failure: OnFailure
-    max_failure_rate: Fraction

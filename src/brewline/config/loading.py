@@ -1,7 +1,7 @@
-"""`params.yaml` read and checked."""
+"""`params.yaml` read and checked; what reads any of the project's YAML files strictly."""
 
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -9,9 +9,12 @@ from pydantic import ValidationError
 from brewline.config.choices import suggest
 from brewline.config.contradictions import contradictions
 from brewline.config.schema import Params
+from brewline.config.types import Section
 from brewline.core.errors import BrewlineError
 
 PARAMS_FILE = Path("params.yaml")
+
+S = TypeVar("S", bound=Section)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -20,8 +23,26 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         BrewlineError: naming every bad key with its value and the choices.
     """
+    return parse_params(read_yaml(path), str(path))
+
+
+def parse_params(values: Any, where: str = "params.yaml") -> Params:
+    """Checks values as read from YAML; see `load_params`."""
+    params = parse(Params, values, where)
+    problems = list(contradictions(params))
+    if problems:
+        raise BrewlineError("\n  ".join([f"{where} is not valid:", *problems]), "settings")
+    return params
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file of the project.
+
+    Raises:
+        BrewlineError: it is missing, or no YAML.
+    """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BrewlineError(
             f"{path} is not here; run this from the project's folder", "settings"
@@ -30,29 +51,32 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise BrewlineError(f"{path} is no text in UTF-8: {error}", "settings") from None
     except yaml.YAMLError as error:
         raise BrewlineError(f"{path} is not valid YAML: {error}", "settings") from None
-    return parse_params(values, str(path))
 
 
-def parse_params(values: Any, where: str = "params.yaml") -> Params:
-    """Checks values as read from YAML; see `load_params`."""
+def parse(section: type[S], values: Any, where: str) -> S:
+    """Checks values as read from YAML.
+
+    Args:
+        section: What they have to be.
+        values: As read.
+        where: What an error calls them.
+
+    Raises:
+        BrewlineError: naming every bad key with its value and the choices.
+    """
     if not isinstance(values, dict):
         what = "is empty" if values is None else f"is a {type(values).__name__}"
-        raise BrewlineError(f"{where} {what}, not sections with their keys", "settings")
+        raise BrewlineError(f"{where} {what}, not keys with their values", "settings")
     try:
-        params = Params.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        raise BrewlineError(
-            "\n  ".join([f"{where} is not valid:", *_explain(error)]), "settings"
-        ) from None
-    problems = list(contradictions(params))
-    if problems:
-        raise BrewlineError("\n  ".join([f"{where} is not valid:", *problems]), "settings")
-    return params
+        lines = [f"{where} is not valid:", *_explain(section, error)]
+        raise BrewlineError("\n  ".join(lines), "settings") from None
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
+def _known_keys(whole: type[Section], location: tuple[Any, ...]) -> list[str]:
     """The keys that the section at `location` may have; follows the classes' annotations."""
-    section: Any = Params
+    section: Any = whole
     for part in location:
         if get_origin(section) is dict:
             section = get_args(section)[1]
@@ -66,13 +90,13 @@ def _keys_of(section: Any) -> dict[str, Any]:
     return {field.alias or name: field.annotation for name, field in known.items()}
 
 
-def _explain(error: ValidationError) -> list[str]:
+def _explain(section: type[Section], error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
         location = problem["loc"]
         key = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
-            hint = suggest(str(location[-1]), _known_keys(location[:-1]))
+            hint = suggest(str(location[-1]), _known_keys(section, location[:-1]))
             lines.append(f"{key}: unknown key{hint}")
         elif problem["type"] == "missing":
             lines.append(f"{key}: is missing")

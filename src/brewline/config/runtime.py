@@ -1,18 +1,18 @@
-"""Sections `runtime` and `tracking`, on which no stage depends."""
+"""Sections `runtime` and `tracking`, which make no result stale."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from brewline.config.types import PositiveInt, Section
+from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
 from brewline.core.compute import DeviceName
 
 
 class RuntimeParams(Section):
-    """How the machine is used; no stage depends on it.
+    """How the machine is used, and what a run may cost.
 
-    Nothing here changes what is computed. `train_workers` changes how many threads compute it, and
-    so, on a processor, the last digits of a sum.
+    Nothing here changes what is computed, and no stage that computes depends on it. `train_workers`
+    changes how many threads compute it, and so, on a processor, the last digits of a sum.
     """
 
     # Where models run; auto: a CUDA device where there is one, else the processor.
@@ -20,8 +20,14 @@ class RuntimeParams(Section):
     # Files that are downloaded at a time.
     download_workers: PositiveInt
     validate_workers: PositiveInt
+    # A file that takes a decoder longer than this is given up.
+    validate_decode_limit_s: PositiveFloat
     # Processes that recognise speech, where there is no GPU.
     transcribe_workers: PositiveInt
+    # A batch of recordings that takes longer is split; a recording alone is given up.
+    transcribe_batch_limit_s: PositiveFloat
+    # Above this share of recordings that could not be recognised, transcription stops.
+    max_transcription_failure_rate: Fraction
     # Processes that train a seed each, where there is no GPU.
     train_workers: PositiveInt
     # Training steps between checkpoints: what a killed run has to do again at most.

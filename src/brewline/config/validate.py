@@ -23,8 +23,6 @@ class ValidateParams(Section):
     min_image_side_px: PositiveInt
     # Recordings that are equal to the byte under several ids: named, or dropped but for the first.
     duplicate_audio: Literal["report", "quarantine"]
-    # A file that takes a decoder longer than this is given up.
-    decode_limit_s: PositiveFloat
     max_quarantine_rate: Fraction
     # Bounds of a corpus' medians: [at least, at most].
     median_duration_s: Bounds

@@ -144,18 +144,29 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def fingerprint(parameters: Any, dependencies: list[Path]) -> str:
-    """Names a piece of work by what determines its result: parameters, inputs and our code.
+def stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a folder's files: for files too large to be hashed."""
+    found = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        (path.relative_to(folder).as_posix(), facts.st_size, facts.st_mtime_ns)
+        for path, facts in found
+    ]
+
+
+def fingerprint(version: int, parameters: Any, dependencies: list[Path]) -> str:
+    """Names a piece of work by what determines its result: our code, parameters and inputs.
 
     Args:
+        version: Of the stage, from `versions.yaml`: it stands for the code, so that a change
+            which cannot change the result does not throw away what is half done.
         parameters: Anything that `json` can write.
-        dependencies: Files and folders that are read; each must exist.
+        dependencies: Files and folders that are read, whole; each must exist.
 
     Returns:
         16 hex digits.
     """
     facts = {
-        "code": sha256_tree(Path(__file__).parents[1]),
+        "version": version,
         "parameters": parameters,
         "dependencies": {str(path): sha256_tree(path) for path in dependencies},
     }

@@ -23,7 +23,8 @@ class ModelCard(BaseModel):
 
     `backbones` are SHA-256 by role; `whisper` is None where nothing of the model came through it.
     `seed`, `best_step` and `train` are None where nothing was trained; `train` holds the settings
-    that apply to the variant. `data` has the digests of what it was trained on.
+    that apply to the variant. `data` has the digests of what it was trained on: of the indices of
+    its shards and, with an acoustic channel, of its states, which name each shard by its hash.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -12,7 +12,11 @@ from brewline.tables.listing import Listing
 
 
 def explain(
-    store: MediaStore, listings: Sequence[Listing], utterance_id: str, limits: ValidateParams
+    store: MediaStore,
+    listings: Sequence[Listing],
+    utterance_id: str,
+    limits: ValidateParams,
+    decode_limit_s: float,
 ) -> Iterator[str]:
     """Checks one utterance again, in a process of its own.
 
@@ -21,6 +25,7 @@ def explain(
         listings: What the corpus lists.
         utterance_id: The utterance.
         limits: Thresholds.
+        decode_limit_s: Seconds after which a file is given up.
 
     Yields:
         Lines of text: the verdict, then each check with its number and its threshold.
@@ -32,7 +37,7 @@ def explain(
     if not rows:
         raise BrewlineError(f"{store.root} lists no utterance {utterance_id!r}", "settings")
     for row, fault in judge_listings(store, rows):
-        media = list(_media(store, row, limits))
+        media = list(_media(store, row, limits, decode_limit_s))
         faults = [fault, *(finding.fault for _, _, finding in media)]
         first = next((one for one in faults if one), None)
         yield f"{utterance_id} ({row.split}): {_say(first) if first else 'good'}"
@@ -44,7 +49,7 @@ def explain(
 
 
 def _media(
-    store: MediaStore, row: Listing, limits: ValidateParams
+    store: MediaStore, row: Listing, limits: ValidateParams, decode_limit_s: float
 ) -> Iterator[tuple[str, Mapping[str, Check], Finding]]:
     """Opens the recording and the picture: stored name, checks, finding."""
     audio = store.find(row.audio_path)
@@ -52,7 +57,7 @@ def _media(
     if row.image_path and row.image_path in store:
         tasks.append(MediaTask("image", row.image_path))
     checks = {"audio": AUDIO_CHECKS, "image": IMAGE_CHECKS}
-    with open_pool(store, limits, workers=1) as pool:
+    with open_pool(store, limits, 1, decode_limit_s) as pool:
         for task, answer in zip(tasks, pool.map(tasks), strict=True):
             yield task.name, checks[task.kind], found(answer)
     if row.image_path and row.image_path not in store:

@@ -79,15 +79,21 @@ class MediaChecker:
 MediaPool = WorkerPool[MediaTask, Finding]
 
 
-def open_pool(store: MediaStore, limits: ValidateParams, workers: int) -> MediaPool:
-    """Starts processes that check media."""
+def open_pool(
+    store: MediaStore, limits: ValidateParams, workers: int, decode_limit_s: float
+) -> MediaPool:
+    """Starts processes that check media; a file that takes one longer is given up."""
     # The store travels: listing a large archive anew in each process takes longer.
     prepare = functools.partial(MediaChecker, store, limits)
-    return WorkerPool(prepare, workers, limits.decode_limit_s)
+    return WorkerPool(prepare, workers, decode_limit_s)
 
 
 def check_corpus(
-    store: MediaStore, listings: Sequence[Listing], limits: ValidateParams, workers: int
+    store: MediaStore,
+    listings: Sequence[Listing],
+    limits: ValidateParams,
+    workers: int,
+    decode_limit_s: float,
 ) -> Iterator[Verdict]:
     """Checks every picture once, then every utterance, in worker processes.
 
@@ -96,12 +102,13 @@ def check_corpus(
         listings: What the corpus lists.
         limits: Thresholds.
         workers: The number of processes.
+        decode_limit_s: Seconds after which a file is given up.
 
     Yields:
         One verdict per listing, sorted by split and utterance id, as soon as it is known.
     """
     listed = sorted(judge_listings(store, listings), key=lambda pair: _order(pair[0]))
-    with open_pool(store, limits, workers) as pool:
+    with open_pool(store, limits, workers, decode_limit_s) as pool:
         bad_images = _bad_images(pool, store, listings)
         names = (store.find(row.audio_path) or "" for row, fault in listed if fault is None)
         findings = pool.map(MediaTask("audio", name) for name in names)

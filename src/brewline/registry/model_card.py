@@ -59,7 +59,7 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
         digests={
             "SHA-256 of the manifest": sha256_file(manifest),
             "SHA-256 of the manifest's dev rows": challenger.evidence.dev_digest,
-            **{f"SHA-256 of the {name}": sha256 for name, sha256 in card.data.items()},
+            **{f"SHA-256 of the index of the {k}": sha256 for k, sha256 in card.data.items()},
         },
         backbones={
             role: {"name": names[role]["name"], "sha256": sha256}

@@ -4,8 +4,9 @@
 `data/states/<corpus>/<split>-000000.tar` holds `<key>.npy` for the same keys in the same order. A
 reader that needs no acoustic channel never opens the second set.
 
-Files of the first set stand in `index.json` with their counts and hashes, because a tar that was
-cut between two members reads without an error.
+The files of each set stand in its `index.json` with their counts and hashes: a tar that was cut
+between two members reads without an error, and whoever asks whether the data are those of before
+opens no shard for it.
 """
 
 import io
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_file, write_json
 from brewline.tables.listing import SPLITS
+
+INDEX_FILE = "index.json"
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,25 @@ def write_index(folder: Path, num_utterances: dict[str, int]) -> None:
         {"file": name, "num_utterances": count, "sha256": sha256_file(folder / name)}
         for name, count in num_utterances.items()
     ]
-    write_json(folder / "index.json", entries)
+    write_json(folder / INDEX_FILE, entries)
+
+
+def index_digest(folder: Path) -> str:
+    """The SHA-256 of a folder's index, which names its shards by theirs; opens none of them.
+
+    Raises:
+        BrewlineError: the index is missing.
+    """
+    return sha256_file(_index(folder))
+
+
+def _index(folder: Path) -> Path:
+    path = folder / INDEX_FILE
+    if not path.exists():
+        # `data/states/<corpus>` is made by one stage, `data/shards/<corpus>` by another.
+        stage = "transcribe" if folder.parent.name == "states" else "shard"
+        raise BrewlineError(f"{path} is missing; run `dvc repro {stage}` or `dvc checkout`")
+    return path
 
 
 def encode_states(states: NDArray[np.float16]) -> bytes:
@@ -132,10 +153,8 @@ def _decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[n
 
 
 def _shards(folder: Path, split: str) -> list[dict[str, Any]]:
-    index = folder / "index.json"
-    if not index.exists():
-        raise BrewlineError(f"{index} is missing; run `dvc repro shard`")
-    return [entry for entry in read_json(index) if entry["file"].startswith(f"{split}-")]
+    entries = read_json(_index(folder))
+    return [entry for entry in entries if entry["file"].startswith(f"{split}-")]
 
 
 def split_size(shards_dir: Path, split: str) -> int:

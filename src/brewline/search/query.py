@@ -1,7 +1,7 @@
 """Search a corpus of the project by a recording or by a photo, with a trained model.
 
-The embeddings of the corpus are kept under `work/search/`, by the content of the model and the
-shards.
+The embeddings of the corpus are kept under `work/search/`, by the content of the model and of what
+it reads.
 """
 
 import io
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from brewline.config import Params
+from brewline.config import Params, load_versions
 from brewline.core.errors import BrewlineError
 from brewline.core.files import fingerprint, read_json, work_dir
 from brewline.media import audio
@@ -175,25 +175,18 @@ class _Engine:
 
     def gallery(self, split: str) -> "Gallery":
         """The embeddings of a split: from the cache, or made now and kept."""
+        from brewline.samples.shards import index_digest
         from brewline.search.gallery import load_gallery, save_gallery
 
         shards = Path("data/shards") / self.card.corpus
         states = Path("data/states") / self.card.corpus if self.card.switches.acoustic else None
-        index = shards / "index.json"
-        for path in (index, *([states] if states else [])):
-            if not path.exists():
-                raise BrewlineError(f"{path} is missing; run `dvc repro` or `dvc checkout`")
-        # The index holds the hash of every shard. States have none, and hashing more than a
-        # hundred gigabytes would take longer than any search: their sizes and times must do.
-        facts = {"split": split, "states": _stamps(states) if states else None}
-        folder = work_dir("search", fingerprint(facts, [self._model_dir, index]))
+        facts = [split, *(index_digest(folder) for folder in (shards, states) if folder)]
+        # What a model makes of a sample is what training measures it by: the same code, which the
+        # version of `train` stands for.
+        name = fingerprint(load_versions().train, facts, [self._model_dir])
+        folder = work_dir("search", name)
         path = folder / "gallery.safetensors"
         if not path.exists():
             made = self.embedder.embed_gallery(shards, states, split, self._batch_size)
             save_gallery(path, made)
         return load_gallery(path)
-
-
-def _stamps(folder: Path) -> list[tuple[str, int, int]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]

@@ -18,7 +18,7 @@ from brewline.config.asr import OnFailure
 from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import atomic_path, link, read_json, remove
 from brewline.core.workers import Lost, WorkerPool
-from brewline.samples.shards import write_shard
+from brewline.samples.shards import write_index, write_shard
 from brewline.speech.batch_plan import RecordingBatch, Row, ShardPlan
 from brewline.speech.batch_recogniser import Failure, Recognise
 from brewline.speech.batch_results import COLUMNS, BatchResults, Outcome
@@ -135,20 +135,25 @@ class Transcriber:
         reason, count = reasons.most_common(1)[0]
         raise BrewlineError(
             f"{reasons.total():,} of {len(rows):,} recordings could not be recognised, most of "
-            f"them ({count:,}) for `{reason}`; asr.max_failure_rate allows {100 * max_rate:g} %"
+            f"them ({count:,}) for `{reason}`; runtime.max_transcription_failure_rate allows "
+            f"{100 * max_rate:g} %"
         )
 
     def write_outputs(self, rows: Sequence[Row], table: Path, states: Path) -> None:
-        """Writes the table, and the folder of states, from the work folder.
+        """Writes the table, and the folder of states with its index, from the work folder.
 
         States are linked, not moved: a run that is killed here finds all of it again.
         """
         with disk_faults_explained():
             write_table(table, TRANSCRIPTS, rows)
             with atomic_path(states) as partial:
+                counts = {}
                 for shard in self._shards.values():
                     self._finish(shard)
                     link(self.states / shard.name, partial / shard.name)
+                    found = read_table(self._table(shard))
+                    counts[shard.name] = sum(row["status"] != DROPPED for row in found)
+                write_index(partial, counts)
 
     def _take(self, batch: RecordingBatch, answer: list[Recognition] | Failure | Lost) -> None:
         if isinstance(answer, Lost):

@@ -20,9 +20,8 @@ def main() -> None:
     tables = [Path(f"data/{kind}/{corpus}.parquet") for kind in ("manifest", "transcripts")]
     manifest, transcripts = map(read_table, tables)
     utterances, texts = map(read_frame, tables)
-    found = assess(
-        manifest, transcripts, expect_transcripts(texts, utterances, params.asr.max_failure_rate)
-    )
+    max_rate = params.runtime.max_transcription_failure_rate
+    found = assess(manifest, transcripts, expect_transcripts(texts, utterances, max_rate))
     for split, rate in found.splits.items():
         print(
             f"{corpus}, {split}: word error rate {100 * rate.wer:.1f} %, of characters "

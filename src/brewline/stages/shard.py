@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from brewline.core.files import fingerprint, move_folder, work_dir
+from brewline.config import load_versions
+from brewline.core.files import fingerprint, move_folder, stamps, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
@@ -17,8 +18,10 @@ def main() -> None:
     manifest_path = Path(f"data/manifest/{corpus}.parquet")
     transcripts_path = Path(f"data/transcripts/{corpus}.parquet")
     raw = Path("data/raw") / corpus
-    dependencies = [manifest_path, transcripts_path, raw]
-    work = work_dir("shard", fingerprint(params.shard.model_dump(), dependencies))
+    # The pictures are in archives of many gigabytes, of which no hash is at hand.
+    facts = [params.shard.model_dump(), stamps(raw)]
+    name = fingerprint(load_versions().shard, facts, [manifest_path, transcripts_path])
+    work = work_dir("shard", name)
     store = MediaStore(raw)
     manifest, transcripts = read_table(manifest_path), read_table(transcripts_path)
     pack_corpus(manifest, transcripts, store, params.shard, work)

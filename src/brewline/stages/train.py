@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from brewline.config import load_params
+from brewline.config import load_params, load_versions
 from brewline.core.devices import choose_device, in_processes
-from brewline.core.files import atomic_path, fingerprint, remove, sha256_tree, work_dir
+from brewline.core.files import atomic_path, fingerprint, remove, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.models.backbones import load_clip
 from brewline.models.card import (
@@ -14,7 +14,7 @@ from brewline.models.card import (
     settings_that_apply,
 )
 from brewline.models.folder import save_model
-from brewline.models.names import BACKBONES_FOLDER
+from brewline.samples.shards import index_digest
 from brewline.stages.arguments import model_argument
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
@@ -29,7 +29,7 @@ def main() -> None:
     """Runs the stage."""
     params, corpus, variant = model_argument(__doc__)
     switches = params.variants[variant]
-    shards, states = Path("data/shards") / corpus, Path("data/states") / corpus
+    kinds = ["shards", "states"] if switches.acoustic else ["shards"]
     card = ModelCard(
         corpus=corpus,
         variant=variant,
@@ -37,10 +37,10 @@ def main() -> None:
         backbones=needed_backbones(switches, load_backbone_hashes()),
         acoustic=params.acoustic if switches.acoustic else None,
         train=settings_that_apply(params.train, switches),
-        data={"shards": sha256_tree(shards)},
+        data={kind: index_digest(Path("data") / kind / corpus) for kind in kinds},
     )
-    dependencies = [BACKBONES_FOLDER / "clip", *([states] if switches.acoustic else [])]
-    name = fingerprint(card.model_dump(), dependencies)
+    # The card names everything that is read by its hash.
+    name = fingerprint(load_versions().train, card.model_dump(), [])
     with atomic_path(Path("models") / corpus / variant) as partial:
         tasks: list[_Task] = [
             (

@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from brewline.config import load_versions
 from brewline.core.files import fingerprint, read_json, remove, sha256_file, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.speech.batch_plan import plan_batches
@@ -30,14 +31,16 @@ def main() -> None:
     from brewline.core.devices import choose_device, choose_dtype
     from brewline.speech.whisper_checkpoint import read_dimensions
 
-    device = choose_device(params.runtime.device)
+    runtime = params.runtime
+    device = choose_device(runtime.device)
     # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
     # failure may change what stopped him, and go on.
-    settings = params.asr.model_dump(exclude={"batch_limit_s", "max_failure_rate"})
-    settings["on_failure"] = params.asr.on_failure == "drop"
+    settings = params.asr.model_dump() | {"on_failure": params.asr.on_failure == "drop"}
     # Who goes on elsewhere should not mix precisions.
-    facts = [settings, per_shard, asr_model, device.type, str(choose_dtype("auto", device))]
-    work = work_dir("transcribe", fingerprint(facts, [manifest_path, checkpoint]))
+    machine = [device.type, str(choose_dtype("auto", device))]
+    facts = [settings, per_shard, asr_model, backbone["sha256"], *machine]
+    name = fingerprint(load_versions().transcribe, facts, [manifest_path])
+    work = work_dir("transcribe", name)
     width = read_dimensions(checkpoint).n_audio_state
     free_mb = shutil.disk_usage(work).free / 1e6
     for line in outlook(manifest, width, params.asr, backbone["name"], free_mb):
@@ -45,23 +48,20 @@ def main() -> None:
     shards = plan_batches(manifest, per_shard, params.asr.batch_size)
     transcriber = Transcriber(shards, params.asr.on_failure, asr_model, width, work)
     prepare = partial(
-        BatchRecogniser,
-        Path("data/raw") / corpus,
-        checkpoint,
-        params.asr,
-        params.runtime.device,
+        BatchRecogniser, Path("data/raw") / corpus, checkpoint, params.asr, runtime.device
     )
     # A GPU is kept busy by one process.
-    workers = params.runtime.transcribe_workers if device.type == "cpu" else 1
+    workers = runtime.transcribe_workers if device.type == "cpu" else 1
     run_facts = transcription_facts(
         corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
     )
     with live(run_facts, params.tracking, work / "run.json") as run:
-        for progress in show_progress(transcriber.run(prepare, workers, params.asr.batch_limit_s)):
+        limit_s = runtime.transcribe_batch_limit_s
+        for progress in show_progress(transcriber.run(prepare, workers, limit_s)):
             run.log_row(progress.as_row())
     rows = list(transcriber.rows())
     print(f"{corpus}: {summary(rows)}")
-    transcriber.check_failures(rows, params.asr.max_failure_rate)
+    transcriber.check_failures(rows, runtime.max_transcription_failure_rate)
     transcriber.write_outputs(
         rows, Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
     )

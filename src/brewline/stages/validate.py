@@ -24,12 +24,13 @@ def main() -> None:
     """Runs the stage; with `--explain`, says why an utterance was dropped, and writes nothing."""
     params, corpus, utterance_id = corpus_and_utterance(__doc__)
     limits, source = params.validation, params.sources[corpus]
+    decode_limit_s = params.runtime.validate_decode_limit_s
     store = MediaStore(Path("data/raw") / corpus)
     listings, num_unused = with_transcripts(
         store, READERS[source.reader](store, source), source.transcripts
     )
     if utterance_id:
-        print("\n".join(explain(store, listings, utterance_id, limits)))
+        print("\n".join(explain(store, listings, utterance_id, limits, decode_limit_s)))
         return
     found = survey(store, listings)
     print(f"{corpus}: {found}")
@@ -37,7 +38,8 @@ def main() -> None:
         imported = sum(row.transcript is not None for row in listings)
         print(f"{corpus}: {imported} transcripts imported, {num_unused} of no utterance left out")
     reports = Path("reports/validation") / corpus
-    verdicts = check_corpus(store, listings, limits, params.runtime.validate_workers)
+    workers = params.runtime.validate_workers
+    verdicts = check_corpus(store, listings, limits, workers, decode_limit_s)
     with (
         atomic_path(Path(f"data/manifest/{corpus}.parquet")) as manifest,
         atomic_path(Path(f"data/quarantine/{corpus}.parquet")) as quarantine,
