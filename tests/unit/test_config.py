@@ -190,7 +190,7 @@ def test_the_versions_are_read(tmp_path: Path) -> None:
         ("transcribe: 1\nshard: 1\ntrain: 1.5\n", "train: 1.5: input should be a valid integer"),
         ("transcribe: 0\nshard: 1\ntrain: 1\n", "transcribe: 0: input should be greater than or"),
         ("transcribe: 1\nshrad: 1\ntrain: 1\n", "shrad: unknown key; did you mean 'shard'? known:"),
-        ("", "versions.yaml is not valid"),
+        ("", "versions.yaml is empty"),
     ],
 )
 def test_a_bad_version_names_the_key_and_the_choices(
