@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from brewline.core.errors import BrewlineError, exits_cleanly
+from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, write_json, write_text
+from brewline.core.programs import exits_cleanly
 from brewline.media.archives import MediaStore
 from brewline.quality.transcript_suite import expect_transcripts
 from brewline.speech.assessment import assess

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from brewline.config import choose, load_params
 from brewline.config.sources import SourceParams
-from brewline.core.errors import BrewlineError, exits_cleanly
+from brewline.core.errors import BrewlineError
+from brewline.core.programs import exits_cleanly
 
 
 @exits_cleanly

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brewline.config import Params
 from brewline.core.devices import choose_device
-from brewline.core.errors import exits_cleanly
+from brewline.core.programs import exits_cleanly
 from brewline.evaluation.asr_metrics import asr_metrics
 from brewline.evaluation.evaluate import Candidate, evaluate
 from brewline.evaluation.outputs import write_evaluation

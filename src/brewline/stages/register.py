@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from brewline.config import load_params
-from brewline.core.errors import exits_cleanly
 from brewline.core.files import write_json
+from brewline.core.programs import exits_cleanly
 from brewline.registry.candidates import find_challenger
 from brewline.registry.policy import load_policy
 from brewline.tracking.registration import register_corpus

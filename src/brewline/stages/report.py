@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from brewline.config import load_params
-from brewline.core.errors import exits_cleanly
+from brewline.core.programs import exits_cleanly
 from brewline.report.page import project_inputs, write_report
 
 

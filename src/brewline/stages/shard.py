@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from brewline.core.errors import exits_cleanly
 from brewline.core.files import fingerprint, remove, work_dir
+from brewline.core.programs import exits_cleanly
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
 from brewline.stages.arguments import corpus_argument

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from brewline.config import load_params
 from brewline.core.devices import choose_device, in_processes
-from brewline.core.errors import exits_cleanly
 from brewline.core.files import atomic_path, fingerprint, remove, sha256_tree, work_dir
+from brewline.core.programs import exits_cleanly
 from brewline.models.backbones import load_clip
 from brewline.models.card import (
     ModelCard,

@@ -4,8 +4,8 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from brewline.core.errors import exits_cleanly
 from brewline.core.files import fingerprint, read_json, remove, sha256_file, work_dir
+from brewline.core.programs import exits_cleanly
 from brewline.speech.batch_plan import plan_batches
 from brewline.speech.batch_recogniser import BatchRecogniser
 from brewline.speech.progress import outlook, show_progress, summary

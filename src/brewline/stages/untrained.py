@@ -5,8 +5,8 @@ With it, evaluation treats all variants alike.
 
 from pathlib import Path
 
-from brewline.core.errors import exits_cleanly
 from brewline.core.files import atomic_path
+from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, needed_backbones, save_card
 from brewline.stages.arguments import model_argument
 

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from brewline.core.errors import BrewlineError, exits_cleanly
+from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, write_json, write_text
+from brewline.core.programs import exits_cleanly
 from brewline.corpora.readers import READERS
 from brewline.corpora.survey import survey
 from brewline.corpora.transcripts import with_transcripts

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from brewline.config import load_params
-from brewline.core.errors import exits_cleanly
 from brewline.core.files import atomic_path
+from brewline.core.programs import exits_cleanly
 from brewline.models.weights import prepare_backbones
 
 
