@@ -1,5 +1,6 @@
 """Whole or absent."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,33 @@ def test_fingerprint_depends_on_parameters_inputs_and_code(
     monkeypatch.setattr(files, "__file__", str(core / "files.py"))
     names.add(fingerprint({"a": 1}, [source]))
     assert len(names) == 4
+
+
+@pytest.mark.parametrize("content", [None, "", '{"a": ', "\x00\x00"])
+def test_partial_json_that_is_damaged_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    assert files.read_partial_json(path, "it is made again") is None
+    told = capsys.readouterr().err
+    assert told.endswith("set aside as run.json.damaged; it is made again\n") == bool(told)
+    assert bool(told) == (content is not None)
+    assert not path.exists()
+
+
+def test_every_cut_of_a_zip_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("one", b"content" * 9)
+    assert files.is_whole_zip(path)
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        assert not files.is_whole_zip(path)
+    start = content.index(b"content")
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        whole = files.is_whole_zip(path)
+        assert not (whole and start <= place < start + 63)

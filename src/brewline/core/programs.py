@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from brewline.core.errors import BrewlineError, FailureKind
+from brewline.core.files import write_json
 from brewline.core.locks import locked
 from brewline.core.system import end_with_parent
 
@@ -22,13 +22,8 @@ _LONGEST_NAME = 200
 
 
 def _record_failure(kind: FailureKind, message: str) -> None:
-    FAILURE_FILE.parent.mkdir(parents=True, exist_ok=True)
-    FAILURE_FILE.write_text(
-        json.dumps(
-            {"stage": os.environ.get("DVC_STAGE"), "kind": kind, "message": message}, indent=2
-        )
-        + "\n"
-    )
+    stage = os.environ.get("DVC_STAGE")
+    write_json(FAILURE_FILE, {"stage": stage, "kind": kind, "message": message})
 
 
 def _fail(kind: FailureKind, message: str) -> NoReturn:

@@ -10,7 +10,8 @@ cut between two members reads without an error.
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> int:
             writer.write(sample)
             count += 1
     return count
+
+
+def holds_samples(path: Path, keys: Sequence[str]) -> bool:
+    """Whether a tar that holds one member a sample is whole, and holds these in this order."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return [Path(name).stem for name in archive.getnames()] == list(keys)
+    except tarfile.TarError:
+        return False
 
 
 def write_index(folder: Path, num_utterances: dict[str, int]) -> None:
