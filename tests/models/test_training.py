@@ -194,6 +194,17 @@ def test_missing_states_are_one_sentence(run):
         run(FULL, data=world_data(with_states=False))
 
 
+def test_a_missing_dev_split_is_told_before_the_first_step(run):
+    def read_split(split):
+        raise BrewlineError("no dev utterances")
+        yield
+
+    rows = []
+    with pytest.raises(BrewlineError, match="no dev"):
+        run(PROMPTED, data=TrainingData(world_data().read_training, read_split), on_row=rows.append)
+    assert rows == []
+
+
 def test_text_alone_needs_no_states(run):
     assert run(PROMPTED, data=world_data(with_states=False)).history
 

@@ -195,9 +195,16 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
         states_dir: `data/states/<corpus>`, to get the encoder states too.
 
     Raises:
-        BrewlineError: a shard is missing, cut short, or not parallel to its states.
+        BrewlineError: the split is empty; a shard is missing, cut short, or not parallel to its
+            states.
     """
-    for entry in _shards(shards_dir, split):
+    entries = _shards(shards_dir, split)
+    if not entries:
+        raise BrewlineError(
+            f"{shards_dir} has no {split} utterances, and retrieval needs train, dev and test: set "
+            f"sources.{shards_dir.name}.dev_fraction, or take the corpus out of retrieval_corpora"
+        )
+    for entry in entries:
         yield from _read_shard(shards_dir, states_dir, entry)
 
 
