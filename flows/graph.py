@@ -1,15 +1,24 @@
 """The graph of `dvc.yaml`, read and never restated: which stages there are, and which are stale."""
 
 import shlex
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from brewline.config import choose
 from brewline.core.errors import BrewlineError
 
+Answer = TypeVar("Answer")
+
 _MODULE = "brewline.stages."
+# DVC keeps its lock while it looks at files or moves them, not while a stage runs.
+DVC_WAIT_S = 600.0
+_LOOK_EVERY_S = 1.0
+DVC_IS_BUSY = (
+    "another DVC process works in this folder; wait until it ends, or end it, then run this again"
+)
 
 
 @dataclass(frozen=True)
@@ -28,24 +37,53 @@ class Stage:
     upstream: frozenset[str]
 
 
-def read_graph(project: Path) -> list[Stage]:
+def read_graph(project: Path, on_wait: Callable[[str], None] = print) -> list[Stage]:
     """Returns all stages, each after those that it depends on.
 
+    Args:
+        project: The folder of `dvc.yaml`.
+        on_wait: Is told, once, that another DVC process is waited for.
+
     Raises:
-        BrewlineError: DVC finds the graph invalid; the message is DVC's.
+        BrewlineError: DVC finds the graph invalid (the message is DVC's), or is busy for long.
     """
     import networkx
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+
+    def read(repo: Any) -> list[Stage]:
+        graph = repo.index.graph
+        place = {stage: number for number, stage in enumerate(repo.index.stages)}
+        order = networkx.lexicographical_topological_sort(graph.reverse(), key=place.get)
+        return [_read(stage, graph.successors(stage)) for stage in order]
 
     try:
-        with Repo(str(project)) as repo:
-            graph = repo.index.graph
-            place = {stage: number for number, stage in enumerate(repo.index.stages)}
-            order = networkx.lexicographical_topological_sort(graph.reverse(), key=place.get)
-            return [_read(stage, graph.successors(stage)) for stage in order]
+        return _ask_dvc(project, read, on_wait)
     except DvcException as error:
         raise BrewlineError(f"dvc.yaml: {error}", "settings") from None
+
+
+def _ask_dvc(project: Path, ask: Callable[[Any], Answer], on_wait: Callable[[str], None]) -> Answer:
+    """Asks DVC's repository; while another process holds DVC's lock, waits and asks again.
+
+    Raises:
+        BrewlineError: it is held for more than `DVC_WAIT_S`.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    end = time.monotonic() + DVC_WAIT_S
+    is_told = False
+    while True:
+        try:
+            with Repo(str(project)) as repo:
+                return ask(repo)
+        except LockError:
+            if time.monotonic() > end:
+                raise BrewlineError(DVC_IS_BUSY, "busy") from None
+        if not is_told:
+            on_wait(f"another DVC process works in {project}: waiting")
+            is_told = True
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _read(stage: Any, upstream: Iterable[Any]) -> Stage:
@@ -58,7 +96,9 @@ def _read(stage: Any, upstream: Iterable[Any]) -> Stage:
     return Stage(stage.name, kind, corpus, variant, frozenset(one.name for one in upstream))
 
 
-def changes(project: Path, stage: str | None = None) -> dict[str, list[str]]:
+def changes(
+    project: Path, stage: str | None = None, on_wait: Callable[[str], None] = print
+) -> dict[str, list[str]]:
     """Says which stages are stale now, and why, in the words of `dvc status`.
 
     A stage whose inputs another stale stage is going to change is not among them.
@@ -66,15 +106,26 @@ def changes(project: Path, stage: str | None = None) -> dict[str, list[str]]:
     Args:
         project: The folder of `dvc.yaml`.
         stage: Looks at this stage alone.
+        on_wait: Is told, once, that another DVC process is waited for.
 
     Returns:
         By the name of a stale stage, what changed: `params.yaml train.alpha: modified`.
+
+    Raises:
+        BrewlineError: DVC finds the graph invalid (the message is DVC's), or is busy for long.
     """
-    from dvc.repo import Repo
+    from dvc.exceptions import DvcException
 
     target = f"{(project / 'dvc.yaml').absolute()}:{stage}"
-    with Repo(str(project)) as repo:
-        status = repo.status(targets=[target] if stage else None)
+
+    def look(repo: Any) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = repo.status(targets=[target] if stage else None)
+        return found
+
+    try:
+        status = _ask_dvc(project, look, on_wait)
+    except DvcException as error:
+        raise BrewlineError(f"dvc.yaml: {error}", "settings") from None
     # Seen from another folder, names carry the path of their file.
     return {name.rpartition(":")[2]: list(_reasons(found)) for name, found in status.items()}
 

@@ -26,7 +26,7 @@ from brewline.tracking.runs import PIPELINE_VARIABLE
 from brewline.tracking.store import tracking_uri
 from flows import artifacts
 from flows.children import Line, TimeLimitError, run_child
-from flows.graph import Stage, changes, plan, read_graph
+from flows.graph import DVC_IS_BUSY, Stage, changes, plan, read_graph
 from flows.repository import let_dvc_run_without_git
 from flows.server import COMPUTE_SLOT, make_compute_slot
 from flows.workspace import held, make_workspace
@@ -172,7 +172,9 @@ def _failure(stage: str, folder: Path, last_lines: list[str]) -> StageFailedErro
         return StageFailedError(stage, failure["kind"], failure["message"])
     busy = next((line for line in last_lines if any(words in line for words in _BUSY)), None)
     if busy:
-        return StageFailedError(stage, "busy", busy)
+        # What DVC says of its lock sends people to remove it, under whoever holds it.
+        is_locked = _BUSY[0] in busy
+        return StageFailedError(stage, "busy", DVC_IS_BUSY if is_locked else busy)
     own = [line.removeprefix("error: ") for line in last_lines if line.startswith("error: ")]
     of_dvc = [line for line in last_lines if "ERROR" in line]
     last = ["no message", *of_dvc, *own][-1]
@@ -245,9 +247,9 @@ def _run_stages(
     time_limit_h: float,
 ) -> Iterator[Outcome]:
     logger = get_run_logger()
-    stages = read_graph(folder)
+    stages = read_graph(folder, logger.info)
     chosen = plan(stages, corpora, variants, from_stage, force)
-    maybe_stale = _with_descendants(stages, {*changes(folder), *chosen.forced})
+    maybe_stale = _with_descendants(stages, {*changes(folder, on_wait=logger.info), *chosen.forced})
     names = {stage.name for stage in chosen.stages}
     left_out = maybe_stale - names
     for stage in chosen.stages:
@@ -261,7 +263,9 @@ def _run_stages(
             yield Outcome(stage.name, "left out", f"{missing[0]} is stale and not chosen")
         else:
             forced = stage.name in chosen.forced
-            why = ["forced"] if forced else changes(folder, stage.name).get(stage.name, [])
+            why = ["forced"]
+            if not forced:
+                why = changes(folder, stage.name, logger.info).get(stage.name, [])
             if not why:
                 yield Outcome(stage.name, "up to date", "")
                 continue

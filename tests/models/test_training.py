@@ -111,6 +111,21 @@ def test_a_run_killed_while_it_writes_goes_on_from_before(run, tmp_path, monkeyp
     assert same(run(PROMPTED, "killed"), undisturbed)
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "other bytes"])
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(run, tmp_path, capsys, damage):
+    undisturbed = run(FULL, "undisturbed")
+    run(FULL, "damaged")
+    path = tmp_path / "damaged" / CHECKPOINT_FILE
+    content = bytearray(path.read_bytes())
+    if damage == "other bytes":
+        middle = len(content) // 2
+        content[middle : middle + 64] = bytes(byte ^ 0xFF for byte in content[middle : middle + 64])
+    path.write_bytes({"empty": b"", "cut": content[:-200]}.get(damage, content))
+    assert same(run(FULL, "damaged"), undisturbed)
+    assert f"{path} is damaged and is set aside" in capsys.readouterr().err
+    assert path.with_name(f"{CHECKPOINT_FILE}.damaged").exists()
+
+
 def test_how_often_a_checkpoint_is_written_changes_nothing(run):
     assert same(run(FULL, "often", checkpoint_every=1), run(FULL, "rarely", checkpoint_every=99))
 
@@ -186,6 +201,17 @@ def test_a_loss_that_is_no_number_stops_the_run(run):
 def test_missing_states_are_one_sentence(run):
     with pytest.raises(BrewlineError, match="needs encoder states"):
         run(FULL, data=world_data(with_states=False))
+
+
+def test_a_missing_dev_split_is_told_before_the_first_step(run):
+    def read_split(split):
+        raise BrewlineError("no dev utterances")
+        yield
+
+    rows = []
+    with pytest.raises(BrewlineError, match="no dev"):
+        run(PROMPTED, data=TrainingData(world_data().read_training, read_split), on_row=rows.append)
+    assert rows == []
 
 
 def test_text_alone_needs_no_states(run):

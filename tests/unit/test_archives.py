@@ -90,6 +90,23 @@ def test_a_damaged_gzip_is_named(workplace: Path, damage: str) -> None:
         MediaStore(workplace / "raw")
 
 
+@pytest.mark.parametrize("name", ["members.parquet", "seek-points"])
+@pytest.mark.parametrize("content", [b"", b"PAR1 and rubbish", None])
+def test_a_damaged_index_is_set_aside_and_made_again(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None
+) -> None:
+    write_targz(workplace / "raw/a.tar.gz", {"x.txt": b"one", "y.txt": b"two"})
+    assert MediaStore(workplace / "raw").read("y.txt") == b"two"
+    index = next(Path("work/archives").rglob(name))
+    if content is None:
+        index.unlink()
+    else:
+        index.write_bytes(content)
+    assert MediaStore(workplace / "raw").read("y.txt") == b"two"
+    told = "members.parquet is damaged" in capsys.readouterr().err
+    assert told == (content is not None or name == "seek-points")
+
+
 def test_a_tar_with_a_damaged_header_does_not_just_end_there(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"x": b"1", "y": b"2"})
     content = bytearray((tmp_path / "a.tar").read_bytes())

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import brewline
 from brewline.core.files import (
     atomic_path,
     fingerprint,
+    is_whole_zip,
     move_folder,
+    read_partial_json,
     sha256_tree,
     stamps,
     write_json,
@@ -126,3 +129,33 @@ def test_stamps_see_a_change_without_opening_a_file(tmp_path: Path) -> None:
     path.chmod(0)
     assert [(name, size) for name, size, _ in stamps(tmp_path)] == [("folder/large.tar", 2)]
     assert stamps(tmp_path) != before
+
+
+@pytest.mark.parametrize("content", [None, "", '{"a": ', "\x00\x00"])
+def test_partial_json_that_is_damaged_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    assert read_partial_json(path, "it is made again") is None
+    told = capsys.readouterr().err
+    assert told.endswith("set aside as run.json.damaged; it is made again\n") == bool(told)
+    assert bool(told) == (content is not None)
+    assert not path.exists()
+
+
+def test_every_cut_of_a_zip_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("one", b"content" * 9)
+    assert is_whole_zip(path)
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        assert not is_whole_zip(path)
+    start = content.index(b"content")
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        whole = is_whole_zip(path)
+        assert not (whole and start <= place < start + 63)

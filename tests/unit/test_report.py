@@ -309,3 +309,23 @@ def test_recall_png_is_deterministic() -> None:
     first, second = (recall_png(curves, "title") for _ in range(2))
     assert first == second
     assert first.startswith(b"\x89PNG")
+
+
+def test_without_a_corpus_with_pictures_everything_says_so(
+    tmp_path: Path, params: Params, world: ReportInputs
+) -> None:
+    """The guide's corpus without pictures; nothing has made the folders of stage `evaluate`."""
+    lists = {"retrieval_corpora": {}}
+    inputs = replace(world, metrics_dir=tmp_path / "none", evaluation_dir=tmp_path / "none")
+    without = params.model_copy(update=lists)
+    sentence = "No corpus with pictures is evaluated: retrieval_corpora in params.yaml names none."
+    # No legend of a table that is not there.
+    assert results_table(without, inputs.metrics_dir) == f"{sentence}\n"
+    write_report(without, inputs, tmp_path / "reports")
+    assert sentence in (tmp_path / "reports/results.md").read_text()
+    page = Page((tmp_path / "reports/index.html").read_text())
+    assert not page.open
+    assert sentence in page.text
+    assert "can do." in page.text
+    assert all(corpus in page.text for corpus in params.corpora)
+    assert len((tmp_path / "reports/results.csv").read_text().splitlines()) == 1

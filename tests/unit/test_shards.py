@@ -79,7 +79,12 @@ def test_reads_back_with_states_in_order(tmp_path: Path) -> None:
     assert utterances[4].states.tolist() == [[4, 4, 4], [4, 4, 4]]
     assert utterances[0].image == b"jpeg"
     assert split_size(tmp_path / "shards", "train") == 5
-    assert list(read_split(tmp_path / "shards", "dev")) == []
+
+
+def test_a_split_without_utterances_says_what_to_do(tmp_path: Path) -> None:
+    make_shards(tmp_path, [2])
+    with pytest.raises(BrewlineError, match=r"no dev utterances.*sources\.shards\.dev_fraction"):
+        list(read_split(tmp_path / "shards", "dev"))
 
 
 def test_states_are_not_opened_when_not_asked_for(tmp_path: Path) -> None:

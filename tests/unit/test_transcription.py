@@ -315,6 +315,38 @@ def test_a_run_killed_after_a_failure_does_not_try_it_again(make: Callable[..., 
     assert not list((corpus.folder / "work").glob("*.failure.json"))
 
 
+@pytest.mark.parametrize("suffix", ["npz", "failure.json"])
+def test_a_damaged_batch_is_set_aside_and_recognised_again(
+    make: Callable[..., Corpus], capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    corpus, other = make(count=8), make("other", 8)
+    recogniser = Recogniser(corpus.log, (("u002", "crash"),))
+    other.transcribe(Recogniser(other.log, recogniser.ways))
+    list(corpus.transcriber("keep").run(partial(give, recogniser), 1, 60))
+    damaged = sorted((corpus.folder / "work").glob(f"*.{suffix}"))[0]
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    corpus.transcribe(recogniser)
+    assert corpus.digest() == other.digest()
+    assert f"{damaged} is damaged and is set aside" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train-000000.tar.parquet", "states/train-000000.tar"])
+def test_a_damaged_shard_is_set_aside_and_recognised_again(
+    make: Callable[..., Corpus], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    corpus, other = make(), make("other")
+    other.transcribe()
+    corpus.transcribe()
+    damaged = corpus.folder / "work" / name
+    content = damaged.read_bytes()
+    # The states have a second name among the outputs.
+    damaged.unlink()
+    damaged.write_bytes(content[: len(content) // 2])
+    corpus.transcribe()
+    assert corpus.digest() == other.digest()
+    assert f"{damaged} is damaged and is set aside" in capsys.readouterr().err
+
+
 def test_states_that_are_gone_are_made_again(make: Callable[..., Corpus]) -> None:
     corpus, other = make(), make("other")
     other.transcribe()

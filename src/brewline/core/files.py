@@ -4,10 +4,15 @@ DVC deletes a stage's outputs before it runs the stage. What a stage has done so
 lives under `work/<stage>/<fingerprint>/`, and its outputs appear at the end by a rename.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import struct
+import sys
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +137,49 @@ def move_folder(source: Path, target: Path) -> None:
     with atomic_path(target) as partial:
         shutil.copytree(source, partial)
     remove(source)
+
+
+def is_whole_zip(path: Path) -> bool:
+    """Whether a zip (torch's and numpy's files are zips too) holds what was written into it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError):
+        return False
+    except OSError as error:
+        # A place that the directory names lies before the file's beginning.
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+
+
+def set_aside(path: Path, consequence: str) -> None:
+    """Takes partial work that is damaged out of the way, and says so; nothing reads it again.
+
+    Args:
+        path: The file; it gets a name that ends in `.damaged`.
+        consequence: What happens instead: "training starts anew".
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    remove(aside)
+    path.replace(aside)
+    sys.stderr.write(f"{path} is damaged and is set aside as {aside.name}; {consequence}\n")
+
+
+def read_partial_json(path: Path, consequence: str) -> Any:
+    """Reads JSON of partial work; None where there is none, or a damaged one, which is set aside.
+
+    Args:
+        path: The file.
+        consequence: See `set_aside`.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_json(path)
+    except ValueError:
+        set_aside(path, consequence)
+        return None
 
 
 def link(source: Path, target: Path) -> None:

@@ -1,18 +1,24 @@
-"""How a program of ours ends: on one sentence where the user can mend it, and never without DVC."""
+"""How a program of ours runs: alone with what it writes, and ended by one sentence."""
 
 import functools
+import inspect
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 from brewline.core.errors import BrewlineError, FailureKind, explain
 from brewline.core.files import write_json
+from brewline.core.locks import locked
 from brewline.core.system import end_with_parent
 
 FAILURE_FILE = Path("work/failure.json")
+LOCKS = Path("work/locks")
+# File systems take names of 255 bytes.
+_LONGEST_NAME = 200
 
 
 def _record_failure(kind: FailureKind, message: str) -> None:
@@ -28,12 +34,39 @@ def _fail(kind: FailureKind, message: str) -> NoReturn:
     raise SystemExit(1)
 
 
+@contextmanager
+def _alone(program: str, arguments: list[str]) -> Iterator[None]:
+    """Holds what a program with these arguments writes, however it ends.
+
+    Two of them would remove each other's half of an output. An option (`--dry-run`, `--explain`,
+    `--help`) asks for a look, which writes nothing and disturbs nobody.
+
+    Raises:
+        BrewlineError: another process holds it.
+    """
+    if any(argument.startswith("-") for argument in arguments):
+        yield
+        return
+    what = " ".join([program, *arguments])
+
+    def refuse(holder: str) -> None:
+        raise BrewlineError(
+            f"process {holder} is at work on the outputs of `{what}` already; wait until it ends, "
+            "or end it, then run this again: what it finished is kept",
+            "busy",
+        )
+
+    name = quote(what, safe=" ").replace(" ", "@")[:_LONGEST_NAME]
+    with locked(LOCKS / f"{name}.lock", refuse):
+        yield
+
+
 def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     """Wraps a program so that a user's mistake ends it with one sentence and exit code 1.
 
     Our own mistakes keep their traceback. Either way `work/failure.json` says which kind of
     failure it was, because DVC's exit code is 255 for all of them. A stage that DVC started ends
-    with DVC.
+    with DVC. Who writes what another process is writing is refused.
     """
 
     @functools.wraps(main)
@@ -41,7 +74,8 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
         if "DVC_STAGE" in os.environ:
             end_with_parent()
         try:
-            main()
+            with _alone(Path(inspect.getfile(main)).stem, sys.argv[1:]):
+                main()
         except BrewlineError as error:
             _fail(error.kind, str(error))
         except KeyboardInterrupt:

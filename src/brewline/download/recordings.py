@@ -23,7 +23,15 @@ from tqdm import tqdm
 
 from brewline.config.sources import RecordingsParams
 from brewline.core.errors import BrewlineError, FailureKind
-from brewline.core.files import atomic_path, link, read_json, remove, sha256_file, write_json
+from brewline.core.files import (
+    atomic_path,
+    link,
+    read_json,
+    read_partial_json,
+    remove,
+    sha256_file,
+    write_json,
+)
 from brewline.download.web import bring_small
 from brewline.media.archives import check_member_name
 
@@ -130,7 +138,8 @@ class _Fetch:
         """Makes one archive, unless it is there."""
         path = self._folder / f"voice-recordings-{index:05d}.tar"
         done, staging = path.with_suffix(".json"), path.with_suffix("")
-        if not done.exists():
+        facts = read_partial_json(done, "the archive is made again")
+        if facts is None:
             staging.mkdir(exist_ok=True)
             failed: dict[str, str] = {}
             digest = self._take_over(path, names, staging)
@@ -139,9 +148,9 @@ class _Fetch:
                 with atomic_path(path) as partial:
                     _pack(partial, names, staging)
                 digest = sha256_file(path)
-            write_json(done, {"sha256": digest, "failed": failed})
+            facts = {"sha256": digest, "failed": failed}
+            write_json(done, facts)
         remove(staging)
-        facts = read_json(done)
         self._archives[path.name] = facts["sha256"]
         self._failed.update(facts["failed"])
         self._check_share(self._failed, "data")

@@ -11,7 +11,7 @@ import indexed_gzip
 from tqdm import tqdm
 
 from brewline.core.errors import BrewlineError
-from brewline.core.files import atomic_path, work_dir
+from brewline.core.files import atomic_path, set_aside, work_dir
 from brewline.core.locks import locked
 from brewline.media.containers import (
     HARMLESS_BYTES,
@@ -157,12 +157,27 @@ class GzippedTar:
         listing = self._folder / "members.parquet"
         # Workers that start together wait for the first instead of doing the same.
         with locked(self._folder / "lock"):
+            if listing.exists() and not self._is_usable(listing):
+                set_aside(listing, f"{self._path.name} is indexed again")
             if not listing.exists():
                 self._index(listing)
         for batch in pyarrow.parquet.ParquetFile(listing).iter_batches():
             columns = [batch.column(name).to_pylist() for name in ("name", "offset", "size")]
             for name, offset, size in zip(*columns, strict=True):
                 yield name, (offset, size)
+
+    def _is_usable(self, listing: Path) -> bool:
+        """Whether the list of members and the seek index are as they were written."""
+        import pyarrow.parquet
+
+        try:
+            pyarrow.parquet.read_metadata(listing)
+            indexed_gzip.IndexedGzipFile(
+                str(self._path), index_file=str(self._folder / "seek-points")
+            ).close()
+        except (pyarrow.ArrowInvalid, indexed_gzip.ZranError, FileNotFoundError):
+            return False
+        return True
 
     def _index(self, listing: Path) -> None:
         """Writes the seek index and, last, the list of members."""

@@ -33,7 +33,7 @@ from brewline.pages.render import markup, percent, render
 from brewline.report.comparisons import read_comparisons
 from brewline.report.figures import recall_figures, training_figures
 from brewline.report.tables import Table, make_table
-from brewline.report.text import results_csv, results_markdown
+from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
 
 _MAX_QUARANTINE_ROWS = 200
 _WITHOUT_RESULT = {"tracking", "runtime"}
@@ -83,6 +83,7 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     page = render(
         "report.html.j2",
         corpora=corpora,
+        nothing_evaluated="" if corpora else NOTHING_EVALUATED,
         images=[picture for album in albums for picture in album.pictures.values()],
         miniature_notice=miniature_notice(metrics),
         confidence=percent(params.evaluate.confidence),

@@ -20,6 +20,10 @@ from brewline.pages.render import percent
 from brewline.report.comparisons import read_comparisons
 from brewline.report.tables import Table, make_table
 
+NOTHING_EVALUATED = (
+    "No corpus with pictures is evaluated: retrieval_corpora in params.yaml names none."
+)
+
 
 def results_table(params: Params, metrics_dir: Path) -> str:
     """The results on test as plain text with aligned columns, for a terminal.
@@ -28,6 +32,8 @@ def results_table(params: Params, metrics_dir: Path) -> str:
         BrewlineError: metrics are missing.
     """
     metrics = read_metrics(params, metrics_dir)
+    if not metrics:
+        return f"{NOTHING_EVALUATED}\n"
     blocks = []
     for corpus in metrics:
         table = make_table(params, metrics, corpus, "test")
@@ -70,6 +76,8 @@ def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> 
     """The results and the differences as Markdown."""
     confidence = percent(params.evaluate.confidence)
     lines = ["# Results", ""]
+    if not metrics:
+        lines += [NOTHING_EVALUATED, ""]
     if any(map(is_miniature, metrics)):
         lines += [f"> {MINIATURE_NOTICE}", ""]
     for corpus in metrics:

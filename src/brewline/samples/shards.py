@@ -12,7 +12,7 @@ opens no shard for it.
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,15 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> int:
             writer.write(sample)
             count += 1
     return count
+
+
+def holds_samples(path: Path, keys: Sequence[str]) -> bool:
+    """Whether a tar that holds one member a sample is whole, and holds these in this order."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return [Path(name).stem for name in archive.getnames()] == list(keys)
+    except tarfile.TarError:
+        return False
 
 
 def write_index(folder: Path, num_utterances: dict[str, int]) -> None:
@@ -223,9 +232,16 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
         states_dir: `data/states/<corpus>`, to get the encoder states too.
 
     Raises:
-        BrewlineError: a shard is missing, cut short, or not parallel to its states.
+        BrewlineError: the split is empty; a shard is missing, cut short, or not parallel to its
+            states.
     """
-    for entry in _shards(shards_dir, split):
+    entries = _shards(shards_dir, split)
+    if not entries:
+        raise BrewlineError(
+            f"{shards_dir} has no {split} utterances, and retrieval needs train, dev and test: set "
+            f"sources.{shards_dir.name}.dev_fraction, or take the corpus out of retrieval_corpora"
+        )
+    for entry in entries:
         yield from _read_shard(shards_dir, states_dir, entry)
 
 

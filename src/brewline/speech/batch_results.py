@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brewline.core.files import atomic_path, read_json, write_json
+from brewline.core.files import (
+    atomic_path,
+    is_whole_zip,
+    read_json,
+    read_partial_json,
+    set_aside,
+    write_json,
+)
 from brewline.samples.shards import encode_states
 from brewline.speech.batch_plan import RecordingBatch, Row, ShardPlan
 from brewline.speech.batch_recogniser import Failure
@@ -56,6 +63,16 @@ class BatchResults:
         self._work = work
         self._width = width
         self._drops_failed = drops_failed
+        self._set_damaged_aside()
+
+    def _set_damaged_aside(self) -> None:
+        """What a disk has damaged since is recognised again: else every rerun would fail on it."""
+        consequence = "its recordings are recognised again"
+        for path in self._work.glob("*.npz"):
+            if not is_whole_zip(path):
+                set_aside(path, consequence)
+        for path in self._work.glob("*.failure.json"):
+            read_partial_json(path, consequence)
 
     def weigh(self, batch: RecordingBatch, failure: Failure) -> dict[str, Any]:
         """A failure with what follows from it: how many tries there were, and what is lost."""

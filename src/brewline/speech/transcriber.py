@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from brewline.config.asr import OnFailure
 from brewline.core.errors import BrewlineError, disk_faults_explained
-from brewline.core.files import atomic_path, link, read_json, remove
+from brewline.core.files import atomic_path, link, read_json, remove, set_aside
 from brewline.core.workers import Lost, WorkerPool
-from brewline.samples.shards import write_index, write_shard
+from brewline.samples.shards import holds_samples, write_index, write_shard
 from brewline.speech.batch_plan import RecordingBatch, Row, ShardPlan
 from brewline.speech.batch_recogniser import Failure, Recognise
 from brewline.speech.batch_results import COLUMNS, BatchResults, Outcome
@@ -64,6 +64,8 @@ class Transcriber:
         self._work = work
         self.states = work / "states"
         self.states.mkdir(parents=True, exist_ok=True)
+        for shard in shards:
+            self._set_damaged_aside(shard)
         # Recordings whose text is lost, so far.
         self._num_failed = sum(map(self._num_lost, shards))
 
@@ -195,6 +197,20 @@ class Transcriber:
 
     def _is_finished(self, shard: ShardPlan) -> bool:
         return self._table(shard).exists() and (self.states / shard.name).exists()
+
+    def _set_damaged_aside(self, shard: ShardPlan) -> None:
+        """Lets a finished shard be made again where a disk has damaged its table or its states."""
+        if not self._is_finished(shard):
+            return
+        consequence = "its recordings are recognised again"
+        table, states = self._table(shard), self.states / shard.name
+        try:
+            rows = read_table(table)
+        except BrewlineError:
+            set_aside(table, consequence)
+            return
+        if not holds_samples(states, [r["utterance_id"] for r in rows if r["status"] != DROPPED]):
+            set_aside(states, consequence)
 
     def _finish_if_through(self, shard: ShardPlan) -> None:
         """Writes the states and the table of a shard that lost nothing, and removes its batches."""

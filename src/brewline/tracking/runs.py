@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewline.core.files import read_json, write_json
+from brewline.core.files import read_partial_json, write_json
 from brewline.core.locks import locked
 from brewline.tracking.store import Store, lock_file, public_uri
 
@@ -224,8 +224,8 @@ def saved_run(store: Store, run_id_path: Path | None) -> "Run | None":
     """The run that an earlier attempt began, where this store still has it."""
     from mlflow.exceptions import MlflowException
 
-    saved = read_json(run_id_path) if run_id_path and run_id_path.exists() else {}
-    if saved.get("run_id") is None or saved["tracking_uri"] != public_uri(store.uri):
+    saved = run_id_path and read_partial_json(run_id_path, "another MLflow run is begun")
+    if not saved or saved["run_id"] is None or saved["tracking_uri"] != public_uri(store.uri):
         return None
     try:
         run = store.client.get_run(saved["run_id"])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brewline.core.files import atomic_path
+from brewline.core.files import atomic_path, is_whole_zip, set_aside
 from brewline.models.folder import Row
 from brewline.samples.shards import Position
 
@@ -41,8 +41,14 @@ def save_checkpoint(path: Path, progress: Progress, **states: dict[str, Any]) ->
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Reads what `save_checkpoint` wrote: `progress`, and the states by name; None without one."""
+    """Reads what `save_checkpoint` wrote: `progress`, and the states by name; None without one.
+
+    One that a disk has damaged is set aside: else every rerun would fail on it.
+    """
     if not path.exists():
+        return None
+    if not is_whole_zip(path):
+        set_aside(path, "training starts anew")
         return None
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     facts = saved["progress"]

@@ -134,6 +134,8 @@ class _Run:
         self.progress: Progress = saved["progress"] if saved else Progress()
         stream = data.read_training(job.seed, self.progress.position)
         first = next(stream)
+        # A corpus without a dev split is told before the first step, not when dev is looked at.
+        next(iter(data.read_split("dev")))
         self._stream = itertools.chain([first], stream)
         self._model = _make_model(job, backbone, first[0]).to(self._device)
         transforms = input_transforms(backbone, job.switches, job.acoustic)
