@@ -8,6 +8,7 @@ and at its registry. The pictures in docs/ were made this way.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import requests
 from driving import TERMINAL, wait_for
@@ -41,15 +42,22 @@ def _start(page: Page, prefect: str, picture: Path) -> str:
     page.locator("textarea.p-textarea__control").fill("report")
     page.wait_for_timeout(1000)
     page.screenshot(path=picture, full_page=True)
+    before = _runs(prefect, found["id"])
     page.get_by_role("button", name="Submit").click()
-    page.wait_for_timeout(3000)
-    runs = requests.post(
-        f"{prefect}/api/flow_runs/filter",
-        json={"sort": "EXPECTED_START_TIME_DESC", "limit": 1},
-        timeout=30,
-    ).json()
-    assert runs[0]["parameters"]["from_stage"] == "report", runs[0]["parameters"]
-    return str(runs[0]["id"])
+    wait_for(lambda: len(_runs(prefect, found["id"])) > len(before), 30)
+    newest = _runs(prefect, found["id"])[0]
+    assert newest["parameters"]["from_stage"] == "report", newest["parameters"]
+    return str(newest["id"])
+
+
+def _runs(prefect: str, deployment: str) -> list[dict[str, Any]]:
+    """The runs of a deployment, the newest first; those of a schedule lie in the future."""
+    body = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "sort": "EXPECTED_START_TIME_DESC",
+    }
+    answer = requests.post(f"{prefect}/api/flow_runs/filter", json=body, timeout=30)
+    return list(answer.json())
 
 
 def _state(prefect: str, run: str) -> str:

@@ -9,6 +9,8 @@ from brewline.core.errors import BrewlineError
 
 # Statuses that may be another one a little later.
 PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
+# A disk, or what a user may fill of it, is full.
+_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def shown(url: str) -> str:
@@ -32,7 +34,7 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, BrewlineError) or getattr(error, "errno", None) == errno.ENOSPC:
+        if isinstance(error, BrewlineError) or getattr(error, "errno", None) in _DISK:
             raise
         text = f"{shown(url)}: {type(error).__name__}: {error}; run it again to continue"
         raise BrewlineError(text, "network") from error
