@@ -36,16 +36,16 @@ run: install ## Train and compare the default models on the miniature corpora
 ui: install ## Start the Prefect and MLflow UIs and the flows they can start; Ctrl-C stops all
 	@exec $(BIN)/python -m flows.ui --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
 
-# Every corpus x variant with three seeds: the lists of params.yaml, made longer.
-TABLES = train.seeds=[0,1,2] \
-  retrieval_corpora.mini-flickr8k=$(ALL_VARIANTS) \
-  retrieval_corpora.mini-lncoco=$(ALL_VARIANTS) \
-  +models.untrained.mini-flickr8k-zero-shot-captions={corpus:mini-flickr8k,variant:zero-shot-captions} \
-  +models.text.mini-flickr8k-prompted={corpus:mini-flickr8k,variant:prompted} \
-  +models.text.mini-flickr8k-prompted-captions={corpus:mini-flickr8k,variant:prompted-captions} \
-  +models.text.mini-lncoco-prompted-captions={corpus:mini-lncoco,variant:prompted-captions} \
-  +models.acoustic.mini-flickr8k-e2e={corpus:mini-flickr8k,variant:e2e}
-ALL_VARIANTS := [zero-shot-captions,zero-shot,prompted-captions,prompted,e2e,full]
+# Every corpus with pictures x variant, with three seeds: further experiments, and a row for each.
+# Arguments: corpus, variant, states, recipe.
+further = +experiments.$(1)-$(2)={task:retrieval,data:$(1),states:$(3),variant:$(2),recipe:$(4),init:none} \
+  +tables.$(1).rows.$(2)=$(1)-$(2)
+TABLES = recipes.mini.seeds=[0,1,2] recipes.mini-e2e.seeds=[0,1,2] \
+  $(call further,mini-flickr8k,zero-shot-captions,none,none) \
+  $(call further,mini-flickr8k,prompted-captions,none,mini) \
+  $(call further,mini-flickr8k,prompted,none,mini) \
+  $(call further,mini-lncoco,prompted-captions,none,mini) \
+  $(call further,mini-lncoco,e2e,mini-lncoco,mini-e2e)
 
 # DVC keeps an experiment as a commit, and git makes none for nobody.
 NAMES := GIT_AUTHOR_NAME GIT_COMMITTER_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL
@@ -74,7 +74,9 @@ bench: install ## Compare our speed with what a user would write
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark --json || exit; done
 
 clean: ## Remove outputs, partial work and DVC's cache; never MLflow's store
-	@rm -rf data models reports work .dvc/cache .dvc/tmp
+	@for folder in data models reports; do [ ! -d $$folder ] || \
+	  find $$folder -depth -mindepth 1 ! -name .gitkeep \( ! -type d -o -empty \) -delete || exit; done
+	@rm -rf work .dvc/cache .dvc/tmp
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 lock: install ## Resolve the dependencies anew

@@ -29,13 +29,14 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 
-from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.recipes import RecipeParams
 from brewline.config.runtime import RuntimeParams
-from brewline.config.train import TrainParams
+from brewline.config.variants import AcousticParams, VariantParams
 from brewline.core.system import peak_memory_mb
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.samples.shards import Position, Utterance
 from brewline.training.loop import TrainingData, TrainingJob, train
+from brewline.training.tasks.retrieval import Retrieval
 
 CASES = ("prompted", "full")
 NUM_IMAGES = 200
@@ -43,6 +44,7 @@ TAKES = 3
 STATE_WIDTH = 128
 PROMPTS = 4
 WARM_UP_STEPS = 16
+IMAGE_CACHE_MB = 512
 WORDS = ("a", "the", "big", "small", "red", "green", "box", "ball", "left", "of", "and", "um")
 
 ACOUSTIC = AcousticParams(
@@ -50,7 +52,7 @@ ACOUSTIC = AcousticParams(
 )
 
 
-def settings(steps: int) -> TrainParams:
+def settings(steps: int) -> RecipeParams:
     """The miniature's, in fp32 on both sides, with nothing but steps."""
     values = {
         "seeds": [0],
@@ -60,21 +62,20 @@ def settings(steps: int) -> TrainParams:
         "weight_decay": 1e-6,
         "warmup_steps": 1,
         "grad_clip": 4.0,
-        "alpha": 0.1,
         "temperature": 0.07,
         "learn_temperature": True,
         "mask_same_image": True,
         "precision": "fp32",
         "evaluate_every": steps,
     }
-    return TrainParams.model_validate(values)
+    return RecipeParams.model_validate(values)
 
 
 def variant(case: str) -> VariantParams:
     """The switches of a case."""
-    return VariantParams(
-        text=True, acoustic=case == "full", prompts=PROMPTS, transcript="asr", trained=True
-    )
+    if case == "full":
+        return VariantParams(text="asr", acoustic=ACOUSTIC, prompts=PROMPTS, alpha=0.1)
+    return VariantParams(text="asr", prompts=PROMPTS)
 
 
 def make_backbone_of_miniature_size() -> ClipBackbone:
@@ -125,11 +126,11 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
         lambda split: utterances[:8],
     )
     moments: list[float] = []
-    job = TrainingJob(variant(case), ACOUSTIC, settings(WARM_UP_STEPS + steps), 0)
+    recipe, backbone = settings(WARM_UP_STEPS + steps), make_backbone_of_miniature_size()
+    task = Retrieval(variant(case), recipe, backbone, IMAGE_CACHE_MB)
     with tempfile.TemporaryDirectory() as folder:
         train(
-            job,
-            make_backbone_of_miniature_size(),
+            TrainingJob(task, recipe, 0),
             data,
             Path(folder),
             RuntimeParams(
@@ -142,7 +143,8 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
                 max_transcription_failure_rate=0.0,
                 train_workers=1,
                 checkpoint_every=10_000,
-                image_cache_mb=512,
+                embed_batch_size=48,
+                image_cache_mb=IMAGE_CACHE_MB,
             ),
             on_row=lambda row: moments.append(time.perf_counter()) if "loss" in row else None,
             progress_bar=False,

@@ -209,8 +209,7 @@ def make_project(folder: Path, num_utterances: int) -> None:
         (raw / f"coco_{part}_localized_narratives.jsonl").write_text("\n".join(rows) + "\n")
     shutil.copytree(PROJECT / "src", folder / "src", ignore=shutil.ignore_patterns("*.pyc"))
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    params["corpora"], params["retrieval_corpora"] = ["bench"], {}
-    params["models"] = {group: {} for group in params["models"]}
+    params |= {"corpora": ["bench"], "experiments": {}, "tables": {}}
     source = {"reader": "localized_narratives", "licence": "", "files": {}, "dev_fraction": 0.1}
     params["sources"] = {"bench": source}
     params["runtime"]["validate_workers"] = WORKERS

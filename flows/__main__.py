@@ -25,7 +25,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="flow", required=True)
     run = commands.add_parser("pipeline", help="bring everything up to date")
     run.add_argument("--corpora", nargs="+", default=[], metavar="CORPUS")
-    run.add_argument("--variants", nargs="+", default=[], metavar="VARIANT")
+    run.add_argument("--experiments", nargs="+", default=[], metavar="EXPERIMENT")
     run.add_argument("--overrides", type=_overrides, default={}, metavar="JSON")
     run.add_argument("--force", action="store_true")
     run.add_argument("--from-stage", default="", metavar="STAGE")
@@ -50,7 +50,9 @@ def _overrides(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} names no values; write {{"train.alpha": 0.2}}')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} names no values; write {{"variants.full.alpha": 0.2}}'
+        )
     return values
 
 

@@ -62,21 +62,21 @@ def results(folder: Path, params: Params) -> None:
         for reason, count in count_reasons(read_table(path)).items()
     ]
     create_table_artifact(rows, key="quarantine", description="Recordings left out, by reason")
-    for corpus in params.retrieval_corpora:
-        _recall_picture(folder / "reports/evaluation" / corpus / "recall.csv", corpus)
+    for name in params.tables:
+        _recall_picture(folder / "reports/evaluation" / name / "recall.csv", name)
 
 
-def _recall_picture(path: Path, corpus: str) -> None:
+def _recall_picture(path: Path, table: str) -> None:
     if not path.exists():
         return
     from brewline.evaluation.outputs import read_recall
     from brewline.evaluation.recall_plot import recall_png
 
-    png = base64.b64encode(recall_png(read_recall(path, "test"), corpus)).decode()
+    png = base64.b64encode(recall_png(read_recall(path, "test"), table)).decode()
     create_image_artifact(
         image_url=f"data:image/png;base64,{png}",
-        key=f"recall-{key_of(corpus)}",
-        description=f"Recall at K of {corpus}, test",
+        key=f"recall-{key_of(table)}",
+        description=f"Recall at K of {table}, test",
     )
 
 

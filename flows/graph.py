@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from brewline.config import choose
+from brewline.config import Params, choose, load_params
 from brewline.core.errors import BrewlineError
 
 Answer = TypeVar("Answer")
 
 _MODULE = "brewline.stages."
+# What the name in a stage's command is, where it is no corpus.
+_OF_EXPERIMENTS = ("train", "embed")
+_OF_TABLES = ("score",)
 # DVC keeps its lock while it looks at files or moves them, not while a stage runs.
 DVC_WAIT_S = 600.0
 _LOOK_EVERY_S = 1.0
@@ -25,15 +28,17 @@ DVC_IS_BUSY = (
 class Stage:
     """A stage as DVC sees it.
 
-    `name` is what `dvc repro` calls it (`train_text@mini-lncoco-prompted`); `kind` its module in
-    `brewline.stages`; `corpus` and `variant` are what its command names, or None; `upstream` are
-    the names of the stages whose outputs it reads.
+    `name` is what `dvc repro` calls it (`train@mini-lncoco-prompted`); `kind` its module in
+    `brewline.stages`; `subject` what its command names: a corpus, an experiment, a table or None;
+    `corpus` and `experiment` are those that it works for, or None; `upstream` are the names of the
+    stages whose outputs it reads.
     """
 
     name: str
     kind: str
+    subject: str | None
     corpus: str | None
-    variant: str | None
+    experiment: str | None
     upstream: frozenset[str]
 
 
@@ -50,11 +55,13 @@ def read_graph(project: Path, on_wait: Callable[[str], None] = print) -> list[St
     import networkx
     from dvc.exceptions import DvcException
 
+    params = load_params(project / "params.yaml")
+
     def read(repo: Any) -> list[Stage]:
         graph = repo.index.graph
         place = {stage: number for number, stage in enumerate(repo.index.stages)}
         order = networkx.lexicographical_topological_sort(graph.reverse(), key=place.get)
-        return [_read(stage, graph.successors(stage)) for stage in order]
+        return [_read(stage, params, graph.successors(stage)) for stage in order]
 
     try:
         return _ask_dvc(project, read, on_wait)
@@ -86,14 +93,20 @@ def _ask_dvc(project: Path, ask: Callable[[Any], Answer], on_wait: Callable[[str
         time.sleep(_LOOK_EVERY_S)
 
 
-def _read(stage: Any, upstream: Iterable[Any]) -> Stage:
+def _read(stage: Any, params: Params, upstream: Iterable[Any]) -> Stage:
     words = shlex.split(stage.cmd)
     place = next((i for i, word in enumerate(words) if word.startswith(_MODULE)), None)
     if place is None:
         raise BrewlineError(f"stage {stage.name} does not run a module of {_MODULE}*")
-    corpus, variant = [*words[place + 1 :], None, None][:2]
+    subject = [*words[place + 1 :], None][0]
     kind = words[place].removeprefix(_MODULE)
-    return Stage(stage.name, kind, corpus, variant, frozenset(one.name for one in upstream))
+    corpus, experiment = subject, None
+    if subject and kind in _OF_EXPERIMENTS:
+        corpus, experiment = params.experiments[subject].data, subject
+    elif subject and kind in _OF_TABLES:
+        corpus = params.tables[subject].data
+    needed = frozenset(one.name for one in upstream)
+    return Stage(stage.name, kind, subject, corpus, experiment, needed)
 
 
 def changes(
@@ -109,7 +122,7 @@ def changes(
         on_wait: Is told, once, that another DVC process is waited for.
 
     Returns:
-        By the name of a stale stage, what changed: `params.yaml train.alpha: modified`.
+        By the name of a stale stage, what changed: `params.yaml variants.full: modified`.
 
     Raises:
         BrewlineError: DVC finds the graph invalid (the message is DVC's), or is busy for long.
@@ -154,7 +167,7 @@ class Plan:
 def plan(
     stages: list[Stage],
     corpora: Collection[str],
-    variants: Collection[str],
+    experiments: Collection[str],
     from_stage: str = "",
     force: bool = False,
 ) -> Plan:
@@ -163,23 +176,23 @@ def plan(
     Args:
         stages: The whole graph, from `read_graph`.
         corpora: Keeps the stages of these, and those that belong to no corpus; none: all.
-        variants: Keeps the stages of these, and those that belong to no variant; none: all.
+        experiments: Keeps the stages of these, and those that belong to none; none: all.
         from_stage: Runs this stage again: its name, or that of a kind (`train`). What comes
             after it runs if its results changed.
         force: Runs every chosen stage again.
 
     Raises:
-        BrewlineError: an unknown corpus, variant or stage.
+        BrewlineError: an unknown corpus, experiment or stage.
     """
     for corpus in corpora:
         choose("corpus", corpus, sorted({s.corpus for s in stages if s.corpus}))
-    for variant in variants:
-        choose("variant", variant, sorted({s.variant for s in stages if s.variant}))
+    for experiment in experiments:
+        choose("experiment", experiment, sorted({s.experiment for s in stages if s.experiment}))
     chosen = [
         stage
         for stage in stages
         if (not corpora or stage.corpus in {None, *corpora})
-        and (not variants or stage.variant in {None, *variants})
+        and (not experiments or stage.experiment in {None, *experiments})
     ]
     forced: set[str] = {stage.name for stage in chosen} if force else set()
     if from_stage:

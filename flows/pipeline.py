@@ -197,7 +197,7 @@ def _environment(run_key: str) -> dict[str, str]:
 @flow(name="pipeline")
 def pipeline(
     corpora: list[str] = [],
-    variants: list[str] = [],
+    experiments: list[str] = [],
     overrides: dict[str, Any] = {},
     force: bool = False,
     from_stage: str = "",
@@ -207,11 +207,11 @@ def pipeline(
 
     Args:
         corpora: Only these corpora (`mini-lncoco`); empty: all of params.yaml.
-        variants: Only models of these variants (`full`); empty: all of params.yaml.
+        experiments: Only these experiments (`mini-lncoco-full`); empty: all of params.yaml.
         overrides: Other values for this run alone, by their names in params.yaml
-            (`{"train.alpha": 0.2}`). The run then works in a workspace of its own.
+            (`{"variants.full.alpha": 0.2}`). The run then works in a workspace of its own.
         force: Run every chosen stage again, even if nothing changed.
-        from_stage: Run this stage again (`train`, or `evaluate@mini-lncoco`), and after it whatever
+        from_stage: Run this stage again (`train`, or `score@mini-lncoco`), and after it whatever
             its new results change.
         time_limit_h: Stop a stage that takes more hours than this.
 
@@ -228,7 +228,7 @@ def pipeline(
         params = load_params(folder / "params.yaml")
         try:
             for outcome in _run_stages(
-                folder, run_key, corpora, variants, from_stage, force, time_limit_h
+                folder, run_key, corpora, experiments, from_stage, force, time_limit_h
             ):
                 outcomes.append(outcome)
         finally:
@@ -241,14 +241,14 @@ def _run_stages(
     folder: Path,
     run_key: str,
     corpora: list[str],
-    variants: list[str],
+    experiments: list[str],
     from_stage: str,
     force: bool,
     time_limit_h: float,
 ) -> Iterator[Outcome]:
     logger = get_run_logger()
     stages = read_graph(folder, logger.info)
-    chosen = plan(stages, corpora, variants, from_stage, force)
+    chosen = plan(stages, corpora, experiments, from_stage, force)
     maybe_stale = _with_descendants(stages, {*changes(folder, on_wait=logger.info), *chosen.forced})
     names = {stage.name for stage in chosen.stages}
     left_out = maybe_stale - names
@@ -270,6 +270,10 @@ def _run_stages(
                 yield Outcome(stage.name, "up to date", "")
                 continue
             logger.info("%s: %s", stage.name, "; ".join(why[:3]))
+            if forced and stage.kind == "train":
+                # Else it would find every seed finished, and train none.
+                for finished in folder.glob(f"work/train/{stage.subject}/*/finished.json"):
+                    remove(finished.parent)
             started = time.monotonic()
             try:
                 state = run_stage(stage.name, folder, forced, time_limit_h, run_key)

@@ -26,7 +26,7 @@ def promote(corpus: str, approval: bool = False, approval_within_h: float = 24.0
     """Makes the challenger of a corpus its champion, if the policy allows it.
 
     Args:
-        corpus: One of the retrieval corpora (`mini-lncoco`).
+        corpus: One that a table measures on (`mini-lncoco`).
         approval: Ask a person too, once the policy has said yes: the run pauses with a form.
         approval_within_h: Without an answer in so many hours, it is no.
 
@@ -34,7 +34,7 @@ def promote(corpus: str, approval: bool = False, approval_within_h: float = 24.0
         Whether the challenger is the champion now.
     """
     params = load_params()
-    choose("corpus", corpus, list(params.retrieval_corpora))
+    choose("corpus", corpus, params.measured_corpora)
     policy = load_policy(POLICY_FILE)
     veto = None
     if approval:
@@ -51,13 +51,13 @@ def rollback(corpus: str) -> str | None:
     """Makes the champion before the present one the champion again.
 
     Args:
-        corpus: One of the retrieval corpora (`mini-lncoco`).
+        corpus: One that a table measures on (`mini-lncoco`).
 
     Returns:
         The version that is the champion now.
     """
     params = load_params()
-    choose("corpus", corpus, list(params.retrieval_corpora))
+    choose("corpus", corpus, params.measured_corpora)
     result = promotion.rollback(params, corpus)
     _show(corpus, result)
     return result.champion

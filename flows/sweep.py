@@ -15,8 +15,10 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
+from brewline.config import load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
+from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.tracking.runs import PIPELINE_VARIABLE
 from flows.children import stop_group
 from flows.workspace import make_workspace
@@ -29,7 +31,7 @@ def sweep(
     grid: dict[str, list[Any]] = {},
     runs: list[dict[str, Any]] = [],
     corpora: list[str] = [],
-    variants: list[str] = [],
+    experiments: list[str] = [],
     parallel: int = 1,
 ) -> list[dict[str, Any]]:
     """Runs the pipeline once for each of several overrides.
@@ -38,30 +40,27 @@ def sweep(
     under one parent.
 
     Args:
-        grid: All combinations of these (`{"train.alpha": [0.1, 0.2], "train.seeds": [[0]]}`).
-        runs: These as they are (`[{"train.alpha": 0.1}, {"train.alpha": 0.2}]`).
+        grid: All combinations of these (`{"variants.full.alpha": [0.1, 0.2]}`).
+        runs: These as they are (`[{"recipes.mini.steps": 60}, {"recipes.mini.steps": 120}]`).
         corpora: Only these corpora; empty: all.
-        variants: Only models of these variants; empty: all.
+        experiments: Only these experiments; empty: all.
         parallel: How many runs go on at a time. Stages still take turns, unless the limit
             `brewline-compute` is raised.
 
     Returns:
-        A row for each run, corpus and variant, the best on dev first.
+        A row for each run and row of a table, the best on dev first.
     """
-    # Imported late, with torch: the process that serves the flows can do without.
-    from brewline.evaluation.scores import SELECTION_METRIC
-
     project = Path.cwd()
     chosen = combinations(grid, runs)
     # Bad overrides show before anything runs.
     folders = [make_workspace(project, overrides) for overrides in chosen]
-    _run_all(chosen, corpora, variants, parallel)
+    _run_all(chosen, corpora, experiments, parallel)
     rows = [
         row
         for overrides, folder in zip(chosen, folders, strict=True)
         for row in _dev_results(folder, overrides, SELECTION_METRIC)
         if (not corpora or row["corpus"] in corpora)
-        and (not variants or row["variant"] in variants)
+        and (not experiments or row["experiment"] in experiments)
     ]
     rows.sort(key=lambda row: -row[SELECTION_METRIC])
     create_table_artifact(rows, key="sweep", description="The runs of a sweep, best on dev first")
@@ -87,7 +86,7 @@ def combinations(
 
 
 def _run_all(
-    chosen: Sequence[dict[str, Any]], corpora: list[str], variants: list[str], parallel: int
+    chosen: Sequence[dict[str, Any]], corpora: list[str], experiments: list[str], parallel: int
 ) -> None:
     """Runs a process for each of the overrides, a few at a time; stops them if we are stopped.
 
@@ -102,7 +101,7 @@ def _run_all(
             while waiting and len(running) < max(1, parallel):
                 number, overrides = waiting.popleft()
                 logger.info("run %d of %d: %s", number + 1, len(chosen), json.dumps(overrides))
-                running[number] = _start(number, overrides, corpora, variants)
+                running[number] = _start(number, overrides, corpora, experiments)
             time.sleep(0.5)
             for number, child in list(running.items()):
                 if child.poll() is not None:
@@ -121,12 +120,12 @@ def _run_all(
 
 
 def _start(
-    number: int, overrides: dict[str, Any], corpora: list[str], variants: list[str]
+    number: int, overrides: dict[str, Any], corpora: list[str], experiments: list[str]
 ) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "brewline.core.system", str(os.getpid())]
     command += [sys.executable, "-m", "flows", "pipeline", "--overrides", json.dumps(overrides)]
     command += ["--corpora", *corpora] if corpora else []
-    command += ["--variants", *variants] if variants else []
+    command += ["--experiments", *experiments] if experiments else []
     log = _log_folder() / f"{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
@@ -146,15 +145,17 @@ def _log_folder() -> Path:
 
 def _dev_results(folder: Path, overrides: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     rows = []
-    for path in sorted((folder / "metrics").glob("*.json")):
-        for variant, metrics in read_json(path).items():
-            if metric in metrics:
+    for name, table in load_params(folder / "params.yaml").tables.items():
+        measured = read_json(folder / f"metrics/{name}.json")
+        for row, experiment in table.rows.items():
+            if metric in measured.get(row, {}):
                 rows.append(
                     {
                         "overrides": json.dumps(overrides),
-                        "corpus": path.stem,
-                        "variant": variant,
-                        metric: metrics[metric],
+                        "corpus": table.data,
+                        "table": name,
+                        "experiment": experiment,
+                        metric: measured[row][metric],
                     }
                 )
     return rows

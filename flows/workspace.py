@@ -63,7 +63,7 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
 
     Args:
         project: The project's folder, a git repository.
-        overrides: Values by their dotted names (`train.alpha`).
+        overrides: Values by their dotted names (`variants.full.alpha`).
 
     Raises:
         BrewlineError: uncommitted changes, which the workspace would lack, or bad overrides.
@@ -127,6 +127,10 @@ def _make(project: Path, folder: Path) -> None:
     # The tree's last results, not those of the commit, say what the cache has.
     shutil.copy(project / "dvc.lock", partial)
     shutil.copytree(project / "metrics", partial / "metrics", dirs_exist_ok=True)
+    # Seeds that are trained already are not trained again.
+    for finished in (project / "work/train").glob("*/*/finished.json"):
+        seed = finished.parent
+        shutil.copytree(seed, partial / seed.relative_to(project))
     local = project / ".dvc/config.local"
     if local.exists():
         shutil.copy(local, partial / ".dvc")

@@ -1,4 +1,4 @@
-"""A made-up project after `evaluate`: files in every format that the report and MLflow read."""
+"""A made-up project after `score`: files in every format that the report and MLflow read."""
 
 import csv
 import functools
@@ -6,6 +6,7 @@ import io
 import json
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import soundfile
 from PIL import Image, ImageDraw
 
 from brewline.config import Params, load_params
+from brewline.config.recipes import NONE
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import write_json
+from brewline.models.card import new_card
+from brewline.models.names import model_folder, model_names
 from brewline.report.page import ReportInputs
 from brewline.tables.manifest import MANIFEST, QUARANTINE
 from brewline.tables.parquet import write_table
@@ -38,9 +42,10 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
     chosen = given or params()
     for corpus in chosen.corpora:
         _write_data(root, chosen, corpus, num_images)
-    for corpus in chosen.retrieval_corpora:
-        _write_models(root, chosen, corpus)
-        _write_evaluation(root, chosen, corpus, num_images)
+    for experiment in chosen.experiments:
+        _write_models(root, chosen, experiment)
+    for table in chosen.tables:
+        _write_evaluation(root, chosen, table, num_images)
     write_json(
         root / "models/backbones/backbones.json",
         {
@@ -114,7 +119,7 @@ def _misheard(caption: str, rng: random.Random) -> str:
 
 
 def _write_data(root: Path, chosen: Params, corpus: str, num_images: int) -> None:
-    with_images = corpus in chosen.retrieval_corpora
+    with_images = corpus in chosen.measured_corpora
     rng = random.Random(corpus)
     rows: list[dict[str, Any]] = []
     for split in ("train", "dev", "test"):
@@ -159,20 +164,21 @@ def _write_data(root: Path, chosen: Params, corpus: str, num_images: int) -> Non
     write_table(root / f"data/quarantine/{corpus}.parquet", QUARANTINE, bad)
 
 
-def model_facts(chosen: Params, corpus: str, variant: str, seed: int | None) -> dict[str, Any]:
+def model_facts(chosen: Params, experiment: str, seed: int | None) -> dict[str, Any]:
     """The content of a `model.json`."""
-    trained, hears = chosen.variants[variant].trained, chosen.variants[variant].acoustic
-    return {
-        "corpus": corpus,
-        "variant": variant,
+    one = chosen.experiments[experiment]
+    if one.recipe == NONE and one.init != NONE:
+        init = {"experiment": one.init, "sha256": "e" * 64}
+        taken = {"experiment": experiment, "corpus": one.data, "init": init}
+        return model_facts(chosen, one.init, seed) | taken
+    facts = new_card(chosen, experiment, {"whisper": "a" * 64, "clip": "b" * 64}).model_dump()
+    if seed is None:
+        return facts
+    hears = chosen.variant_of(experiment).acoustic
+    return facts | {
         "seed": seed,
-        "switches": chosen.variants[variant].model_dump(),
-        "acoustic": chosen.acoustic.model_dump() if hears else None,
-        "backbones": {"whisper": "a" * 64, "clip": "b" * 64},
-        "num_trained_parameters": 264_193 if trained else 0,
-        "best_step": 150 if trained else None,
-        "dev": {},
-        "train": chosen.train.model_dump(exclude={"seeds"}) if trained else None,
+        "num_trained_parameters": 264_193,
+        "best_step": 150,
         "data": {"shards": "c" * 64} | ({"states": "d" * 64} if hears else {}),
     }
 
@@ -196,91 +202,99 @@ def history(variant: str, steps: int = 200, every: int = 5) -> list[dict[str, An
     return rows
 
 
-def _write_models(root: Path, chosen: Params, corpus: str) -> None:
-    for variant in chosen.retrieval_corpora[corpus]:
-        trained = chosen.variants[variant].trained
-        for seed in chosen.train.seeds if trained else [None]:
-            name = "frozen" if seed is None else f"seed-{seed}"
-            folder = root / "models" / corpus / variant / name
-            write_json(folder / "model.json", model_facts(chosen, corpus, variant, seed))
-            if trained:
-                lines = [json.dumps(row) + "\n" for row in history(variant)]
-                (folder / "history.jsonl").write_text("".join(lines))
+def _write_models(root: Path, chosen: Params, experiment: str) -> None:
+    seeds: Sequence[int | None] = chosen.seeds_of(experiment) or [None]
+    for name, seed in zip(model_names(chosen, experiment), seeds, strict=True):
+        folder = model_folder(experiment, name, root)
+        write_json(folder / "model.json", model_facts(chosen, experiment, seed))
+        # The curves of models that were taken over stay where they were trained.
+        if chosen.experiments[experiment].recipe != NONE:
+            lines = [
+                json.dumps(row) + "\n" for row in history(chosen.experiments[experiment].variant)
+            ]
+            (folder / "history.jsonl").write_text("".join(lines))
 
 
-def _metrics(chosen: Params, variant: str, num_images: int) -> dict[str, float]:
+def _boost(chosen: Params, experiment: str) -> float:
+    return _BOOST.get(chosen.experiments[experiment].variant, 0.1)
+
+
+def _metrics(chosen: Params, experiment: str, num_images: int) -> dict[str, float]:
+    boost = _boost(chosen, experiment)
     values: dict[str, float] = {}
     for split in ("dev", "test"):
         for direction, kind in (("speech_to_image", ""), ("image_to_speech", "any_hit_")):
             start = f"{split}/{direction}"
             for k in chosen.evaluate.recall_at:
-                value = min(0.97, (0.42 + _BOOST.get(variant, 0.1)) * k**0.3)
+                value = min(0.97, (0.42 + boost) * k**0.3)
                 for name in {f"{start}/recall_at_{k}", f"{start}/{kind}recall_at_{k}"}:
                     values[name] = value
                     values[f"{name}_low"] = value - 0.05
                     values[f"{name}_high"] = min(1.0, value + 0.05)
-            values[f"{start}/median_rank"] = 2.0 if variant == "zero-shot" else 1.0
+            values[f"{start}/median_rank"] = 2.0 if boost == 0 else 1.0
             values[f"{start}/num_queries"] = 2 * num_images
             values[f"{start}/gallery_size"] = num_images
-    values["num_seeds"] = len(chosen.train.seeds)
-    values["dev/mean_recall_at_1"] = 0.42 + _BOOST.get(variant, 0.1)
+    values["num_seeds"] = len(model_names(chosen, experiment))
+    values["dev/mean_recall_at_1"] = 0.42 + boost
     return values
 
 
-def _write_evaluation(root: Path, chosen: Params, corpus: str, num_images: int) -> None:
-    names = chosen.retrieval_corpora[corpus]
-    metrics = {name: _metrics(chosen, name, num_images) for name in names}
+def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) -> None:
+    table = chosen.tables[name]
+    metrics = {
+        row: _metrics(chosen, experiment, num_images) for row, experiment in table.rows.items()
+    }
     rates = {"asr": {"dev/asr/wer": 0.117, "test/asr/wer": 0.124}}
-    write_json(root / f"metrics/{corpus}.json", {**metrics, **rates})
-    folder = root / "reports/evaluation" / corpus
-    models = {}
-    for name in names:
-        seeds = chosen.train.seeds if chosen.variants[name].trained else [None]
-        for seed in seeds:
-            key = f"{name}/frozen" if seed is None else f"{name}/seed-{seed}"
-            models[key] = {
-                k: v for k, v in metrics[name].items() if not k.endswith(("low", "high"))
-            }
+    write_json(root / f"metrics/{name}.json", {**metrics, **rates})
+    folder = root / "reports/evaluation" / name
+    models = {
+        f"{experiment}/{model}": {
+            k: v for k, v in metrics[row].items() if not k.endswith(("low", "high"))
+        }
+        for row, experiment in table.rows.items()
+        for model in model_names(chosen, experiment)
+    }
     write_json(folder / "models.json", models)
-    write_json(folder / "comparisons.json", _comparisons(chosen, names))
-    write_json(folder / "examples.json", _examples(names, corpus, num_images))
+    write_json(folder / "comparisons.json", _comparisons(chosen, name))
+    write_json(folder / "examples.json", _examples(chosen, name, num_images))
     with (folder / "recall.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["variant", "split", "direction", "k", "recall"])
-        for name in names:
+        writer.writerow(["row", "split", "direction", "k", "recall"])
+        for row, experiment in table.rows.items():
             for k in (1, 2, 3, 5, 10, 20):
-                level = min(1.0, (0.42 + _BOOST.get(name, 0.1)) * k**0.25)
-                writer.writerow([name, "test", "speech_to_image", k, f"{level:.4f}"])
-                writer.writerow([name, "test", "image_to_speech", k, f"{min(1, level + 0.05):.4f}"])
+                level = min(1.0, (0.42 + _boost(chosen, experiment)) * k**0.25)
+                writer.writerow([row, "test", "speech_to_image", k, f"{level:.4f}"])
+                writer.writerow([row, "test", "image_to_speech", k, f"{min(1, level + 0.05):.4f}"])
 
 
-def _comparisons(chosen: Params, names: list[str]) -> list[dict[str, Any]]:
-    pairs = [(name, "zero-shot") for name in names if name != "zero-shot"]
-    pairs += [("full", "prompted")] if {"full", "prompted"} <= set(names) else []
+def _comparisons(chosen: Params, name: str) -> list[dict[str, Any]]:
+    table = chosen.tables[name]
+    boost = {row: _boost(chosen, experiment) for row, experiment in table.rows.items()}
     return [
         {
-            "variant": variant,
+            "row": row,
             "baseline": baseline,
             "metric": f"{split}/{metric}",
-            "difference": (gap := _BOOST.get(variant, 0.1) - _BOOST.get(baseline, 0.1)),
+            "difference": (gap := boost[row] - boost[baseline]),
             "low": gap - 0.045,
             "high": gap + 0.045,
         }
         for split in ("dev", "test")
-        for variant, baseline in pairs
+        for row, baseline in table.pairs
         for metric in ("speech_to_image/recall_at_1", "image_to_speech/any_hit_recall_at_1")
     ]
 
 
-def _examples(names: list[str], corpus: str, num_images: int) -> dict[str, Any]:
+def _examples(chosen: Params, name: str, num_images: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in names:
-        texts = random.Random(corpus)
+    for row, experiment in chosen.tables[name].rows.items():
+        texts = random.Random(chosen.tables[name].data)
         entries = []
         for number in range(6):
             caption = HOSTILE if number == 0 else sentence(texts)
-            heard = caption if "captions" in name else _misheard(caption, texts)
-            rng = random.Random(f"{name}{number}")
+            hears = chosen.variant_of(experiment).hears
+            heard = _misheard(caption, texts) if hears else caption
+            rng = random.Random(f"{row}{number}")
             right, rank = number // 2, rng.choice([1, 1, 2, 4, 9])
             others = rng.sample([n for n in range(num_images) if n != right], 5)
             ranking = others[:5]
@@ -299,5 +313,5 @@ def _examples(names: list[str], corpus: str, num_images: int) -> dict[str, Any]:
                     ],
                 }
             )
-        found[name] = entries
+        found[row] = entries
     return found

@@ -11,12 +11,16 @@ import yaml
 
 from brewline.config import Params, load_params
 from brewline.core.files import read_json, sha256_tree, write_json
+from brewline.models.names import model_folder
+from brewline.tables.manifest import MANIFEST
+from brewline.tables.parquet import read_table, write_table
 
 CORPUS = "mini-lncoco"
 NUM_IMAGES = 6
 STATE_WIDTH = 32
-# The models with weights, and what they reached on dev, says their card.
-MODELS = {"full/seed-0": 0.6, "prompted/seed-0": 0.5}
+FULL, PROMPTED, ZERO_SHOT = (f"{CORPUS}-{name}" for name in ("full", "prompted", "zero-shot"))
+# The experiments whose first model has weights, and what it reached on dev, says its card.
+MODELS = {FULL: 0.6, PROMPTED: 0.5}
 
 
 def make_world(root: Path, small: bool = False) -> Params:
@@ -24,20 +28,21 @@ def make_world(root: Path, small: bool = False) -> Params:
 
     Args:
         root: An empty folder.
-        small: Lists no other corpus, no second seed, and three variants.
+        small: One table of three experiments, and no second seed.
     """
     values = yaml.safe_load((report_world.PROJECT / "params.yaml").read_text(encoding="utf-8"))
     values["asr"]["max_tokens"] = 8
     if small:
-        values["retrieval_corpora"] = {CORPUS: ["zero-shot", "prompted", "full"]}
-        values["train"]["seeds"] = [0]
-        for models in values["models"].values():
-            for name in [name for name in models if not name.startswith(CORPUS)]:
-                del models[name]
+        experiments = {name: values["experiments"][name] for name in (ZERO_SHOT, PROMPTED, FULL)}
+        rows = {name.removeprefix(f"{CORPUS}-"): name for name in experiments}
+        values["experiments"] = experiments
+        values["tables"] = {CORPUS: {"data": CORPUS, "rows": rows, "baseline": "zero-shot"}}
+        values["recipes"]["mini"]["seeds"] = [0]
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     shutil.copy(report_world.PROJECT / "versions.yaml", root)
     params = load_params(root / "params.yaml")
     report_world.make_world(root, params, NUM_IMAGES)
+    _caption(root / f"data/manifest/{CORPUS}.parquet")
     _make_backbones(root / "models/backbones")
     for split in ("dev", "test"):
         _make_shard(root, split)
@@ -51,6 +56,19 @@ def make_world(root: Path, small: bool = False) -> Params:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content(number))
     return params
+
+
+def _caption(manifest: Path) -> None:
+    """Gives each utterance the caption that it has in the shards."""
+    rows = read_table(manifest)
+    for row in rows:
+        row["caption"] = caption_of(row["utterance_id"].rpartition("-")[2])
+    write_table(manifest, MANIFEST, rows)
+
+
+def caption_of(number: int | str) -> str:
+    """The caption of an utterance."""
+    return f"A <thing> number {number}."
 
 
 def _make_backbones(folder: Path) -> None:
@@ -72,7 +90,7 @@ def _make_shard(root: Path, split: str) -> None:
         facts = {
             "image_id": f"{split}-image-{number // 2}",
             "transcript": f"a thing number {number}",
-            "caption": f"A <thing> number {number}.",
+            "caption": caption_of(number),
             "num_frames": 20,
         }
         key = f"{split}-{number}"
@@ -105,19 +123,17 @@ def _make_models(root: Path, params: Params) -> None:
 
     backbone = load_clip(root / "models/backbones/clip")
     hashes = load_backbone_hashes(root / "models/backbones/backbones.json")
-    for name, score in MODELS.items():
-        variant = name.split("/")[0]
+    for experiment, score in MODELS.items():
+        facts = report_world.model_facts(params, experiment, 0)
         torch.manual_seed(0)
-        switches = params.variants[variant]
-        acoustic = params.acoustic if switches.acoustic else None
-        learn = params.train.learn_temperature
-        model = BrewClip(backbone, switches, acoustic, STATE_WIDTH, learn_temperature=learn)
-        folder = root / "models" / CORPUS / name
-        facts = report_world.model_facts(params, CORPUS, variant, 0)
+        learn = facts["recipe"]["learn_temperature"]
+        switches = params.variant_of(experiment)
+        model = BrewClip(backbone, switches, STATE_WIDTH, learn_temperature=learn)
+        folder = model_folder(experiment, "seed-0", root)
         results = {"dev": {"dev/mean_recall_at_1": score}, "backbones": hashes}
         write_json(folder / "model.json", facts | results)
         save_file(model.trained_tensors(), folder / "model.safetensors")
     # Only the corpus that has shards here.
-    for other in (root / "models").glob("mini-*"):
-        if other.name != CORPUS:
-            shutil.rmtree(other)
+    for name, one in params.experiments.items():
+        if one.data != CORPUS:
+            shutil.rmtree(root / "models" / name)

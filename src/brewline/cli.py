@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--model",
         type=Path,
-        help="a model's folder, as in models/mini-lncoco/full/seed-0 (default: the best on dev, "
+        help="a model's folder, as in models/mini-lncoco-full/seed-0 (default: the best on dev, "
         "of the first corpus that has one)",
     )
     found.add_argument(
@@ -62,11 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("results", help="print the results on test")
     shown.set_defaults(command=_results)
 
+    cleaned = commands.add_parser(
+        "clean",
+        help="name what nothing needs any more, or remove it",
+        description="Names outputs of stages that have left dvc.yaml (a corpus, an experiment or a "
+        "table that is gone), their entries in dvc.lock, and partial work that nothing will "
+        "resume. DVC's cache keeps what it has: `dvc gc --workspace` frees that.",
+    )
+    cleaned.add_argument("--yes", action="store_true", help="remove them")
+    cleaned.set_defaults(command=_clean)
+
     recorded = commands.add_parser(
         "record",
         help="bring every model into MLflow",
         description="Finds or makes the MLflow run of every model that has a row in "
-        "retrieval_corpora of params.yaml and completes it from the files; once stage register has "
+        "a table of params.yaml and completes it from the files; once stage register has "
         "run, registers the best one of each corpus too. Doing it again changes nothing.",
     )
     recorded.set_defaults(command=_record)
@@ -86,17 +96,18 @@ def _search(options: argparse.Namespace) -> int:
     from brewline.search.page import search_page
     from brewline.search.query import search
 
-    answer = search(options.query, load_params(), options.model, options.split, options.top)
+    params = load_params()
+    answer = search(options.query, params, options.model, options.split, options.top)
     print("\n".join(_answer_lines(answer)))
     if options.html:
-        write_text(options.html, search_page(options.query, answer))
+        write_text(options.html, search_page(params, options.query, answer))
         print(f"\nwritten: {options.html}")
     return 0
 
 
 def _answer_lines(answer: "Answer") -> Iterator[str]:
     found = "pictures" if answer.kind == "recording" else "recordings"
-    where = f"{answer.corpus}, {answer.split}, variant {answer.variant}"
+    where = f"{answer.corpus}, {answer.split}, model {answer.model}"
     if answer.transcript is not None:
         yield f"heard: {answer.transcript or '(nothing)'}"
     yield f"best of {answer.gallery_size} {found} ({where}):"
@@ -110,7 +121,7 @@ _NEXT = """
 The page with pictures and recordings: reports/index.html
 To try next:
   brewline search RECORDING.ogg --html found.html    (or a photo; first: source .venv/bin/activate)
-  dvc exp run --temp -S train.alpha=0.2              one change, in a workspace of its own
+  dvc exp run --temp -S variants.full.alpha=0.2      one change, in a workspace of its own
   make tables                                        every corpus with pictures x variant x seed
   make ui                                            start flows, compare runs, promote models
 """
@@ -125,6 +136,26 @@ def _results(options: argparse.Namespace) -> int:
     return 0
 
 
+def _clean(options: argparse.Namespace) -> int:
+    from brewline.core.files import human
+    from brewline.leftovers import find_leftovers, remove_leftovers
+
+    found = find_leftovers()
+    if not found.paths and not found.stages:
+        print("nothing is left over")
+        return 0
+    width = max((len(str(one.path)) for one in found.paths), default=0)
+    for one in found.paths:
+        print(f"{one.path!s:{width}}  {human(one.size):>9}  {one.why}")
+    if found.stages:
+        print(f"in dvc.lock, of no stage: {', '.join(found.stages)}")
+    if options.yes:
+        remove_leftovers(found)
+    what = f"{len(found.paths)} paths, {human(sum(one.size for one in found.paths))}"
+    print(f"{what}{': removed' if options.yes else '; `brewline clean --yes` removes them'}")
+    return 0
+
+
 def _record(options: argparse.Namespace) -> int:
     from brewline.config import load_params
     from brewline.tracking.recording import record_corpus
@@ -134,7 +165,7 @@ def _record(options: argparse.Namespace) -> int:
     complete = True
     # Before stage register has run, the models may not have been evaluated.
     finished = Path("reports/registration.json").exists()
-    for corpus in params.retrieval_corpora:
+    for corpus in params.measured_corpora:
         registered = register_corpus(params, corpus) if finished else None
         runs = registered.runs if registered else record_corpus(params, corpus)
         for folder, run_id in runs.items():

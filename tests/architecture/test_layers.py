@@ -27,7 +27,13 @@ WITHOUT_RESULT = {"runtime", "tracking"}
 # A guard of `transcribe`, of which `assess` says whether it is kept.
 JUDGED = {"assess": {"runtime.max_transcription_failure_rate"}}
 # What drives the graph by templates: adding a corpus adds stages, and makes none stale.
-LISTS = {"corpora", "models", "retrieval_corpora"}
+LISTS = {"corpora", "experiments", "tables"}
+# What the methods of the parameters read.
+METHODS = {
+    "measured_corpora": {"tables"},
+    "seeds_of_recipe": {"recipes"},
+    "variant_of": {"experiments", "variants"},
+}
 
 
 def body(stage: str) -> dict[str, Any]:
@@ -137,7 +143,8 @@ def sections_read(path: Path) -> set[str]:
         and isinstance(node.value, ast.Name)
         and node.value.id == "params"
     }
-    return {"validate" if name == "validation" else name for name in names}
+    read = set().union(*(METHODS.get(name, {name}) for name in names))
+    return {"validate" if name == "validation" else name for name in read}
 
 
 @pytest.mark.parametrize("stage", PIPELINE)

@@ -26,10 +26,15 @@ from safetensors.numpy import load_file, save_file
 from tiny_project import PROJECT, run_stage
 from world import encode_audio, make_clip, make_whisper, write_tar
 
+from brewline.config import load_params
 from brewline.config.asr import AsrParams
 from brewline.core.files import read_json, sha256_tree, write_json
+from brewline.evaluation.vectors import load_vectors
 from brewline.media.audio import decode, to_mono_16k
-from brewline.samples.shards import encode_states, read_split, shard_name, write_index, write_shard
+from brewline.models.backbones import load_clip
+from brewline.models.brewclip import BrewClip
+from brewline.models.card import load_backbone_hashes, new_card, save_card
+from brewline.samples.shards import encode_states, shard_name, write_index, write_shard
 from brewline.speech.recogniser import Recogniser
 from brewline.tables.manifest import MANIFEST
 from brewline.tables.parquet import read_table, write_table
@@ -63,11 +68,15 @@ ASR = {
 }
 BEAMS = {"beam_size": 3, "audio_context": "full", "states": "all"}
 SAMPLED = {"temperatures": [0.0, 0.5]}
-VARIANTS = {"prompted": (True, False), "e2e": (False, True), "full": (True, True)}
 # Without dropout, whose draws differ between builds of PyTorch.
 ACOUSTIC = {"layers": 2, "heads": 4, "feedforward_width": 32, "dropout": 0.0, "pool_frames": 2}
 ACOUSTIC |= {"padding_mask": "valid"}
-TRAIN = {
+VARIANTS: dict[str, dict[str, Any]] = {
+    "prompted": {"text": "asr", "prompts": 2},
+    "e2e": {"acoustic": ACOUSTIC, "prompts": 2},
+    "full": {"text": "asr", "acoustic": ACOUSTIC, "prompts": 2, "alpha": 0.1},
+}
+RECIPE = {
     "seeds": [3],
     "steps": 6,
     "batch_size": 8,
@@ -75,7 +84,6 @@ TRAIN = {
     "weight_decay": 1.0e-6,
     "warmup_steps": 2,
     "grad_clip": 4.0,
-    "alpha": 0.1,
     "temperature": 0.07,
     "learn_temperature": True,
     "mask_same_image": True,
@@ -94,7 +102,6 @@ def make_project(folder: Path, shard_size: int) -> None:
     """Writes the parameters and the versions into a folder."""
     values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
     values["corpora"] = [CORPUS]
-    values["retrieval_corpora"] = {CORPUS: list(VARIANTS)}
     values["sources"] = {
         CORPUS: {"reader": "folder", "index": "index.csv", "licence": "ours", "files": {}}
     }
@@ -104,17 +111,19 @@ def make_project(folder: Path, shard_size: int) -> None:
         "image_short_side_px": 24,
         "jpeg_quality": 92,
     }
-    values["variants"] = {
-        name: {"text": text, "acoustic": acoustic, "prompts": 2, "transcript": "asr"}
-        | {"trained": True}
-        for name, (text, acoustic) in VARIANTS.items()
+    values["variants"], values["recipes"] = VARIANTS, {"none": None, "golden": RECIPE}
+    values["experiments"] = {
+        name: {
+            "task": "retrieval",
+            "data": CORPUS,
+            "states": CORPUS if "acoustic" in variant else "none",
+            "variant": name,
+            "recipe": "golden",
+            "init": "none",
+        }
+        for name, variant in VARIANTS.items()
     }
-    groups = {"prompted": "text", "e2e": "acoustic", "full": "text_acoustic"}
-    values["models"] = {"untrained": {}} | {
-        group: {f"{CORPUS}-{name}": {"corpus": CORPUS, "variant": name}}
-        for name, group in groups.items()
-    }
-    values["acoustic"], values["train"] = ACOUSTIC, TRAIN
+    values["tables"] = {}
     values["runtime"] |= RUNTIME
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     (folder / "versions.yaml").write_text((PROJECT / "versions.yaml").read_text())
@@ -400,7 +409,7 @@ def make_golden_clip(folder: Path) -> None:
 def make_samples(folder: Path) -> None:
     """Shards and states in which colour decides words, sound and pixels."""
     counts: dict[str, int] = {}
-    for split, num_shards in {"train": 2, "dev": 1}.items():
+    for split, num_shards in {"train": 2, "dev": 1, "test": 1}.items():
         for number in range(num_shards):
             name = shard_name(split, number)
             samples, states = [], []
@@ -433,7 +442,7 @@ def make_samples(folder: Path) -> None:
 
 
 def train(folder: Path) -> Outputs:
-    """A few steps of a variant of each kind, and what the models then make of dev."""
+    """A few steps of a variant of each kind."""
     make_project(folder, shard_size=8)
     make_golden_clip(folder / "models/backbones")
     make_samples(folder)
@@ -441,7 +450,7 @@ def train(folder: Path) -> Outputs:
     numbers: dict[str, NDArray[Any]] = {}
     for variant in VARIANTS:
         with one_thread_and_no_tracking("train"):
-            run_stage(folder, "train", CORPUS, variant)
+            run_stage(folder, "train", variant)
             _take_model(folder, variant, exact, numbers)
     return Outputs(exact, numbers)
 
@@ -449,14 +458,7 @@ def train(folder: Path) -> Outputs:
 def _take_model(
     folder: Path, variant: str, exact: dict[str, Any], numbers: dict[str, NDArray[Any]]
 ) -> None:
-    from brewline.evaluation.embedding import embed_split
-    from brewline.models.backbones import load_clip
-    from brewline.models.card import load_backbone_hashes
-    from brewline.models.folder import load_model
-    from brewline.models.transforms import input_transforms
-    from brewline.samples.collator import Collator
-
-    (made,) = (folder / "models" / CORPUS / variant).iterdir()
+    (made,) = (folder / "models" / variant).iterdir()
     facts = read_json(made / "model.json")
     # Hashes that no other machine may have.
     facts["data"], facts["backbones"] = sorted(facts["data"]), sorted(facts["backbones"])
@@ -473,22 +475,43 @@ def _take_model(
         exact[variant]["tensors"][name] = list(tensor.shape)
         stride = TENSOR_STRIDE if tensor.size > LARGE else 1
         numbers[f"tensors/{variant}/{name}"] = tensor.ravel()[::stride]
-    backbones = folder / "models/backbones"
-    backbone = load_clip(backbones / "clip")
-    model, card = load_model(made, backbone, load_backbone_hashes(backbones / "backbones.json"))
-    transforms = input_transforms(backbone, card.switches, card.acoustic)
-    utterances = read_split(
-        folder / "data/shards" / CORPUS,
-        "dev",
-        folder / "data/states" / CORPUS if card.acoustic else None,
-    )
-    found = embed_split(model, Collator(transforms, card.switches, 1), utterances, 4)
-    for name in ("utterance_embeddings", "image_embeddings"):
-        numbers[f"embeddings/{variant}/{name}"] = np.asarray(getattr(found, name))
+
+
+# --- embed
+
+
+def embed(folder: Path) -> Outputs:
+    """What models of each kind, whose weights are drawn, make of dev and test."""
+    make_project(folder, shard_size=8)
+    make_golden_clip(folder / "models/backbones")
+    make_samples(folder)
+    params = load_params(folder / "params.yaml")
+    hashes = load_backbone_hashes(folder / "models/backbones/backbones.json")
+    backbone = load_clip(folder / "models/backbones/clip")
+    exact: dict[str, Any] = {}
+    numbers: dict[str, NDArray[Any]] = {}
+    for experiment in VARIANTS:
+        card = new_card(params, experiment, hashes).model_copy(update={"seed": 3})
+        model = BrewClip(backbone, card.switches, STATE_WIDTH, learn_temperature=True)
+        shapes = {name: tuple(p.shape) for name, p in model.trained_parameters().items()}
+        drawn_tensors = {n: np.asarray(0.2 * drawn(n, shape)) for n, shape in shapes.items()}
+        made = folder / "models" / experiment / "seed-3"
+        save_card(made, card)
+        save_file(drawn_tensors, made / "model.safetensors")
+        with one_thread_and_no_tracking("embed"):
+            run_stage(folder, "embed", experiment)
+        path = folder / "data/embeddings" / CORPUS / experiment / "seed-3.safetensors"
+        for split, found in load_vectors(path).items():
+            name = f"{experiment}/{split}"
+            exact[name] = [found.utterance_ids, found.utterance_image_ids, found.image_ids]
+            numbers[f"embeddings/{name}/utterances"] = found.utterance_embeddings
+            numbers[f"embeddings/{name}/images"] = found.image_embeddings
+    return Outputs(exact, numbers)
 
 
 STAGES: Mapping[str, Callable[[Path], Outputs]] = {
     "transcribe": transcribe,
     "shard": shard,
     "train": train,
+    "embed": embed,
 }

@@ -9,8 +9,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from tiny_models import EMBEDDING_SIZE, IMAGE_SIZE, TEXT, VISION, make_clip
 
-from brewline.config.models import AcousticParams
-from brewline.config.train import TrainParams
+from brewline.config.recipes import RecipeParams
 from brewline.models.backbones import ClipBackbone, make_backbone
 
 
@@ -20,16 +19,9 @@ def backbone() -> ClipBackbone:
     return make_backbone(make_clip(), open_clip.SimpleTokenizer(context_length=16), preprocess)
 
 
-@pytest.fixture(scope="session")
-def acoustic() -> AcousticParams:
-    return AcousticParams(
-        layers=1, heads=4, feedforward_width=32, dropout=0.1, pool_frames=2, padding_mask="valid"
-    )
-
-
 @pytest.fixture
-def settings() -> TrainParams:
-    return TrainParams(
+def recipe() -> RecipeParams:
+    return RecipeParams(
         seeds=[0],
         steps=12,
         batch_size=8,
@@ -37,7 +29,6 @@ def settings() -> TrainParams:
         weight_decay=1e-6,
         warmup_steps=2,
         grad_clip=4.0,
-        alpha=0.1,
         temperature=0.07,
         learn_temperature=True,
         mask_same_image=True,

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
+from tiny_models import ACOUSTIC, E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
 
-from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.variants import AcousticParams, VariantParams
 from brewline.models.acoustic import AcousticBranch, pool_frames
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.models.brewclip import BrewClip
@@ -19,17 +19,13 @@ from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
 
-def make_model(
-    backbone: ClipBackbone, switches: VariantParams, acoustic: AcousticParams
-) -> BrewClip:
+def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
     torch.manual_seed(1)
-    return BrewClip(backbone, switches, acoustic, STATE_WIDTH)
+    return BrewClip(backbone, switches, STATE_WIDTH)
 
 
-def collate(backbone, switches, acoustic, utterances) -> Batch:
-    return Collator(input_transforms(backbone, switches, acoustic), switches, cache_mb=1).collate(
-        utterances
-    )
+def collate(backbone, switches, utterances) -> Batch:
+    return Collator(input_transforms(backbone, switches), switches, cache_mb=1).collate(utterances)
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +36,31 @@ def paper_backbone() -> ClipBackbone:
     return make_backbone(clip, open_clip.SimpleTokenizer(), preprocess)
 
 
+PAPERS = AcousticParams(
+    layers=1, heads=8, feedforward_width=4096, dropout=0.1, pool_frames=1, padding_mask="none"
+)
+
+
 @pytest.mark.parametrize(
     ("switches", "expected"),
     [
-        (variant(prompts=4), 10_439_168),
-        (variant(prompts=4, text=False), 10_439_168),
-        (variant(prompts=4, acoustic=False), 790_528),
-        (variant(prompts=0, acoustic=False, trained=False), 0),
+        (variant(prompts=4, acoustic=PAPERS), 10_439_168),
+        (variant(prompts=4, acoustic=PAPERS, text=None), 10_439_168),
+        (variant(prompts=4, acoustic=None), 790_528),
+        (variant(prompts=0, acoustic=None), 0),
     ],
 )
 def test_parameter_counts_at_the_papers_sizes(paper_backbone, switches, expected):
-    acoustic = AcousticParams(
-        layers=1,
-        heads=8,
-        feedforward_width=4096,
-        dropout=0.1,
-        pool_frames=1,
-        padding_mask="none",
-    )
     with torch.device("meta"):
-        model = BrewClip(paper_backbone, switches, acoustic, 512, learn_temperature=True)
+        model = BrewClip(paper_backbone, switches, 512, learn_temperature=True)
     assert model.num_trained_parameters == expected
     assert not any(name.startswith("clip.") for name in model.trained_parameters())
 
 
-def test_zero_shot_equals_stock_open_clip(backbone, acoustic):
+def test_zero_shot_equals_stock_open_clip(backbone):
     utterances = make_world(3, takes=1)
-    batch = collate(backbone, ZERO_SHOT, acoustic, utterances)
-    model = make_model(backbone, ZERO_SHOT, acoustic)
+    batch = collate(backbone, ZERO_SHOT, utterances)
+    model = make_model(backbone, ZERO_SHOT)
     texts = backbone.clip.encode_text(
         backbone.tokenizer([u.transcript for u in utterances]), normalize=True
     )
@@ -75,9 +68,9 @@ def test_zero_shot_equals_stock_open_clip(backbone, acoustic):
     torch.testing.assert_close(ours, texts, rtol=1e-5, atol=1e-6)
 
 
-def test_the_channels_are_summed_as_they_are(backbone, acoustic):
-    batch = collate(backbone, FULL, acoustic, make_world(2))
-    features = make_model(backbone, FULL, acoustic).encode_utterances(batch.utterances)
+def test_the_channels_are_summed_as_they_are(backbone):
+    batch = collate(backbone, FULL, make_world(2))
+    features = make_model(backbone, FULL).encode_utterances(batch.utterances)
     assert features.text is not None
     assert features.acoustic is not None
     expected = F.normalize(features.text + features.acoustic, dim=-1)
@@ -85,21 +78,21 @@ def test_the_channels_are_summed_as_they_are(backbone, acoustic):
 
 
 @pytest.mark.parametrize(("switches", "on"), [(PROMPTED, "text"), (E2E, "acoustic")])
-def test_a_single_channel_is_alone(backbone, acoustic, switches, on):
-    batch = collate(backbone, switches, acoustic, make_world(2))
-    features = make_model(backbone, switches, acoustic).encode_utterances(batch.utterances)
+def test_a_single_channel_is_alone(backbone, switches, on):
+    batch = collate(backbone, switches, make_world(2))
+    features = make_model(backbone, switches).encode_utterances(batch.utterances)
     torch.testing.assert_close(features.embeddings, F.normalize(getattr(features, on), dim=-1))
     assert getattr(features, {"text": "acoustic", "acoustic": "text"}[on]) is None
 
 
 @pytest.mark.parametrize("switches", [PROMPTED, E2E, FULL, variant(prompts=0)])
-def test_company_in_the_batch_does_not_change_an_embedding(backbone, acoustic, switches):
+def test_company_in_the_batch_does_not_change_an_embedding(backbone, switches):
     """Longer neighbours bring padding; another order, another place."""
     utterances = make_world(4)
-    model = make_model(backbone, switches, acoustic)
+    model = make_model(backbone, switches)
 
     def embed(some):
-        inputs = collate(backbone, switches, acoustic, some).utterances
+        inputs = collate(backbone, switches, some).utterances
         return model.encode_utterances(inputs).embeddings
 
     together = embed(utterances)
@@ -108,9 +101,9 @@ def test_company_in_the_batch_does_not_change_an_embedding(backbone, acoustic, s
         torch.testing.assert_close(embed([utterance])[0], together[index], rtol=1e-4, atol=1e-5)
 
 
-def test_what_stands_in_padding_frames_does_not_matter(backbone, acoustic):
-    inputs = collate(backbone, E2E, acoustic, make_world(4)).utterances
-    model = make_model(backbone, E2E, acoustic)
+def test_what_stands_in_padding_frames_does_not_matter(backbone):
+    inputs = collate(backbone, E2E, make_world(4)).utterances
+    model = make_model(backbone, E2E)
     assert inputs.states is not None
     assert inputs.frame_mask is not None
     assert not inputs.frame_mask.all()
@@ -120,9 +113,9 @@ def test_what_stands_in_padding_frames_does_not_matter(backbone, acoustic):
     torch.testing.assert_close(ours, expected)
 
 
-def test_the_acoustic_branch_equals_the_plain_recipe(acoustic):
+def test_the_acoustic_branch_equals_the_plain_recipe():
     """The specification step by step, with every row of every layer computed."""
-    params = acoustic.model_copy(update={"layers": 2})
+    params = ACOUSTIC.model_copy(update={"layers": 2})
     branch = AcousticBranch(STATE_WIDTH, 24, 20, params).eval()
     states, prompts = torch.randn(3, 7, STATE_WIDTH), torch.randn(2, 24)
     mask = torch.arange(7) < torch.tensor([7, 4, 0])[:, None]
@@ -137,54 +130,54 @@ def test_the_acoustic_branch_equals_the_plain_recipe(acoustic):
     torch.testing.assert_close(branch(states, mask, prompts), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_pooling_averages_groups_of_the_recordings_own_frames(acoustic):
+def test_pooling_averages_groups_of_the_recordings_own_frames():
     states = torch.arange(10.0).reshape(5, 2).half().numpy()
-    assert pool_frames(states, 5, acoustic).tolist() == [[1, 2], [5, 6], [8, 9]]
-    one = acoustic.model_copy(update={"pool_frames": 1})
+    assert pool_frames(states, 5, ACOUSTIC).tolist() == [[1, 2], [5, 6], [8, 9]]
+    one = ACOUSTIC.model_copy(update={"pool_frames": 1})
     assert pool_frames(states, 5, one).tolist() == states.tolist()
-    assert pool_frames(states[:0], 0, acoustic).shape == (0, 2)
+    assert pool_frames(states[:0], 0, ACOUSTIC).shape == (0, 2)
 
 
-def test_stored_padding_counts_only_without_a_mask(acoustic):
+def test_stored_padding_counts_only_without_a_mask():
     states = torch.arange(10.0).reshape(5, 2).half().numpy()
-    assert pool_frames(states, 3, acoustic).tolist() == [[1, 2], [4, 5]]
-    unmasked = acoustic.model_copy(update={"padding_mask": "none"})
+    assert pool_frames(states, 3, ACOUSTIC).tolist() == [[1, 2], [4, 5]]
+    unmasked = ACOUSTIC.model_copy(update={"padding_mask": "none"})
     pooled = pool_frames(states, 3, unmasked)
     assert pooled.shape == (750, 2)
     assert pooled[:3].tolist() == [[1, 2], [5, 6], [4, 4.5]]
     assert not pooled[3:].any()
 
 
-def test_stored_padding_changes_no_feature_behind_a_mask(backbone, acoustic):
+def test_stored_padding_changes_no_feature_behind_a_mask(backbone):
     valid = make_world(3)
     noise = np.random.default_rng(0).normal(size=(40, STATE_WIDTH)).astype(np.float16)
     padded = [replace(one, states=np.concatenate([one.states, noise])) for one in valid]
-    inputs, same = (collate(backbone, E2E, acoustic, world).utterances for world in (valid, padded))
+    inputs, same = (collate(backbone, E2E, world).utterances for world in (valid, padded))
     assert torch.equal(inputs.states, same.states)
     assert torch.equal(inputs.frame_mask, same.frame_mask)
 
 
-def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone, acoustic):
-    params = acoustic.model_copy(update={"padding_mask": "none"})
-    inputs = collate(backbone, E2E, params, make_world(2)).utterances
+def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone):
+    switches = variant(text=None, acoustic=ACOUSTIC.model_copy(update={"padding_mask": "none"}))
+    inputs = collate(backbone, switches, make_world(2)).utterances
     assert inputs.states is not None
     assert inputs.frame_mask is not None
     assert inputs.states.shape[1] == 750
     assert inputs.frame_mask.all()
 
 
-def test_an_image_is_encoded_once_in_a_batch(backbone, acoustic):
+def test_an_image_is_encoded_once_in_a_batch(backbone):
     utterances = make_world(3, takes=2)
-    batch = collate(backbone, FULL, acoustic, [utterances[i] for i in (4, 0, 5, 1)])
+    batch = collate(backbone, FULL, [utterances[i] for i in (4, 0, 5, 1)])
     assert batch.pixels is not None
     assert len(batch.pixels) == 2
     assert batch.image_index.tolist() == [0, 1, 0, 1]
 
 
-def test_pixels_equal_open_clips_own_preprocessing(backbone, acoustic):
+def test_pixels_equal_open_clips_own_preprocessing(backbone):
     utterances = make_world(2, takes=1)
-    batch = collate(backbone, ZERO_SHOT, acoustic, utterances)
-    model = make_model(backbone, ZERO_SHOT, acoustic)
+    batch = collate(backbone, ZERO_SHOT, utterances)
+    model = make_model(backbone, ZERO_SHOT)
     pixels = torch.stack(
         [backbone.preprocess(Image.open(io.BytesIO(u.image or b""))) for u in utterances]
     )
@@ -193,10 +186,10 @@ def test_pixels_equal_open_clips_own_preprocessing(backbone, acoustic):
     torch.testing.assert_close(model.encode_images(batch.pixels), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_reach_all_that_trains_and_nothing_else(backbone, acoustic):
-    batch = collate(backbone, FULL, acoustic, make_world(2))
+def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
+    batch = collate(backbone, FULL, make_world(2))
     torch.manual_seed(1)
-    model = BrewClip(backbone, FULL, acoustic, STATE_WIDTH, learn_temperature=True).train()
+    model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True).train()
     similarity = model.encode_utterances(batch.utterances).embeddings @ (
         model.encode_images(batch.pixels).T
     )
@@ -208,9 +201,9 @@ def test_gradients_reach_all_that_trains_and_nothing_else(backbone, acoustic):
     assert model.acoustic.training
 
 
-def test_half_precision_gives_about_the_same(backbone, acoustic):
-    batch = collate(backbone, FULL, acoustic, make_world(3))
-    model = make_model(backbone, FULL, acoustic)
+def test_half_precision_gives_about_the_same(backbone):
+    batch = collate(backbone, FULL, make_world(3))
+    model = make_model(backbone, FULL)
     expected = model.encode_utterances(batch.utterances).embeddings
     with torch.autocast("cpu", torch.bfloat16):
         ours = model.encode_utterances(batch.utterances).embeddings
@@ -219,9 +212,9 @@ def test_half_precision_gives_about_the_same(backbone, acoustic):
     assert F.cosine_similarity(ours, expected).min() > 0.99
 
 
-def test_the_scale_is_held_at_100(backbone, acoustic):
-    model = make_model(backbone, PROMPTED, acoustic)
+def test_the_scale_is_held_at_100(backbone):
+    model = make_model(backbone, PROMPTED)
     with torch.no_grad():
         model.log_logit_scale.fill_(9.0)
-    model.clamp_logit_scale()
+    model.after_update()
     assert model.logit_scale.item() == pytest.approx(100)

@@ -9,20 +9,17 @@ from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.samples.iteration import prefetch
 
-CAPTIONS = variant(acoustic=False, transcript="caption")
+CAPTIONS = variant(acoustic=None, text="caption")
 
 
-def collator(backbone, switches, acoustic, cache_mb=1):
-    return Collator(input_transforms(backbone, switches, acoustic), switches, cache_mb)
+def collator(backbone, switches, cache_mb=1):
+    return Collator(input_transforms(backbone, switches), switches, cache_mb)
 
 
-def test_the_switch_chooses_transcript_or_caption(backbone, acoustic):
+def test_the_switch_chooses_transcript_or_caption(backbone):
     world = make_world(1, takes=1)
     words = {
-        switches.transcript: collator(backbone, switches, acoustic)
-        .utterance_inputs(world)
-        .token_ids[0]
-        .tolist()
+        switches.text: collator(backbone, switches).utterance_inputs(world).token_ids[0].tolist()
         for switches in (PROMPTED, CAPTIONS)
     }
     for source, text in (("asr", world[0].transcript), ("caption", world[0].caption)):
@@ -30,9 +27,9 @@ def test_the_switch_chooses_transcript_or_caption(backbone, acoustic):
         assert words[source] == [plain[0], 0, 0, *plain[1:]]
 
 
-def test_a_failed_transcript_is_an_empty_text(backbone, acoustic):
+def test_a_failed_transcript_is_an_empty_text(backbone):
     world = [replace(make_world(1)[0], transcript="")]
-    inputs = collator(backbone, PROMPTED, acoustic).utterance_inputs(world)
+    inputs = collator(backbone, PROMPTED).utterance_inputs(world)
     assert inputs.token_ids.tolist() == [[49406, 0, 0, 49407]]
 
 
@@ -46,23 +43,23 @@ def test_a_failed_transcript_is_an_empty_text(backbone, acoustic):
         (PROMPTED, {"image": b"JFIF"}, "image of utterance 'u0-0' is damaged"),
     ],
 )
-def test_what_is_missing_is_named(backbone, acoustic, switches, change, message):
+def test_what_is_missing_is_named(backbone, switches, change, message):
     world = [replace(make_world(1)[0], **change)]
     with pytest.raises(BrewlineError, match=message):
-        collator(backbone, switches, acoustic).collate(world)
+        collator(backbone, switches).collate(world)
 
 
-def test_a_cut_image_is_damaged(backbone, acoustic):
+def test_a_cut_image_is_damaged(backbone):
     utterance = make_world(1)[0]
     cut = replace(utterance, image=utterance.image[: len(utterance.image) // 2])
     with pytest.raises(BrewlineError, match="damaged"):
-        collator(backbone, PROMPTED, acoustic).collate([cut])
+        collator(backbone, PROMPTED).collate([cut])
 
 
-def test_images_are_decoded_once_while_the_cache_lasts(backbone, acoustic, monkeypatch):
+def test_images_are_decoded_once_while_the_cache_lasts(backbone, monkeypatch):
     world = make_world(3, takes=1)
     for cache_mb, expected in ((1, 3), (0, 6)):
-        maker = collator(backbone, PROMPTED, acoustic, cache_mb)
+        maker = collator(backbone, PROMPTED, cache_mb)
         decoded = []
         decode = maker._decode
         monkeypatch.setattr(maker, "_decode", lambda u, d=decode, n=decoded: (n.append(u), d(u))[1])

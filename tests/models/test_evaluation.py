@@ -1,55 +1,66 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from tiny_models import E2E, FULL, STATE_WIDTH, ZERO_SHOT, make_world, variant, world_data
+from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, world_data
 
 from brewline.config.evaluate import EvaluateParams
+from brewline.config.experiments import TableParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
 from brewline.evaluation.asr_metrics import asr_metrics
 from brewline.evaluation.embedding import embed_split
-from brewline.evaluation.evaluate import Candidate, evaluate
+from brewline.evaluation.examples import Texts
 from brewline.evaluation.outputs import write_evaluation
+from brewline.evaluation.score import ModelVectors, score_table
 from brewline.evaluation.scores import score_retrieval
 from brewline.models.brewclip import BrewClip
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
 PARAMS = EvaluateParams(
-    batch_size=3,
-    recall_at=[1, 2],
-    bootstrap_samples=50,
-    bootstrap_seed=0,
-    confidence=0.9,
-    num_examples=4,
+    recall_at=[1, 2], bootstrap_samples=50, bootstrap_seed=0, confidence=0.9, num_examples=4
 )
+TABLE = TableParams(
+    data="tiny",
+    rows={"zero-shot": "tiny-zero-shot", "prompted": "tiny-prompted", "full": "tiny-full"},
+    baseline="zero-shot",
+    compare=[["full", "prompted"]],
+)
+TEXTS = {
+    one.utterance_id: Texts(one.transcript, one.caption)
+    for split in ("dev", "test")
+    for one in world_data().read_split(split)
+}
 
 
-def candidate(backbone, acoustic, name, switches, seed=None):
-    torch.manual_seed(seed or 0)
-    model = BrewClip(backbone, switches, acoustic, STATE_WIDTH)
-    return Candidate(
-        name, seed, model, Collator(input_transforms(backbone, switches, acoustic), switches, 1)
-    )
+def model_of(backbone, switches, seed=0):
+    torch.manual_seed(seed)
+    model = BrewClip(backbone, switches, STATE_WIDTH)
+    return model, Collator(input_transforms(backbone, switches), switches, 1)
+
+
+def vectors(backbone, row, name, switches, seed=0):
+    model, collator = model_of(backbone, switches, seed)
+    read = world_data().read_split
+    splits = {split: embed_split(model, collator, read(split), 3) for split in ("dev", "test")}
+    return ModelVectors(row, name, splits)
 
 
 @pytest.fixture(scope="module")
-def evaluation(backbone, acoustic):
-    candidates = [
-        candidate(backbone, acoustic, "zero-shot", ZERO_SHOT),
-        candidate(backbone, acoustic, "prompted", variant(acoustic=False), 0),
-        candidate(backbone, acoustic, "full", FULL, 0),
-        candidate(backbone, acoustic, "full", FULL, 1),
+def evaluation(backbone):
+    models = [
+        vectors(backbone, "zero-shot", "tiny-zero-shot/frozen", ZERO_SHOT),
+        vectors(backbone, "prompted", "tiny-prompted/seed-0", PROMPTED),
+        vectors(backbone, "full", "tiny-full/seed-0", FULL),
+        vectors(backbone, "full", "tiny-full/seed-1", FULL, 1),
     ]
-    return evaluate(iter(candidates), lambda split, _: world_data().read_split(split), PARAMS)
+    return score_table(iter(models), TEXTS, TABLE, PARAMS)
 
 
-def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone, acoustic):
-    one = candidate(backbone, acoustic, "full", FULL)
+def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone):
+    model, collator = model_of(backbone, FULL)
     world = make_world(5)
-    small, large = (embed_split(one.model, one.collator, iter(world), size) for size in (2, 99))
+    small, large = (embed_split(model, collator, iter(world), size) for size in (2, 99))
     assert small.image_ids == [f"i{n}" for n in range(5)]
     assert small.utterance_ids == [u.utterance_id for u in world]
     assert small.utterance_image_ids == [u.image_id for u in world]
@@ -58,23 +69,23 @@ def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone, acou
         np.testing.assert_allclose(np.linalg.norm(getattr(small, name), axis=1), 1, rtol=1e-5)
 
 
-def test_the_order_of_a_split_does_not_change_its_metrics(backbone, acoustic):
-    one = candidate(backbone, acoustic, "e2e", E2E)
+def test_the_order_of_a_split_does_not_change_its_metrics(backbone):
+    model, collator = model_of(backbone, E2E)
     found = [
-        score_retrieval(embed_split(one.model, one.collator, world, 4), "dev", [1, 2]).metrics
+        score_retrieval(embed_split(model, collator, world, 4), "dev", [1, 2]).metrics
         for world in (make_world(6), make_world(6)[::-1])
     ]
     assert found[0] == pytest.approx(found[1])
 
 
-def test_an_empty_split_and_a_broken_model_are_one_sentence(backbone, acoustic):
-    one = candidate(backbone, acoustic, "full", FULL)
+def test_an_empty_split_and_a_broken_model_are_one_sentence(backbone):
+    model, collator = model_of(backbone, FULL)
     with pytest.raises(BrewlineError, match="no utterances"):
-        embed_split(one.model, one.collator, [], 4)
+        embed_split(model, collator, [], 4)
     with torch.no_grad():
-        one.model.prompt_tokens.fill_(torch.nan)
+        model.prompt_tokens.fill_(torch.nan)
     with pytest.raises(BrewlineError, match="not finite"):
-        embed_split(one.model, one.collator, make_world(2), 4)
+        embed_split(model, collator, make_world(2), 4)
 
 
 def test_metrics_have_the_names_that_reports_read(evaluation):
@@ -102,30 +113,30 @@ def test_selection_reads_dev_alone(evaluation):
     assert names == {"dev/mean_recall_at_1", "dev/mean_recall_at_1_std"}
 
 
-def test_a_variant_is_the_mean_of_its_seeds(evaluation):
+def test_a_row_is_the_mean_of_its_seeds(evaluation):
     name = "test/speech_to_image/recall_at_2"
-    seeds = [evaluation.models[f"full/seed-{n}"][name] for n in (0, 1)]
+    seeds = [evaluation.models[f"tiny-full/seed-{n}"][name] for n in (0, 1)]
     assert evaluation.metrics["full"][name] == pytest.approx(np.mean(seeds))
     assert evaluation.metrics["full"][f"{name}_std"] == pytest.approx(np.std(seeds, ddof=1))
     assert set(evaluation.models) == {
-        "zero-shot/frozen",
-        "prompted/seed-0",
-        "full/seed-0",
-        "full/seed-1",
+        "tiny-zero-shot/frozen",
+        "tiny-prompted/seed-0",
+        "tiny-full/seed-0",
+        "tiny-full/seed-1",
     }
 
 
-def test_comparisons_are_against_zero_shot_and_full_against_prompted(evaluation):
-    pairs = {(c["variant"], c["baseline"]) for c in evaluation.comparisons}
+def test_comparisons_are_those_of_the_table(evaluation):
+    pairs = {(c["row"], c["baseline"]) for c in evaluation.comparisons}
     assert pairs == {("prompted", "zero-shot"), ("full", "zero-shot"), ("full", "prompted")}
     assert len(evaluation.comparisons) == 3 * 4
     for one in evaluation.comparisons:
-        ours, theirs = (evaluation.metrics[one[k]][one["metric"]] for k in ("variant", "baseline"))
+        ours, theirs = (evaluation.metrics[one[k]][one["metric"]] for k in ("row", "baseline"))
         assert one["difference"] == pytest.approx(ours - theirs)
         assert one["low"] <= one["difference"] <= one["high"]
 
 
-def test_examples_are_the_same_utterances_for_every_variant(evaluation):
+def test_examples_are_the_same_utterances_for_every_row(evaluation):
     chosen = {name: [e["utterance_id"] for e in rows] for name, rows in evaluation.examples.items()}
     assert set(chosen) == {"zero-shot", "prompted", "full"}
     assert len(set(map(tuple, chosen.values()))) == 1
@@ -142,34 +153,34 @@ def test_examples_are_the_same_utterances_for_every_variant(evaluation):
 def test_recall_rows_cover_both_splits_and_directions(evaluation):
     rows = evaluation.recall_rows
     assert len(rows) == 3 * 2 * 2 * 2
-    assert set(rows[0]) == {"variant", "split", "direction", "k", "recall"}
+    assert set(rows[0]) == {"row", "split", "direction", "k", "recall"}
 
 
 def test_files_hold_what_was_found(evaluation, tmp_path):
     metrics, folder = tmp_path / "metrics/tiny.json", tmp_path / "reports/tiny"
-    write_evaluation(evaluation, {"dev/asr/wer": 0.25}, metrics, folder)
-    assert read_json(metrics) == {**evaluation.metrics, "asr": {"dev/asr/wer": 0.25}}
+    write_evaluation(evaluation, metrics, folder)
+    assert read_json(metrics) == {**evaluation.metrics, "asr": evaluation.asr}
+    assert evaluation.asr["test/asr/num_utterances"] == 16
     assert read_json(folder / "models.json") == evaluation.models
     assert read_json(folder / "comparisons.json") == evaluation.comparisons
     assert read_json(folder / "examples.json") == evaluation.examples
     lines = (folder / "recall.csv").read_text().splitlines()
-    assert lines[0] == "variant,split,direction,k,recall"
+    assert lines[0] == "row,split,direction,k,recall"
     assert len(lines) == 1 + len(evaluation.recall_rows)
 
 
 def test_word_errors_are_counted_after_normalising():
-    one, two, three, four = make_world(2)
-    utterances = [
-        replace(one, caption="It's Mr. Smith's colour", transcript=" it is mister Smith's color!"),
-        replace(two, caption="a red ball", transcript="a red bowl"),
-        replace(three, caption="two boxes", transcript=""),
-        replace(four, caption=None, transcript="not counted"),
+    heard = [
+        ("a", "It's Mr. Smith's colour", " it is mister Smith's color!"),
+        ("b", "a red ball", "a red bowl"),
+        ("c", "two boxes", ""),
+        ("d", None, "not counted"),
     ]
-    found = asr_metrics("dev", utterances)
+    found = asr_metrics("dev", heard)
     assert found["dev/asr/num_utterances"] == 3
     assert found["dev/asr/wer"] == pytest.approx(3 / 11)
     assert 0 < found["dev/asr/cer"] < 1
 
 
 def test_no_captions_no_word_errors():
-    assert asr_metrics("dev", [replace(make_world(1)[0], caption=None)]) == {}
+    assert asr_metrics("dev", [("a", None, "something")]) == {}

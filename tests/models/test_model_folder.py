@@ -17,36 +17,38 @@ DEV = {"dev/mean_recall_at_1": 0.5}
 
 
 @pytest.fixture
-def card(acoustic, settings):
+def card(recipe):
     return ModelCard(
+        experiment="tiny-full",
+        task="retrieval",
         corpus="tiny",
+        trained_on="tiny",
         variant="full",
         switches=FULL,
         backbones=needed_backbones(FULL, HASHES),
-        acoustic=acoustic,
         seed=0,
-        train=settings.model_dump(),
+        recipe=recipe.model_dump(exclude={"seeds"}),
         data={"shards": "d" * 64},
     )
 
 
 @pytest.fixture
-def trained(backbone, acoustic):
+def trained(backbone):
     torch.manual_seed(2)
-    model = BrewClip(backbone, FULL, acoustic, STATE_WIDTH, learn_temperature=True)
+    model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True)
     return Trained(model, 4, DEV, [{"step": 1, "loss": 2.0}])
 
 
 @pytest.fixture
 def folder(tmp_path, card, trained):
-    folder = tmp_path / "tiny" / "full" / "seed-0"
+    folder = tmp_path / "tiny-full" / "seed-0"
     save_model(folder, card, trained)
     return folder
 
 
-def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone, acoustic):
+def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone):
     loaded, _ = load_model(folder, backbone, HASHES)
-    batch = Collator(input_transforms(backbone, FULL, acoustic), FULL, 1).collate(make_world(2))
+    batch = Collator(input_transforms(backbone, FULL), FULL, 1).collate(make_world(2))
     spoken, seen = (
         [encode(one) for one in (loaded, trained.model)]
         for encode in (
@@ -59,10 +61,10 @@ def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone, acous
     assert torch.equal(*seen)
 
 
-def test_a_fixed_temperature_is_the_one_of_the_card(tmp_path, card, backbone, acoustic):
-    model = BrewClip(backbone, FULL, acoustic, STATE_WIDTH, temperature=0.5)
+def test_a_fixed_temperature_is_the_one_of_the_card(tmp_path, card, backbone):
+    model = BrewClip(backbone, FULL, STATE_WIDTH, temperature=0.5)
     fixed = {"temperature": 0.5, "learn_temperature": False}
-    card = card.model_copy(update={"train": card.train | fixed})
+    card = card.model_copy(update={"recipe": card.recipe | fixed})
     save_model(tmp_path / "model", card, Trained(model, 4, DEV, []))
     loaded, _ = load_model(tmp_path / "model", backbone, HASHES)
     assert loaded.logit_scale.item() == pytest.approx(2.0)
@@ -102,6 +104,8 @@ def test_another_backbone_is_refused_by_both_hashes(folder, backbone, role):
 
 def test_an_untrained_model_is_a_card_alone(tmp_path, backbone):
     card = ModelCard(
+        experiment="tiny-zero-shot",
+        task="retrieval",
         corpus="tiny",
         variant="zero-shot",
         switches=ZERO_SHOT,

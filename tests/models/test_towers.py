@@ -1,7 +1,7 @@
 import open_clip
 import pytest
 import torch
-from tiny_models import FULL, make_clip
+from tiny_models import ACOUSTIC, FULL, make_clip, variant
 
 from brewline.config.shard import ShardParams
 from brewline.core.errors import BrewlineError
@@ -67,18 +67,15 @@ def test_every_text_keeps_its_end_and_its_words(backbone):
         assert (laid_out.argmax(dim=1) > num_prompts + 2).all()
 
 
-def test_what_has_no_room_in_this_clip_is_named(backbone, acoustic):
+def test_what_has_no_room_in_this_clip_is_named(backbone):
     shard = ShardParams(utterances_per_shard=5, image_short_side_px=32, jpeg_quality=90)
-    assert misfits(backbone, {"full": FULL}, acoustic, shard) == []
-    many = {"full": FULL.model_copy(update={"prompts": 14})}
+    assert misfits(backbone, {"full": FULL}, shard) == []
+    many = variant(prompts=14, acoustic=ACOUSTIC.model_copy(update={"heads": 7}))
     problems = misfits(
-        backbone,
-        many,
-        acoustic.model_copy(update={"heads": 7}),
-        shard.model_copy(update={"image_short_side_px": 31}),
+        backbone, {"full": many}, shard.model_copy(update={"image_short_side_px": 31})
     )
     assert [problem.split(":")[0] for problem in problems] == [
-        "acoustic.heads",
+        "variants.full.acoustic.heads",
         "variants.full.prompts",
         "shard.image_short_side_px",
     ]

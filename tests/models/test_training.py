@@ -9,19 +9,28 @@ from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.training.checkpoint import CHECKPOINT_FILE
-from brewline.training.loop import DEV_RECALL_AT, TrainingData, TrainingJob, train
+from brewline.training.loop import TrainingData, TrainingJob, train
+from brewline.training.tasks.retrieval import Retrieval
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
 
 
 @pytest.fixture
-def run(backbone, acoustic, settings, tmp_path):
-    def start(
-        switches, folder="work", seed=0, on_row=None, data=None, checkpoint_every=3, **changes
+def run(backbone, recipe, tmp_path):
+    def train_one(
+        switches,
+        folder="work",
+        seed=0,
+        on_row=None,
+        data=None,
+        checkpoint_every=3,
+        start=None,
+        **changes,
     ):
         work_dir = tmp_path / folder
         work_dir.mkdir(exist_ok=True)
-        job = TrainingJob(switches, acoustic, settings.model_copy(update=changes), seed)
+        chosen = recipe.model_copy(update=changes)
+        job = TrainingJob(Retrieval(switches, chosen, backbone, 16), chosen, seed, start)
         runtime = RuntimeParams(
             device="auto",
             download_workers=1,
@@ -32,11 +41,12 @@ def run(backbone, acoustic, settings, tmp_path):
             max_transcription_failure_rate=0.0,
             train_workers=1,
             checkpoint_every=checkpoint_every,
+            embed_batch_size=8,
             image_cache_mb=16,
         )
-        return train(job, backbone, data or world_data(), work_dir, runtime, on_row)
+        return train(job, data or world_data(), work_dir, runtime, on_row)
 
-    return start
+    return train_one
 
 
 def same(one, two) -> bool:
@@ -63,6 +73,17 @@ def test_a_longer_training_begins_like_a_shorter_one(run):
     """In particular with the same initial weights."""
     short, long = (run(FULL, folder=f"{steps}", steps=steps, warmup_steps=4) for steps in (12, 60))
     assert losses(short)[:4] == losses(long)[:4]
+
+
+def test_a_start_is_taken_over(run):
+    """A second training begins where the first one ended, as its loss shows."""
+    first = run(FULL, folder="first", steps=60, warmup_steps=4)
+    start = first.model.trained_tensors()
+    again = run(FULL, folder="again", start=start)
+    anew = run(FULL, folder="anew")
+    assert losses(again)[0] < 0.8 * losses(anew)[0]
+    with pytest.raises(ValueError, match="expected"):
+        run(PROMPTED, folder="other", start=start)
 
 
 def test_full_learns_the_tiny_world(run):
@@ -165,7 +186,7 @@ def test_a_single_channel_has_no_inner_loss(run):
 
 
 def test_alpha_zero_gives_only_the_outer_loss(run):
-    row = run(FULL, alpha=0.0).history[0]
+    row = run(variant(alpha=0.0)).history[0]
     assert "inner_loss" not in row
     assert row["loss"] == row["outer_loss"]
 
@@ -178,12 +199,12 @@ def test_the_best_on_dev_is_kept_and_the_earlier_of_equals(run):
     assert trained.dev[SELECTION_METRIC] == best
 
 
-def test_the_returned_model_is_the_best_and_not_the_last(run, acoustic, backbone):
+def test_the_returned_model_is_the_best_and_not_the_last(run, backbone):
     trained = run(E2E, steps=24, evaluate_every=2)
     assert trained.best_step < 24
-    collator = Collator(input_transforms(backbone, E2E, acoustic), E2E, 1)
+    collator = Collator(input_transforms(backbone, E2E), E2E, 1)
     embeddings = embed_split(trained.model, collator, world_data().read_split("dev"), 8)
-    assert score_retrieval(embeddings, "dev", DEV_RECALL_AT).metrics == trained.dev
+    assert score_retrieval(embeddings, "dev", (1, 5, 10)).metrics == trained.dev
 
 
 def test_a_fixed_temperature_stays(run):
@@ -193,7 +214,7 @@ def test_a_fixed_temperature_stays(run):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(run):
-    with pytest.raises(BrewlineError, match=r"train\.learning_rate") as caught:
+    with pytest.raises(BrewlineError, match="lower the recipe's learning_rate") as caught:
         run(E2E, learning_rate=1e38, grad_clip=1e38, weight_decay=1.0)
     assert caught.value.kind == "settings"
 

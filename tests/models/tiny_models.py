@@ -3,13 +3,14 @@
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import open_clip
 import torch
 from PIL import Image
 
-from brewline.config.models import VariantParams
+from brewline.config.variants import AcousticParams, VariantParams
 from brewline.samples.shards import Position, Utterance
 from brewline.training.loop import TrainingData
 
@@ -40,28 +41,27 @@ def make_clip() -> open_clip.CLIP:
     return clip
 
 
+ACOUSTIC = AcousticParams(
+    layers=1, heads=4, feedforward_width=32, dropout=0.1, pool_frames=2, padding_mask="valid"
+)
+
+
 def variant(
-    text: bool = True,
-    acoustic: bool = True,
+    text: Literal["asr", "caption"] | None = "asr",
+    acoustic: AcousticParams | None = ACOUSTIC,
     prompts: int = 2,
-    transcript: str = "asr",
-    trained: bool = True,
+    alpha: float = 0.1,
 ) -> VariantParams:
-    return VariantParams.model_validate(
-        {
-            "text": text,
-            "acoustic": acoustic,
-            "prompts": prompts,
-            "transcript": transcript,
-            "trained": trained,
-        }
+    both = text is not None and acoustic is not None
+    return VariantParams(
+        text=text, acoustic=acoustic, prompts=prompts, alpha=alpha if both else None
     )
 
 
-PROMPTED = variant(acoustic=False)
+PROMPTED = variant(acoustic=None)
 FULL = variant()
-E2E = variant(text=False)
-ZERO_SHOT = variant(acoustic=False, prompts=0, trained=False)
+E2E = variant(text=None)
+ZERO_SHOT = variant(acoustic=None, prompts=0)
 
 
 def make_world(num_images: int = 8, takes: int = 2, first: int = 0) -> list[Utterance]:

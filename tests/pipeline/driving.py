@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import requests
 
-ONE_MODEL = {"corpora": ["mini-flickr8k"], "variants": ["full"]}
+ONE_MODEL = {"corpora": ["mini-flickr8k"], "experiments": ["mini-flickr8k-full"]}
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 

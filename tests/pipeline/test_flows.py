@@ -52,7 +52,7 @@ def test_overrides_leave_the_tree_alone(services: Services) -> None:
 
 
 def test_bad_parameters_end_with_one_sentence(services: Services) -> None:
-    run = services.start("pipeline/on-demand", overrides={"train.alhpa": 0.3})
+    run = services.start("pipeline/on-demand", overrides={"variants.full.alhpa": 0.3})
     assert services.finish(run) == "FAILED"
     services.wait_for_log(run, "did you mean 'alpha'?")
     assert "Traceback" not in services.logs(run)
@@ -70,20 +70,21 @@ def start_long_training(services: Services, **overrides: Any) -> tuple[str, Path
 
     def trains() -> bool:
         new = workspaces(services.project) - before
-        return any(True for folder in new for _ in folder.glob("work/train/*/seed-0/*.pt"))
+        return any(True for folder in new for _ in folder.glob("work/train/*/seed-0-*/*.pt"))
 
     wait_for(trains, 90)
     return run, (workspaces(services.project) - before).pop()
 
 
 def test_cancelling_stops_the_stage_and_closes_its_run(services: Services) -> None:
-    run, folder = start_long_training(services, **{"train.steps": 200_000, "train.seeds": [0]})
+    overrides = {"recipes.mini.steps": 200_000, "recipes.mini.seeds": [0]}
+    run, folder = start_long_training(services, **overrides)
     assert working_on(folder)
     services.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
     took_s = wait_for(lambda: not working_on(folder), 30)
     assert took_s < 20
     assert services.finish(run) == "CANCELLED"
-    assert not list(folder.glob("models/mini-flickr8k/full/seed-*"))
+    assert not list(folder.glob("models/mini-flickr8k-full/seed-*"))
     wait_for(lambda: services.models()[0]["info"]["status"] == "KILLED", 10)
 
 
@@ -129,6 +130,22 @@ def test_a_changed_corpus_is_noticed(services: Services) -> None:
     wait_for(downloaded, 60)
 
 
+def test_a_forced_training_trains_seeds_that_are_finished(services: Services) -> None:
+    def finished() -> dict[str, int]:
+        found = services.project.glob("work/train/mini-flickr8k-full/*/finished.json")
+        return {path.parent.name: path.stat().st_mtime_ns for path in found}
+
+    before, model = finished(), services.project / "models/mini-flickr8k-full"
+    digest = sha256_tree(model)
+    run = services.start("pipeline/on-demand", from_stage="train@mini-flickr8k-full", **ONE_MODEL)
+    assert services.finish(run) == "COMPLETED", services.logs(run)
+    assert services.tasks(run) == {"train@mini-flickr8k-full"}
+    after = finished()
+    assert after.keys() == before.keys()
+    assert all(after[name] > before[name] for name in before)
+    assert sha256_tree(model) == digest
+
+
 @dataclass(frozen=True)
 class Killed:
     """A flow that was killed while it trained in `folder`, and the same one started again."""
@@ -141,7 +158,7 @@ class Killed:
 @pytest.fixture(scope="module")
 def killed(services: Services) -> Killed:
     """Its compute slot is free after a minute, in which other tests run."""
-    overrides = {"train.steps": 200, "train.seeds": [0]}
+    overrides = {"recipes.mini.steps": 200, "recipes.mini.seeds": [0]}
     run, folder = start_long_training(services, **overrides)
     engines = [
         process
@@ -222,7 +239,7 @@ def test_promotion_rejection_approval_and_rollback(
     models = services.project / "reports/evaluation/mini-flickr8k/models.json"
     found = json.loads(models.read_text())
     other = {"seed-0": "seed-1", "seed-1": "seed-0"}[version("1")["tags"]["seed"]]
-    found[f"full/{other}"][METRIC] = 0.95
+    found[f"mini-flickr8k-full/{other}"][METRIC] = 0.95
     # Not into the file that is there: it is a link into DVC's cache, and read-only.
     models.unlink()
     models.write_text(json.dumps(found))
@@ -241,13 +258,13 @@ def test_promotion_rejection_approval_and_rollback(
 
 def test_a_killed_flow_goes_on_when_run_again(services: Services, killed: Killed) -> None:
     assert services.finish(killed.again, 240) == "COMPLETED", services.logs(killed.again)
-    history = next(killed.folder.glob("models/mini-flickr8k/full/seed-0/history.jsonl"))
+    history = next(killed.folder.glob("models/mini-flickr8k-full/seed-0/history.jsonl"))
     steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
     assert max(steps) == 200
     assert services.finish(killed.run) == "CRASHED"
     newest = services.models()[0]["data"]
     params = {param["key"]: param["value"] for param in newest["params"]}
-    assert params["train.steps"] == "200"
+    assert params["recipe.steps"] == "200"
     tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
     assert tags["prefect_flow_run_id"] == killed.run
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,11 +13,14 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 import yaml
-from tiny_project import Line
+from tiny_project import Line, changed_params, make_tracked, run_line
 
 from brewline.core.files import sha256_tree
+from brewline.models.card import load_card
+from brewline.models.folder import load_tensors
 from brewline.samples.shards import read_split
 from brewline.tables.parquet import read_table
+from brewline.training import loop
 
 CORPORA = ("mini-flickr8k", "mini-lncoco", "mini-ravdess")
 
@@ -51,10 +56,10 @@ def test_every_good_utterance_has_a_transcript_and_a_sample(line: Line, corpus: 
 
 def test_metrics_have_every_row_and_its_interval(line: Line) -> None:
     params = yaml.safe_load((line.folder / "params.yaml").read_text())
-    for corpus, rows in params["retrieval_corpora"].items():
-        metrics = json.loads((line.folder / f"metrics/{corpus}.json").read_text())
-        assert set(metrics) == {*rows, "asr"}
-        for row in rows:
+    for name, table in params["tables"].items():
+        metrics = json.loads((line.folder / f"metrics/{name}.json").read_text())
+        assert set(metrics) == {*table["rows"], "asr"}
+        for row in table["rows"]:
             for split in ("dev", "test"):
                 name = f"{split}/speech_to_image/recall_at_5"
                 assert metrics[row][f"{name}_low"] <= metrics[row][name]
@@ -65,20 +70,25 @@ def test_metrics_have_every_row_and_its_interval(line: Line) -> None:
 
 def test_trained_models_hold_only_what_was_trained(line: Line) -> None:
     for seed in (0, 1):
-        folder = line.folder / f"models/mini-lncoco/full/seed-{seed}"
+        folder = line.folder / f"models/mini-lncoco-full/seed-{seed}"
         card = json.loads((folder / "model.json").read_text())
         assert card["seed"] == seed
         assert (folder / "model.safetensors").stat().st_size < 6 * card["num_trained_parameters"]
         assert len((folder / "history.jsonl").read_text().splitlines()) > 6
-    frozen = line.folder / "models/mini-lncoco/zero-shot/frozen"
+    frozen = line.folder / "models/mini-lncoco-zero-shot/frozen"
     assert [path.name for path in frozen.iterdir()] == ["model.json"]
 
 
 def test_no_partial_work_is_left(line: Line) -> None:
     left = [path for path in line.folder.rglob("*") if path.name.endswith(".partial")]
     assert not left
-    for stage in ("transcribe", "shard", "train"):
+    for stage in ("transcribe", "shard", "embed"):
         assert not [p for p in (line.folder / "work" / stage).rglob("*") if p.is_file()]
+    # Of a seed that is finished the model stays, for a run with more seeds, and no checkpoint.
+    seeds = list(line.folder.glob("work/train/*/*"))
+    assert seeds
+    for seed in seeds:
+        assert {path.name for path in seed.iterdir()} == {"model", "finished.json", "run.json"}
 
 
 def test_the_report_shows_every_row(line: Line) -> None:
@@ -101,8 +111,10 @@ def test_the_report_shows_every_row(line: Line) -> None:
             ["data/transcripts/mini-lncoco.parquet", "data/states/mini-lncoco"],
         ),
         ("shard", ["mini-lncoco"], ["data/shards/mini-lncoco"]),
-        ("train", ["mini-lncoco", "full"], ["models/mini-lncoco/full"]),
-        ("evaluate", ["mini-lncoco"], ["metrics/mini-lncoco.json", "reports/evaluation"]),
+        ("train", ["mini-lncoco-full"], ["models/mini-lncoco-full"]),
+        ("train", ["mini-flickr8k-full-of-lncoco"], ["models/mini-flickr8k-full-of-lncoco"]),
+        ("embed", ["mini-lncoco-full"], ["data/embeddings/mini-lncoco/mini-lncoco-full"]),
+        ("score", ["mini-lncoco"], ["metrics/mini-lncoco.json", "reports/evaluation"]),
         ("register", [], ["reports/registration.json"]),
         ("report", [], ["reports/index.html"]),
     ],
@@ -117,6 +129,8 @@ def test_a_stage_repeats_itself_to_the_byte(
 ) -> None:
     folder = line.copy(tmp_path / "project")
     before = [sha256_tree(folder / path) for path in outputs]
+    # Else seeds that are finished would not be trained.
+    shutil.rmtree(folder / "work")
     stage(folder, stage_name, *arguments)
     assert [sha256_tree(folder / path) for path in outputs] == before
 
@@ -183,9 +197,10 @@ def test_transcription_goes_on_after_a_crash(
 @pytest.mark.parametrize(
     ("name", "arguments", "first_work"),
     [
-        ("transcribe", ["mini-lncoco"], "plan_batches"),
-        ("shard", ["mini-lncoco"], "pack_corpus"),
-        ("train", ["mini-lncoco", "full"], "in_processes"),
+        ("transcribe", ["mini-lncoco"], "stages.transcribe.plan_batches"),
+        ("shard", ["mini-lncoco"], "stages.shard.pack_corpus"),
+        ("train", ["mini-lncoco-full"], "core.devices.in_processes"),
+        ("embed", ["mini-lncoco-full"], "stages.embed.load_clip"),
     ],
 )
 def test_no_shard_or_archive_is_read_before_the_work_begins(
@@ -210,7 +225,7 @@ def test_no_shard_or_archive_is_read_before_the_work_begins(
         raise RuntimeError("far enough")
 
     monkeypatch.setattr(hashlib, "file_digest", watch)
-    monkeypatch.setattr(f"brewline.stages.{name}.{first_work}", stop)
+    monkeypatch.setattr(f"brewline.{first_work}", stop)
     with pytest.raises(RuntimeError, match="far enough"):
         stage(folder, name, *arguments)
     data = {path for path in hashed if path.parts[0] == "data"}
@@ -293,8 +308,9 @@ def test_two_processes_train_the_same_models_with_the_same_threads(
             values["runtime"]["train_workers"] = workers
             (folder / "params.yaml").write_text(yaml.safe_dump(values))
             torch.set_num_threads(num_threads)
-            stage(folder, "train", "mini-flickr8k", "full")
-            made.append(sha256_tree(folder / "models/mini-flickr8k/full"))
+            shutil.rmtree(folder / "work/train")
+            stage(folder, "train", "mini-flickr8k-full")
+            made.append(sha256_tree(folder / "models/mini-flickr8k-full"))
     finally:
         torch.set_num_threads(threads)
     assert made[0] == made[1]
@@ -303,15 +319,143 @@ def test_two_processes_train_the_same_models_with_the_same_threads(
 @pytest.mark.slow
 def test_training_goes_on_after_kill_9(line: Line, tmp_path: Path) -> None:
     folder = line.copy(tmp_path / "project")
-    before = sha256_tree(folder / "models/mini-lncoco/full")
-    command = [sys.executable, "-m", "brewline.stages.train", "mini-lncoco", "full"]
+    before = sha256_tree(folder / "models/mini-lncoco-full")
+    shutil.rmtree(folder / "work/train")
+    command = [sys.executable, "-m", "brewline.stages.train", "mini-lncoco-full"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(folder.glob("work/train/*/seed-*/checkpoint.pt")):
         pass
     process.kill()
     process.wait()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    assert sha256_tree(folder / "models/mini-lncoco/full") == before
+    assert sha256_tree(folder / "models/mini-lncoco-full") == before
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that are trained from now on, in their order."""
+    seeds = []
+    train = loop.train
+
+    def watch(job: loop.TrainingJob, *others: Any, **named: Any) -> Any:
+        seeds.append(job.seed)
+        return train(job, *others, **named)
+
+    monkeypatch.setattr(loop, "train", watch)
+    return seeds
+
+
+def test_one_more_seed_trains_that_seed_alone(
+    line: Line, tmp_path: Path, stage: Callable[..., None], trained: list[int]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    models = folder / "models/mini-lncoco-full"
+    before = [sha256_tree(models / f"seed-{seed}") for seed in (0, 1)]
+    with changed_params(folder) as values:
+        values["recipes"]["mini"]["seeds"] = [0, 1, 2]
+    # As DVC does before it runs a stage.
+    shutil.rmtree(models)
+    stage(folder, "train", "mini-lncoco-full")
+    assert trained == [2]
+    assert sorted(path.name for path in models.iterdir()) == ["seed-0", "seed-1", "seed-2"]
+    assert [sha256_tree(models / f"seed-{seed}") for seed in (0, 1)] == before
+    assert sha256_tree(models / "seed-2") not in before
+
+
+@pytest.mark.parametrize(
+    "damaged", ["model/model.safetensors", "model/model.json", "finished.json"]
+)
+def test_a_damaged_finished_seed_is_trained_anew(
+    line: Line, tmp_path: Path, stage: Callable[..., None], trained: list[int], damaged: str
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    before = sha256_tree(folder / "models/mini-lncoco-prompted")
+    (kept,) = folder.glob("work/train/mini-lncoco-prompted/seed-1-*")
+    content = (kept / damaged).read_bytes()
+    (kept / damaged).write_bytes(content[: len(content) // 2])
+    stage(folder, "train", "mini-lncoco-prompted")
+    assert trained == [1]
+    assert sha256_tree(folder / "models/mini-lncoco-prompted") == before
+    stage(folder, "train", "mini-lncoco-prompted")
+    assert trained == [1]
+
+
+def test_without_a_recipe_the_models_of_another_experiment_are_measured(line: Line) -> None:
+    for name in ("seed-0", "seed-1"):
+        theirs = line.folder / "models/mini-lncoco-full" / name
+        ours = line.folder / "models/mini-flickr8k-full-of-lncoco" / name
+        tensors = [(folder / "model.safetensors").read_bytes() for folder in (ours, theirs)]
+        assert tensors[0] == tensors[1]
+        card, theirs_card = load_card(ours), load_card(theirs)
+        assert (card.corpus, card.trained_on) == ("mini-flickr8k", "mini-lncoco")
+        assert card.init == {"experiment": "mini-lncoco-full", "sha256": sha256_tree(theirs)}
+        assert (card.data, card.recipe) == (theirs_card.data, theirs_card.recipe)
+
+
+def test_an_experiment_that_takes_models_over_reads_its_own_states(
+    line: Line, tmp_path: Path, stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    name = "mini-flickr8k-full-of-lncoco"
+    vectors = folder / "data/embeddings/mini-flickr8k" / name
+    before = sha256_tree(vectors)
+    for kind in ("shards", "states"):
+        shutil.rmtree(folder / "data" / kind / "mini-lncoco")
+    stage(folder, "train", name)
+    stage(folder, "embed", name)
+    assert sha256_tree(vectors) == before
+    shutil.rmtree(folder / "data/states/mini-flickr8k")
+    with pytest.raises(SystemExit):
+        stage(folder, "embed", name)
+    assert "data/states/mini-flickr8k" in capsys.readouterr().err
+
+
+def test_training_starts_from_the_models_of_init(
+    line: Line, tmp_path: Path, stage: Callable[..., None]
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    with changed_params(folder) as values:
+        # So slow that a model stays where it began.
+        values["recipes"]["still"] = values["recipes"]["mini"] | {"learning_rate": 1e-12}
+        start = values["experiments"]["mini-lncoco-full"]
+        values["experiments"]["more"] = start | {"recipe": "still", "init": "mini-lncoco-full"}
+        values["experiments"]["scratch"] = start | {"recipe": "still"}
+    for name in ("scratch", "more"):
+        stage(folder, "train", name)
+
+    def first_loss(experiment: str, seed: str) -> float:
+        history = folder / "models" / experiment / seed / "history.jsonl"
+        return float(json.loads(history.read_text().splitlines()[0])["loss"])
+
+    for seed in ("seed-0", "seed-1"):
+        theirs = folder / "models/mini-lncoco-full" / seed
+        assert first_loss("scratch", seed) == first_loss("mini-lncoco-full", seed)
+        assert first_loss("more", seed) != first_loss("scratch", seed)
+        ours, start = load_tensors(folder / "models/more" / seed), load_tensors(theirs)
+        torch.testing.assert_close(ours, start)
+        card = load_card(folder / "models/more" / seed)
+        assert card.init == {"experiment": "mini-lncoco-full", "sha256": sha256_tree(theirs)}
+        assert card.trained_on == "mini-lncoco"
+
+
+@pytest.mark.slow
+def test_every_stage_works_where_work_is_another_disk(line: Line, tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has no second file system at /dev/shm")
+    outputs = ("data", "metrics", "models", "reports")
+    folder = tmp_path / "project"
+    shutil.copytree(
+        line.folder, folder, ignore=shutil.ignore_patterns(*outputs, "work", "mlflow.db*")
+    )
+    make_tracked(folder)
+    with tempfile.TemporaryDirectory(dir=other) as work:
+        (folder / "work").symlink_to(work)
+        run_line(folder)
+        # It was there that they worked.
+        assert list(Path(work).glob("train/*/*/finished.json"))
+    for name in outputs:
+        assert sha256_tree(folder / name) == sha256_tree(line.folder / name), name
 
 
 def test_too_many_dropped_recordings_stop_the_line_and_say_why(

@@ -25,27 +25,27 @@ def test_no_metric_is_lost_when_the_server_goes_away(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     project = line.copy(tmp_path / "project")
     values = yaml.safe_load((project / "params.yaml").read_text())
-    values["train"] |= {"seeds": [0], "steps": 300, "evaluate_every": 50}
+    values["recipes"]["mini"] |= {"seeds": [0], "steps": 300, "evaluate_every": 50}
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     port = free_port()
-    model = project / "models/mini-flickr8k/full/seed-0"
+    model = project / "models/mini-flickr8k-full/seed-0"
     with inside(project):
         with mlflow_server(project, port) as server:
             server.wait_until_ready()
-            command = [sys.executable, "-m", "brewline.stages.train", "mini-flickr8k", "full"]
+            command = [sys.executable, "-m", "brewline.stages.train", "mini-flickr8k-full"]
             training = subprocess.Popen(
                 command,
                 env=os.environ | {"MLFLOW_TRACKING_URI": server.url},
                 stderr=subprocess.PIPE,
             )
-            wait_for(lambda: list(project.glob("work/train/*/seed-0/checkpoint.pt")), 90)
+            wait_for(lambda: list(project.glob("work/train/*/seed-0-*/checkpoint.pt")), 90)
         _, stderr = training.communicate(timeout=120)
         assert training.returncode == 0, stderr
         assert stderr.decode().count("cannot be reached") == 1
         with mlflow_server(project, port) as server:
             server.wait_until_ready()
             monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-            run_id = record(model, load_params().tracking)
+            run_id = record(model, load_params())
             rows = [json.loads(row) for row in (model / "history.jsonl").read_text().splitlines()]
             expected = {row["step"]: row["loss"] for row in rows if "loss" in row}
             history = requests.get(

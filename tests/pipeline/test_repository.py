@@ -1,11 +1,13 @@
 """A project without git: a ZIP of it, or a machine where git is not installed."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tiny_project import PROJECT, TRACKED
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
@@ -13,8 +15,6 @@ from brewline.tracking.runs import NO_COMMIT, _source_tags
 from flows.graph import changes
 from flows.repository import git_trouble, let_dvc_run_without_git
 from flows.workspace import make_workspace
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_run_without_git_says_no_commit(unpacked: Path) -> None:
 
 def test_what_needs_a_commit_says_so(unpacked: Path) -> None:
     with pytest.raises(BrewlineError, match="in a clone of the last commit, and this folder is no"):
-        make_workspace(unpacked, {"train.alpha": 0.2})
+        make_workspace(unpacked, {"variants.full.alpha": 0.2})
 
 
 def test_why_git_is_of_no_use(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +84,19 @@ def test_why_git_is_of_no_use(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git_trouble(unpacked) is not None
     monkeypatch.setenv("PATH", str(unpacked))
     assert git_trouble(unpacked) == "git is not installed"
+
+
+def test_make_clean_leaves_what_git_keeps(tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    for name in (*TRACKED, "data/raw/a/b.tar", "models/none/c", "reports/index.html", "work/d/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "models/linked").symlink_to(tmp_path / "metrics")
+    for _ in range(2):
+        subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    kept = {parent.as_posix() for name in TRACKED for parent in Path(name).parents}
+    assert left == {"Makefile", *TRACKED, *kept} - {"."}
 
 
 def test_what_a_killed_stage_left_half_written_is_no_input(unpacked: Path) -> None:

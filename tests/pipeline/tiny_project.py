@@ -14,6 +14,13 @@ from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whis
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+# In git, so that the folders are there: what stands for nothing, and what may stay empty.
+TRACKED = (
+    "data/states/none/.gitkeep",
+    "metrics/.gitkeep",
+    "models/none/.gitkeep",
+    "reports/evaluation/.gitkeep",
+)
 
 
 @contextmanager
@@ -59,9 +66,12 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     # A random model is sure of nothing.
     values["asr"] |= {"max_tokens": 5, "batch_size": 4, "temperatures": [0.0]}
     values["shard"]["utterances_per_shard"] = 5
-    values["acoustic"] |= {"heads": 2, "feedforward_width": 32}
-    values["train"] |= {"seeds": [0, 1], "steps": 6, "batch_size": 4, "warmup_steps": 2}
-    values["train"] |= {"evaluate_every": 3, "precision": "fp32"}
+    for variant in values["variants"].values():
+        if "acoustic" in variant:
+            variant["acoustic"] |= {"heads": 2, "feedforward_width": 32}
+    for recipe in ("mini", "mini-e2e"):
+        values["recipes"][recipe] |= {"seeds": [0, 1], "steps": 6, "batch_size": 4}
+        values["recipes"][recipe] |= {"warmup_steps": 2, "evaluate_every": 3, "precision": "fp32"}
     values["evaluate"] |= {"bootstrap_samples": 50, "num_examples": 4}
     values["tracking"]["system_metrics"] = False
     values["runtime"] |= {"checkpoint_every": 2, "transcribe_workers": 1, "train_workers": 1}
@@ -84,7 +94,34 @@ def make_project(folder: Path) -> dict[str, str]:
     shutil.copytree(PROJECT / "mlflow", folder / "mlflow")
     for name in ("requirements.lock", "versions.yaml"):
         shutil.copy(PROJECT / name, folder)
+    make_tracked(folder)
     return planted
+
+
+def make_tracked(folder: Path) -> None:
+    """Makes the files that git keeps among the outputs."""
+    for name in TRACKED:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+
+
+@contextmanager
+def changed_params(folder: Path) -> Iterator[dict[str, Any]]:
+    """Gives what `params.yaml` holds, and writes what became of it."""
+    path = folder / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    yield values
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def in_order(experiments: dict[str, Any]) -> list[str]:
+    """The names of experiments, each after the one that it starts from."""
+    found: list[str] = []
+    while len(found) < len(experiments):
+        ready = ("none", *found)
+        new = [name for name, one in experiments.items() if one["init"] in ready]
+        found += [name for name in new if name not in found]
+    return found
 
 
 def run_line(folder: Path) -> None:
@@ -94,12 +131,11 @@ def run_line(folder: Path) -> None:
     for stage in ("download", "validate", "transcribe", "assess", "shard"):
         for corpus in values["corpora"]:
             run_stage(folder, stage, corpus)
-    for group, models in values["models"].items():
-        for model in models.values():
-            stage = "untrained" if group == "untrained" else "train"
-            run_stage(folder, stage, model["corpus"], model["variant"])
-    for corpus in values["retrieval_corpora"]:
-        run_stage(folder, "evaluate", corpus)
+    for experiment in in_order(values["experiments"]):
+        run_stage(folder, "train", experiment)
+        run_stage(folder, "embed", experiment)
+    for table in values["tables"]:
+        run_stage(folder, "score", table)
     run_stage(folder, "register")
     run_stage(folder, "report")
 

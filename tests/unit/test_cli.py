@@ -19,6 +19,7 @@ from brewline.core.files import read_json, write_json
 from brewline.search import embedder, query
 
 CORPUS = search_world.CORPUS
+FULL, PROMPTED = (Path("models") / one / "seed-0" for one in search_world.MODELS)
 NUM_IMAGES = search_world.NUM_IMAGES
 
 
@@ -66,7 +67,8 @@ def test_recording_finds_pictures(project: Path, capsys: pytest.CaptureFixture[s
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("heard: ")
-    assert lines[1] == f"best of {NUM_IMAGES} pictures ({CORPUS}, test, variant full):"
+    where = f"{CORPUS}, test, model {search_world.FULL}/seed-0"
+    assert lines[1] == f"best of {NUM_IMAGES} pictures ({where}):"
     scores = [float(line.split()[1]) for line in lines[2:5]]
     assert scores == sorted(scores, reverse=True)
     assert all("test-image-" in line and "A <thing> number" in line for line in lines[2:5])
@@ -83,8 +85,8 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
     buffer = io.BytesIO()
     Image.open(io.BytesIO(report_world.drawing(1))).convert("RGBA").save(buffer, "PNG")
     (project / "photo.ogg").write_bytes(buffer.getvalue())
-    model = str(Path("models") / CORPUS / "prompted/seed-0")
-    arguments = ("search", "photo.ogg", "--model", model, "--top", "99", "--html", "page.html")
+    ask = ("search", "photo.ogg", "--top", "99", "--html", "page.html")
+    arguments = (*ask, "--model", str(PROMPTED))
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert f"best of {2 * NUM_IMAGES} recordings" in out
@@ -100,24 +102,25 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
     assert run(capsys, *arguments)[1] == out
     # What the code makes of a model may be something else with another version.
     versions = (project / "versions.yaml").read_text()
-    (project / "versions.yaml").write_text(versions.replace("\ntrain: ", "\ntrain: 1000"))
+    (project / "versions.yaml").write_text(versions.replace("\nembed: ", "\nembed: 1000"))
     with pytest.raises(AssertionError, match="embedded again"):
         run(capsys, *arguments)
     (project / "versions.yaml").write_text(versions)
     assert run(capsys, *arguments)[1] == out
     # Another model has another gallery.
     with pytest.raises(AssertionError, match="embedded again"):
-        run(capsys, "search", "photo.ogg")
+        run(capsys, *ask)
     assert cache.exists()
 
 
 def test_search_embeds_queries_like_the_corpus(project: Path) -> None:
-    engine = query._Engine(load_params(), Path("models") / CORPUS / "prompted/seed-0")
+    engine = query._Engine(load_params(), PROMPTED)
     found = engine.gallery("test")
     photo = engine.embedder.embed_photo(report_world.drawing(2))
     place = found.image_ids.index("test-image-2")
-    np.testing.assert_allclose(photo, found.images[place], atol=1e-5)
-    assert found.images @ photo == pytest.approx(found.images @ found.images[place], abs=1e-5)
+    images = found.image_embeddings
+    np.testing.assert_allclose(photo, images[place], atol=1e-5)
+    assert images @ photo == pytest.approx(images @ images[place], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +155,16 @@ def test_missing_files_are_named(project: Path, capsys: pytest.CaptureFixture[st
 
 def test_default_model_is_the_best_on_dev(project: Path) -> None:
     params = load_params()
-    assert query.default_model(params) == Path("models") / CORPUS / "full/seed-0"
-    path = Path("models") / CORPUS / "prompted/seed-0/model.json"
-    write_json(path, {**read_json(path), "dev": {"dev/mean_recall_at_1": 0.9}})
+    assert query.default_model(params) == FULL
+    # Neither what was trained on another corpus nor what hears nothing.
+    best = {"dev": {"dev/mean_recall_at_1": 0.9}}
+    for name in ("mini-flickr8k-full-of-lncoco/seed-0", f"{CORPUS}-zero-shot-captions/frozen"):
+        write_json(Path("models") / name / "model.json", best)
+    assert query.default_model(params) == FULL
+    path = PROMPTED / "model.json"
+    write_json(path, {**read_json(path), **best})
     assert query.default_model(params) == path.parent
-    for folder in Path("models").glob("*/*/seed-*"):
+    for folder in Path("models").glob(f"{CORPUS}-*/seed-*"):
         shutil.rmtree(folder)
     with pytest.raises(BrewlineError, match="no trained model"):
         query.default_model(params)
@@ -169,7 +177,7 @@ def test_results(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(project / "metrics")
     code, out, err = run(capsys, "results")
     assert (code, out) == (1, "")
-    assert "metrics/mini-flickr8k.json is missing; run `dvc repro evaluate`" in err
+    assert "metrics/mini-flickr8k.json is missing; run `dvc repro score`" in err
 
 
 def test_record_brings_every_model_once(
@@ -188,11 +196,7 @@ def test_record_brings_every_model_once(
     code, out, err = run(capsys, "record")
     assert (code, err) == (0, "")
     params = load_params()
-    count = sum(
-        len(params.train.seeds) if params.variants[variant].trained else 1
-        for variants in params.retrieval_corpora.values()
-        for variant in variants
-    )
+    count = sum(len(params.seeds_of(name) or [None]) for name in params.experiments)
     assert len(out.splitlines()) == count
     assert len(set(out.split(": "))) > count
     assert run(capsys, "record")[1] == out

@@ -23,74 +23,180 @@ def values() -> dict[str, Any]:
 
 def test_the_shipped_file_is_valid() -> None:
     params = load_params(PROJECT / "params.yaml")
-    assert "full" in params.retrieval_corpora["mini-lncoco"]
+    assert "full" in params.tables["mini-lncoco"].rows
 
 
 def test_a_misspelt_key_names_the_likely_one_and_the_known_ones(values: dict[str, Any]) -> None:
-    values["train"]["alhpa"] = values["train"].pop("alpha")
+    recipe = values["recipes"]["mini"]
+    recipe["stesp"] = recipe.pop("steps")
     with pytest.raises(BrewlineError) as error:
         parse_params(values)
-    assert "train.alhpa: unknown key; did you mean 'alpha'? known: seeds, steps" in str(error.value)
-    assert "train.alpha: is missing" in str(error.value)
+    assert "recipes.mini.stesp: unknown key; did you mean 'steps'? known: seeds, steps, batch" in (
+        str(error.value)
+    )
+    assert "recipes.mini.steps: is missing" in str(error.value)
+
+
+def put(values: dict[str, Any], key: str, value: object) -> None:
+    """Sets a value by its dotted name; `GONE` takes it away."""
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values[section]
+    if value is GONE:
+        del values[last]
+    else:
+        values[last] = value
+
+
+GONE = object()
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "message"),
+    ("key", "value", "message"),
     [
-        ("train", "steps", "many", "train.steps: 'many': input should be a valid integer"),
-        ("train", "alpha", 1.5, "train.alpha: 1.5: input should be less than or equal to 1"),
-        ("asr", "audio_context", "half", "asr.audio_context: 'half': input should be 'full' or"),
-        ("asr", "precision", "int8", "asr.precision: 'int8' needs asr.engine: faster-whisper"),
-        ("asr", "states", "all", "asr.states: 'all' needs asr.audio_context: full"),
-        ("asr", "temperatures", [0.4, 0.0], r"asr.temperatures: \[0.4, 0.0\] do not rise"),
-        ("train", "seeds", [1, 1], "train.seeds: names 1 twice"),
-        ("train", "seeds", [-1], r"train.seeds.0: -1: input should be greater than or equal to 0"),
-        ("train", "warmup_steps", 61, "warmup_steps: 61 are more than train.steps, 60"),
-        ("train", "batch_size", 1, "train.batch_size: 1 holds no wrong answer"),
-        ("train", "learning_rate", float("nan"), "train.learning_rate: nan: input should be a fin"),
-        ("train", "weight_decay", float("inf"), "train.weight_decay: inf: input should be a fin"),
-        ("evaluate", "recall_at", [5, 10], r"evaluate.recall_at: \[5, 10\] lacks 1"),
-        ("evaluate", "recall_at", [1, 5, 5], "evaluate.recall_at: names 5 twice"),
-        ("evaluate", "confidence", 0.0, "evaluate.confidence: 0.0: input should be greater than 0"),
-        ("evaluate", "confidence", 1.0, "evaluate.confidence: 1.0: input should be less than 1"),
-        ("evaluate", "bootstrap_seed", -1, "evaluate.bootstrap_seed: -1: input should be greater"),
-        ("acoustic", "padding_mask", "none", "asr.states: 'valid' stores nothing; set asr.states:"),
-        ("validate", "max_duration_s", 0.2, "max_duration_s: nothing lies between 0.3 and 0.2"),
-        (
-            "validate",
-            "median_duration_s",
-            [60.0, 0.5],
-            "median_duration_s: nothing lies be",
-        ),
+        ("recipes.mini.steps", "many", "mini.steps: 'many': input should be a valid integer"),
+        ("recipes.mini.seeds", [1, 1], "recipes.mini.seeds: names 1 twice"),
+        ("recipes.mini.seeds", [-1], "recipes.mini.seeds.0: -1: input should be greater than or"),
+        ("recipes.mini.warmup_steps", 6000, "6000 are more than recipes.mini.steps"),
+        ("recipes.mini.batch_size", 1, "recipes.mini.batch_size: 1 holds no wrong answer"),
+        ("recipes.mini.learning_rate", float("nan"), "mini.learning_rate: nan: input should be a"),
+        ("recipes.mini.weight_decay", float("inf"), "mini.weight_decay: inf: input should be a"),
+        ("recipes.none", {}, "recipes.none.seeds: is missing"),
+        ("recipes.none", GONE, "experiments.mini-flickr8k-zero-shot.recipe: unknown recipe 'none'"),
+        ("recipes.mini", None, "recipes.mini: is empty; only none may be"),
+        ("variants.full.alpha", 1.5, "alpha: 1.5: input should be less than or equal to 1"),
+        ("variants.full.alpha", GONE, "variants.full.alpha: is missing; it weighs the loss"),
+        ("variants.e2e.alpha", 0.1, "variants.e2e.alpha: weighs a loss between two channels"),
+        ("variants.e2e.acoustic", None, "variants.e2e: needs a channel: text, acoustic or both"),
+        ("variants.full.text", "captions", "full.text: 'captions': input should be 'asr' or 'cap"),
+        ("variants.full.acoustic.padding_mask", "none", "stores nothing; set asr.states: all"),
+        ("asr.audio_context", "half", "asr.audio_context: 'half': input should be 'full' or"),
+        ("asr.precision", "int8", "asr.precision: 'int8' needs asr.engine: faster-whisper"),
+        ("asr.states", "all", "asr.states: 'all' needs asr.audio_context: full"),
+        ("asr.temperatures", [0.4, 0.0], "asr.temperatures: [0.4, 0.0] do not rise"),
+        ("evaluate.recall_at", [5, 10], "evaluate.recall_at: [5, 10] lacks 1"),
+        ("evaluate.recall_at", [1, 5, 5], "evaluate.recall_at: names 5 twice"),
+        ("evaluate.confidence", 0.0, "evaluate.confidence: 0.0: input should be greater than 0"),
+        ("evaluate.confidence", 1.0, "evaluate.confidence: 1.0: input should be less than 1"),
+        ("evaluate.bootstrap_seed", -1, "evaluate.bootstrap_seed: -1: input should be greater"),
+        ("validate.max_duration_s", 0.2, "max_duration_s: nothing lies between 0.3 and 0.2"),
+        ("validate.median_duration_s", [60.0, 0.5], "median_duration_s: nothing lies between"),
     ],
 )
 def test_a_bad_value_names_the_key_and_the_choices(
-    values: dict[str, Any], section: str, key: str, value: object, message: str
+    values: dict[str, Any], key: str, value: object, message: str
 ) -> None:
-    values[section][key] = value
-    with pytest.raises(BrewlineError, match=message):
+    put(values, key, value)
+    with pytest.raises(BrewlineError, match=re.escape(message)):
         parse_params(values)
 
 
-def test_the_row_that_others_are_compared_with_is_not_trained(values: dict[str, Any]) -> None:
-    values["variants"]["zero-shot"] |= {"trained": True, "prompts": 4}
-    with pytest.raises(BrewlineError, match=r"variants\.zero-shot: is trained, but tables compare"):
+FULL = "experiments.mini-lncoco-full"
+ELSEWHERE = "experiments.mini-flickr8k-full-of-lncoco"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (f"{FULL}.task", "retrievel", f"{FULL}.task: 'retrievel': input should be 'retrieval'"),
+        (f"{FULL}.data", "mini-lcoco", "unknown corpus 'mini-lcoco'; did you mean 'mini-lncoco'?"),
+        (f"{FULL}.variant", "ful", "unknown variant 'ful'; did you mean 'full'? known: zero-shot"),
+        (f"{FULL}.recipe", "minni", "unknown recipe 'minni'; did you mean 'mini'? known: none"),
+        (f"{FULL}.init", "full", f"{FULL}.init: unknown experiment 'full'"),
+        (f"{FULL}.init", "mini-lncoco-full", f"{FULL}.init: it starts from itself, by way of"),
+        (f"{FULL}.init", "mini-flickr8k-full-of-lncoco", f"{FULL}.init: it starts from itself"),
+        (f"{FULL}.init", "mini-lncoco-prompted", "is of variant 'prompted', not 'full'"),
+        (f"{FULL}.states", "none", f"{FULL}.states: must be mini-lncoco, since variant 'full' has"),
+        (
+            "experiments.mini-lncoco-prompted.states",
+            "mini-lncoco",
+            "prompted.states: must be none, since variant 'prompted' has no acoustic channel",
+        ),
+        (f"{ELSEWHERE}.init", "none", "variant 'full' has parameters that nothing trains"),
+        (
+            "experiments.mini-lncoco-zero-shot.recipe",
+            "mini",
+            "variant 'zero-shot' has nothing to train; set recipe: none, or give it prompts",
+        ),
+        (
+            "experiments.mini-lncoco-zero-shot.init",
+            "mini-flickr8k-zero-shot",
+            "init: of 'mini-flickr8k-zero-shot' nothing is trained",
+        ),
+        ("experiments.backbones", {}, "experiments.backbones.task: is missing"),
+        ("tables.mini-lncoco.data", "mini-flickr9k", "tables.mini-lncoco.data: unknown corpus"),
+        (
+            "tables.mini-lncoco.rows.other",
+            "mini-lncoco-ful",
+            "rows.other: unknown experiment 'mini-lncoco-ful'; did you mean 'mini-lncoco-full'?",
+        ),
+        (
+            "tables.mini-lncoco.rows.other",
+            "mini-flickr8k-full",
+            "is measured on mini-flickr8k; to measure its models on mini-lncoco, add an experiment "
+            "with data: mini-lncoco, recipe: none and init: mini-flickr8k-full",
+        ),
+        ("tables.mini-lncoco.rows.asr", "mini-lncoco-full", "word error rates stand under that"),
+        ("tables.mini-lncoco.rows.again", "mini-lncoco-full", "rows: names mini-lncoco-full twice"),
+        ("tables.mini-lncoco.rows", {}, "tables.mini-lncoco.rows: {}: dictionary should have at"),
+        ("tables.mini-lncoco.baseline", "zero", "baseline: no row 'zero'; did you mean 'zero-sh"),
+        ("tables.mini-lncoco.compare", [["full", "ful"]], "compare: no row 'ful'; did you mean"),
+        ("tables.mini-lncoco.compare", [["full", "full"]], "compare: compares 'full' with itself"),
+    ],
+)
+def test_experiments_and_tables_that_do_not_fit_are_told_why(
+    values: dict[str, Any], key: str, value: object, message: str
+) -> None:
+    put(values, key, value)
+    with pytest.raises(BrewlineError, match=re.escape(message)) as error:
         parse_params(values)
+    assert error.value.kind == "settings"
+
+
+@pytest.mark.parametrize("name", ["backbones", "none"])
+def test_names_that_are_taken_are_refused(values: dict[str, Any], name: str) -> None:
+    values["experiments"][name] = values["experiments"]["mini-lncoco-full"]
+    with pytest.raises(BrewlineError, match=f"experiments.{name}: that name is taken"):
+        parse_params(values)
+    del values["experiments"][name]
+    if name == "none":
+        values["corpora"].append(name)
+        values["sources"][name] = values["sources"]["mini-lncoco"]
+        with pytest.raises(BrewlineError, match="corpora: 'none' is taken"):
+            parse_params(values)
+
+
+def test_an_experiment_cannot_start_from_seeds_that_are_not_there(values: dict[str, Any]) -> None:
+    values["recipes"]["more"] = values["recipes"]["mini"] | {"seeds": [0, 1, 7]}
+    values["experiments"]["mini-flickr8k-full"] |= {"recipe": "more", "init": "mini-lncoco-full"}
+    with pytest.raises(BrewlineError, match="'mini-lncoco-full' has no seed 7, which"):
+        parse_params(values)
+
+
+def test_seeds_and_training_data_come_from_where_a_model_was_trained(
+    values: dict[str, Any],
+) -> None:
+    values["recipes"]["mini"]["seeds"] = [4, 2]
+    params = parse_params(values)
+    assert params.seeds_of("mini-flickr8k-full-of-lncoco") == [4, 2]
+    assert params.trained_on("mini-flickr8k-full-of-lncoco") == "mini-lncoco"
+    assert params.seeds_of("mini-lncoco-zero-shot") is None
+    assert params.trained_on("mini-lncoco-zero-shot") is None
+    assert params.row_of("mini-lncoco-full") == ("mini-lncoco", "full")
+    assert "mini-flickr8k-full-of-lncoco" not in params.trained_rows("mini-flickr8k")
 
 
 def test_names_are_told_apart_by_disks_that_ignore_capitals(values: dict[str, Any]) -> None:
-    values["variants"]["Full"] = values["variants"]["full"]
-    with pytest.raises(BrewlineError, match=r"variants\.Full: differs from 'full' in capitals"):
+    values["tables"]["Mini-lncoco"] = values["tables"]["mini-lncoco"]
+    message = r"tables\.Mini-lncoco: differs from 'mini-lncoco' in capitals"
+    with pytest.raises(BrewlineError, match=message):
         parse_params(values)
 
 
 def test_a_corpus_is_named_once(values: dict[str, Any]) -> None:
     values["corpora"].append("mini-lncoco")
-    values["retrieval_corpora"]["mini-lncoco"].append("full")
-    with pytest.raises(BrewlineError) as error:
+    with pytest.raises(BrewlineError, match="corpora: names mini-lncoco twice"):
         parse_params(values)
-    assert "corpora: names mini-lncoco twice" in str(error.value)
-    assert "retrieval_corpora.mini-lncoco: names full twice" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -134,42 +240,57 @@ def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Values with some keys changed; lists of models and corpora as a whole."""
-    whole = ("retrieval_corpora", "models")
+    """Values with some keys changed; experiments and tables as a whole."""
+    whole = ("experiments", "tables")
     return values | {
-        key: merge(values.get(key, {}), change)
+        key: merge(values.get(key) or {}, change)
         if isinstance(change, dict) and key not in whole
         else change
         for key, change in changes.items()
     }
 
 
+def examples(path: str) -> list[dict[str, Any]]:
+    """The parameters that a page shows."""
+    text = (PROJECT / path).read_text()
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
+
+
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
-    guide = (PROJECT / "docs/guide.md").read_text()
-    source, imported, flickr, own = (
-        yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", guide, re.S)
-    )
+    source, imported, _, flickr, own = examples("docs/guide.md")
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
     assert len(parse_params(merge(values, imported)).sources["flickr8k"].transcripts) == 1
     params = parse_params(merge(values, flickr))
-    assert params.models.all().keys() == {"flickr8k-zero-shot", "flickr8k-full"}
+    assert params.experiments.keys() == {"flickr8k-zero-shot", "flickr8k-full"}
     params = parse_params(merge(values, own))
     assert params.sources["mine"].index == "index.csv"
-    assert params.models.all().keys() == {"mine-zero-shot", "mine-full"}
-    nothing = {"retrieval_corpora": {}, "models": {group: {} for group in values["models"]}}
-    assert not parse_params(merge(values, own | nothing)).models.all()
+    assert params.experiments.keys() == {"mine-zero-shot", "mine-full"}
+    nothing: dict[str, Any] = {"experiments": {}, "tables": {}}
+    assert not parse_params(merge(values, own | nothing)).measured_corpora
+
+
+def test_a_row_is_one_line_and_its_name_in_a_table(values: dict[str, Any]) -> None:
+    """The example of the guide; what DVC makes of it: `tests/pipeline/test_dvc.py`."""
+    row = examples("docs/guide.md")[2]
+    (experiment,) = row["experiments"]
+    values["experiments"] |= row["experiments"]
+    ((name, table),) = row["tables"].items()
+    values["tables"][name]["rows"] |= table["rows"]
+    params = parse_params(values)
+    assert params.row_of(experiment) == (name, "prompted-captions")
+    assert params.seeds_of(experiment) == [0, 1]
+
+
+def test_the_example_of_the_readme_is_valid(values: dict[str, Any]) -> None:
+    (paper,) = examples("README.md")
+    params = parse_params(merge(values, paper))
+    assert params.measured_corpora == ["flickr8k"]
+    assert params.seeds_of("flickr8k-full") == [0, 1, 2]
 
 
 def test_every_reader_can_be_loaded() -> None:
     assert list(LOADED) == list(READER_OPTIONS)
-
-
-def test_a_model_in_the_wrong_list_is_told_the_right_one(values: dict[str, Any]) -> None:
-    lists = values["models"]
-    lists["text"]["mini-lncoco-full"] = lists["text_acoustic"].pop("mini-lncoco-full")
-    with pytest.raises(BrewlineError, match=r"'full' belongs in models\.text_acoustic"):
-        parse_params(values)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
@@ -187,9 +308,18 @@ def test_the_versions_are_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("transcribe: 1\nshard: 1\n", "train: is missing"),
-        ("transcribe: 1\nshard: 1\ntrain: 1.5\n", "train: 1.5: input should be a valid integer"),
-        ("transcribe: 0\nshard: 1\ntrain: 1\n", "transcribe: 0: input should be greater than or"),
-        ("transcribe: 1\nshrad: 1\ntrain: 1\n", "shrad: unknown key; did you mean 'shard'? known:"),
+        (
+            "transcribe: 1\nshard: 1\ntrain: 1.5\nembed: 1\n",
+            "train: 1.5: input should be a valid integer",
+        ),
+        (
+            "transcribe: 0\nshard: 1\ntrain: 1\nembed: 1\n",
+            "transcribe: 0: input should be greater than or",
+        ),
+        (
+            "transcribe: 1\nshrad: 1\ntrain: 1\nembed: 1\n",
+            "shrad: unknown key; did you mean 'shard'? known:",
+        ),
         ("", "versions.yaml is empty"),
     ],
 )
@@ -205,7 +335,12 @@ def test_a_bad_version_names_the_key_and_the_choices(
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("asr", "batch_limit_s"), ("asr", "max_failure_rate"), ("validate", "decode_limit_s")],
+    [
+        ("asr", "batch_limit_s"),
+        ("asr", "max_failure_rate"),
+        ("validate", "decode_limit_s"),
+        ("evaluate", "batch_size"),
+    ],
 )
 def test_guards_are_in_no_section_that_makes_results_stale(
     values: dict[str, Any], section: str, key: str

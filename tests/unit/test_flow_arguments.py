@@ -1,6 +1,7 @@
 """What a flow is asked for on the command line is checked before anything is started."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ PROJECT = Path(__file__).parents[2]
     [
         ("[1]", "names no values"),
         ("3", "names no values"),
-        ("{train.alpha: 1}", "is not JSON"),
+        ("{variants.full.alpha: 1}", "is not JSON"),
         ("", "is not JSON"),
     ],
 )
@@ -27,6 +28,27 @@ def test_overrides_are_an_object_of_json(
         main()
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_experiments_and_corpora_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr("flows.__main__.start", lambda *arguments: started.append(arguments))
+    chosen = [
+        "--corpora",
+        "mini-lncoco",
+        "--experiments",
+        "mini-lncoco-full",
+        "mini-lncoco-prompted",
+    ]
+    monkeypatch.setattr("sys.argv", ["flows", "pipeline", *chosen])
+    main()
+    ((name, arguments),) = started
+    assert name == "pipeline"
+    assert arguments["corpora"] == ["mini-lncoco"]
+    assert arguments["experiments"] == ["mini-lncoco-full", "mini-lncoco-prompted"]
+    from flows.pipeline import pipeline
+
+    assert pipeline.validate_parameters(arguments)["from_stage"] == ""
 
 
 def test_a_misspelt_key_is_named_before_dvc_is_asked(

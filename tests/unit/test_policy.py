@@ -7,7 +7,7 @@ import pytest
 import report_world
 
 from brewline.core.errors import BrewlineError
-from brewline.registry.policy import WER, Evidence, Policy, best_on_dev, decide, load_policy
+from brewline.registry.policy import WER, Evidence, Policy, decide, load_policy
 
 R1, R5 = "dev/mean_recall_at_1", "dev/speech_to_image/recall_at_5"
 POLICY = Policy(
@@ -122,23 +122,3 @@ def test_a_bad_policy_is_named(tmp_path: Path, before: str, after: str, message:
 def test_a_missing_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match=r"promotion.yaml is missing"):
         load_policy(tmp_path / "promotion.yaml")
-
-
-def test_the_best_on_dev_hears_speech_and_was_trained() -> None:
-    params = report_world.params()
-    models = {
-        f"{variant}/{name}": {R1: 0.1, "test/mean_recall_at_1": 0.9}
-        for variant in params.retrieval_corpora["mini-lncoco"]
-        for name in ("frozen", "seed-0", "seed-1", "seed-2")
-    }
-    models["zero-shot-captions/frozen"][R1] = models["zero-shot/frozen"][R1] = 0.9
-    models["e2e/seed-1"][R1] = 0.2
-    assert best_on_dev(params, "mini-lncoco", models, R1) == "e2e/seed-1"
-    # Of equals, the first in the lists.
-    models["e2e/seed-1"][R1] = 0.1
-    assert best_on_dev(params, "mini-lncoco", models, R1) == "prompted/seed-0"
-    del models["full/seed-1"]
-    with pytest.raises(BrewlineError, match=r"full/seed-1 has no dev/mean_recall_at_1"):
-        best_on_dev(params, "mini-lncoco", models, R1)
-    only = params.model_copy(update={"retrieval_corpora": {"mini-lncoco": ["zero-shot"]}})
-    assert best_on_dev(only, "mini-lncoco", models, R1) is None

@@ -33,6 +33,7 @@ from brewline.tracking.runs import PIPELINE_VARIABLE
 from brewline.tracking.store import open_store, say_once
 
 CORPUS, NAME = search_world.CORPUS, f"brewline-{search_world.CORPUS}"
+FULL, PROMPTED, ZERO_SHOT = search_world.FULL, search_world.PROMPTED, search_world.ZERO_SHOT
 METRIC = "dev/mean_recall_at_1"
 POLICY = Policy(
     metric=METRIC,
@@ -45,11 +46,11 @@ POLICY = Policy(
 
 
 def set_dev(**values: float) -> None:
-    """Changes what the models of the project reached on dev."""
+    """Changes what the models of the project's rows reached on dev."""
     path = Path(f"reports/evaluation/{CORPUS}/models.json")
     models = read_json(path)
-    for variant, value in values.items():
-        name = "zero-shot/frozen" if variant == "zero_shot" else f"{variant}/seed-0"
+    for row, value in values.items():
+        name = f"{ZERO_SHOT}/frozen" if row == "zero_shot" else f"{CORPUS}-{row}/seed-0"
         models[name] = {**models[name], METRIC: value}
     write_json(path, models)
 
@@ -85,7 +86,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "mlflow.db").write_bytes(report_world.migrated_store())
     with pytest.MonkeyPatch.context() as patch:
         in_project(root, patch)
-        for best, full in (("prompted", 0.35), ("full", 0.5)):
+        for best, full in ((PROMPTED, 0.35), (FULL, 0.5)):
             set_dev(zero_shot=0.3, prompted=0.4, full=full)
             registered = register_corpus(params, CORPUS)
             assert registered is not None and registered.model == f"{best}/seed-0"
@@ -99,6 +100,12 @@ def params(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(template, root)
     in_project(root, monkeypatch)
     return load_params()
+
+
+def with_table(params: Params, **changes: Any) -> Params:
+    """Parameters whose only table is another."""
+    table = params.tables[CORPUS].model_copy(update=changes)
+    return params.model_copy(update={"tables": {CORPUS: table}})
 
 
 def client() -> Any:
@@ -128,9 +135,9 @@ def measured(number: str, value: float) -> None:
 def test_a_version_holds_what_serving_takes(params: Params) -> None:
     assert aliases() == {"challenger": "2"}
     found = version("2")
-    folder = Path(f"models/{CORPUS}/full/seed-0")
+    folder = Path(f"models/{FULL}/seed-0")
     assert found.tags["model_digest"] == sha256_tree(folder)
-    assert (found.tags["variant"], found.tags["seed"]) == ("full", "seed-0")
+    assert (found.tags["experiment"], found.tags["seed"]) == (FULL, "seed-0")
     assert len(found.tags["dev_manifest_digest"]) == 64
     assert client().get_run(found.run_id).data.tags["model_digest"] == found.tags["model_digest"]
     root = Path(client().get_model_version_download_uri(NAME, "2").removeprefix("file://"))
@@ -143,7 +150,10 @@ def test_a_version_holds_what_serving_takes(params: Params) -> None:
     assert all("==" in line for line in requirements)
     assert {line.split("==")[0] for line in requirements} == set(SERVED_PACKAGES)
     card = (root / "model_card.md").read_text()
-    parts = ["**Miniature.**", "full/seed-0", "Apache-2.0", "mini-whisper", "(0.", "zero-shot"]
+    parts = ["**Generated.** A program made mini-lncoco", f"{FULL}/seed-0", "Apache-2.0", "(0."]
+    parts += ["mini-whisper", "| metric | this model | its row | zero-shot |"]
+    parts += ["| variant | full: transcripts and voice, 4 prompts |"]
+    parts += [f"*its row* (full of table {CORPUS})"]
     parts += [f"| SHA-256 of the index of the {kind} | `" for kind in ("shards", "states")]
     for part in [*parts, found.tags["model_digest"], found.tags["dev_manifest_digest"]]:
         assert part in card, part
@@ -168,8 +178,7 @@ def test_an_earlier_model_is_the_challenger_again(params: Params) -> None:
 
 
 def test_a_corpus_without_a_model_that_hears_registers_nothing(params: Params) -> None:
-    rows = {CORPUS: ["zero-shot"]}
-    assert register_corpus(params.model_copy(update={"retrieval_corpora": rows}), CORPUS) is None
+    assert register_corpus(with_table(params, rows={"zero-shot": ZERO_SHOT}), CORPUS) is None
 
 
 def test_a_challenger_set_by_hand_stays_until_another_model_comes(params: Params) -> None:
@@ -187,7 +196,7 @@ def test_a_challenger_set_by_hand_stays_until_another_model_comes(params: Params
     assert aliases() == {"challenger": "2", "champion": "1"}
 
 
-def test_the_first_champion_beats_zero_shot(params: Params) -> None:
+def test_the_first_champion_beats_the_baseline(params: Params) -> None:
     promotion = promote(params, CORPUS, POLICY)
     assert promotion.decision.promote, promotion
     assert (promotion.champion_before, promotion.champion) == (None, "2")
@@ -216,13 +225,27 @@ def test_a_proposal_writes_nothing_and_a_veto_outweighs_the_policy(params: Param
     assert aliases() == {"challenger": "2"}
 
 
-def test_zero_shot_keeps_a_worse_challenger_out(params: Params) -> None:
+def test_the_baseline_keeps_a_worse_challenger_out(params: Params) -> None:
     set_dev(zero_shot=0.495)
     promotion = promote(params, CORPUS, POLICY)
     assert not promotion.decision.promote
     assert "zero-shot has 0.4950: a difference of +0.0050" in promotion.decision.reasons[0]
     assert aliases() == {"challenger": "2"}
     assert version("2").tags["promotion"] == "rejected"
+
+
+def test_without_a_baseline_there_is_no_first_champion(params: Params) -> None:
+    without = with_table(params, baseline=None)
+    message = f"no table on {CORPUS} names a baseline, which a first champion has to beat; set one"
+    for decide in (propose, promote):
+        with pytest.raises(BrewlineError, match=message) as caught:
+            decide(without, CORPUS, POLICY)
+        assert caught.value.kind == "settings"
+    assert aliases() == {"challenger": "2"}
+    # Between two versions nobody asks for it.
+    promote(params, CORPUS, POLICY)
+    client().set_registered_model_alias(NAME, "challenger", "1")
+    assert not promote(without, CORPUS, POLICY).decision.promote
 
 
 def test_the_margin_keeps_the_champion(params: Params) -> None:
@@ -232,7 +255,7 @@ def test_the_margin_keeps_the_champion(params: Params) -> None:
     measured("1", 0.495)
     promotion = promote(params, CORPUS, POLICY)
     assert not promotion.decision.promote
-    assert "version 1 (prompted) has 0.4950" in promotion.decision.reasons[0]
+    assert f"version 1 ({PROMPTED}) has 0.4950" in promotion.decision.reasons[0]
     assert aliases() == {"challenger": "2", "champion": "1"}
     measured("1", 0.48)
     assert promote(params, CORPUS, POLICY).champion == "2"
@@ -284,7 +307,7 @@ def test_a_champion_set_by_hand_is_respected_and_reported_once(two_champions: Pa
         "Somebody made version 1 the champion by hand, where Brewline had chosen version 2; "
         "that is respected."
     ]
-    assert "version 1 (prompted)" in promotion.decision.reasons[0]
+    assert f"version 1 ({PROMPTED})" in promotion.decision.reasons[0]
     assert aliases()["champion"] == "1"
     assert version("1").tags["promotion"] == "by hand"
     assert promote(two_champions, CORPUS, POLICY).notes == []
@@ -299,7 +322,7 @@ def test_a_rollback_says_what_somebody_did_by_hand(two_champions: Params) -> Non
     assert "Somebody made version 1 the champion by hand" in back.notes[0]
 
 
-def test_a_champion_taken_away_by_hand_leaves_zero_shot(two_champions: Params) -> None:
+def test_a_champion_taken_away_by_hand_leaves_the_baseline(two_champions: Params) -> None:
     client().delete_registered_model_alias(NAME, "champion")
     with pytest.raises(BrewlineError, match="no champion to roll back from"):
         rollback(two_champions, CORPUS)
@@ -358,12 +381,10 @@ def test_a_large_model_gets_its_backbones_on_promotion(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from brewline.registry import serving
-    from brewline.tracking import promotion, registration
 
-    for module in (serving, registration, promotion):
-        monkeypatch.setattr(module, "is_miniature", lambda corpus: False)
-    card = Path(f"models/{CORPUS}/full/seed-0/history.jsonl")
-    card.write_text(card.read_text() + "\n")
+    monkeypatch.setattr(serving, "_MAX_BUNDLED_MB", 0)
+    history = Path(f"models/{FULL}/seed-0/history.jsonl")
+    history.write_text(history.read_text() + "\n")
     registered = register_corpus(params, CORPUS)
     assert registered is not None and registered.version == "3"
     uri = client().get_model_version_download_uri(NAME, "3").removeprefix("file://")
@@ -380,7 +401,7 @@ def test_without_a_server(
     say_once.cache_clear()
     registered = register_corpus(params, CORPUS)
     assert registered is not None and registered.version is None
-    assert registered.lines == [f"{NAME}, full/seed-0: not registered"]
+    assert registered.lines == [f"{NAME}, {FULL}/seed-0: not registered"]
     assert capsys.readouterr().err.count("\n") == 1
     calls: list[Callable[[], Any]] = [
         lambda: promote(params, CORPUS, POLICY),
@@ -409,7 +430,7 @@ def test_record_brings_what_the_stage_could_not(
     assert NAME not in capsys.readouterr().out
     write_json(Path("reports/registration.json"), {})
     assert cli.main(["record"]) == 0
-    assert f"{NAME}, full/seed-0: version 2" in capsys.readouterr().out
+    assert f"{NAME}, {FULL}/seed-0: version 2" in capsys.readouterr().out
 
 
 def elsewhere(template: Path, home: Path) -> dict[str, str]:

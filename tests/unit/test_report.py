@@ -10,7 +10,8 @@ import pytest
 import report_world
 
 from brewline.config import Params
-from brewline.config.miniature import MINIATURE_NOTICE
+from brewline.config.experiments import TableParams
+from brewline.config.synthetic import synthetic_notice
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.outputs import read_metrics
 from brewline.evaluation.recall_plot import recall_png
@@ -99,16 +100,16 @@ def test_page_loads_nothing_and_is_well_formed(page: Page) -> None:
 def test_page_has_every_row_picture_and_player(
     page: Page, params: Params, world: ReportInputs
 ) -> None:
-    for corpus in params.retrieval_corpora:
-        assert corpus in page.ids
-        for variant in params.retrieval_corpora[corpus]:
-            assert page.text.count(variant) >= 4
-    num_examples = 6 * len(params.retrieval_corpora)
+    for name, table in params.tables.items():
+        assert name in page.ids
+        for row in table.rows:
+            assert page.text.count(row) >= 4
+    num_examples = 6 * len(params.tables)
     assert page.tags.count("audio") == num_examples
     assert page.tags.count("article") == num_examples
     assert "full is better than zero-shot by 17.0 points (12.5 to 21.5)" in page.text
     assert "no difference between full and prompted that these 12 pictures can show" in page.text
-    assert "Miniature world" in page.text
+    assert f"Generated data. {synthetic_notice(params, params.measured_corpora)}" in page.text
     assert "Ogg page 12 needs 431 bytes more" in page.text
     assert "a" * 64 in page.text
 
@@ -132,34 +133,36 @@ def test_same_inputs_give_the_same_bytes(
 def test_csv_holds_every_metric_once(out_dir: Path, params: Params, world: ReportInputs) -> None:
     with (out_dir / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    by_key = {(row["corpus"], row["variant"], row["metric"]): row for row in rows}
+    by_key = {(row["table"], row["row"], row["metric"]): row for row in rows}
     assert len(by_key) == len(rows)
     wanted = "test/speech_to_image/recall_at_1"
-    for corpus in params.retrieval_corpora:
-        metrics = json.loads((world.metrics_dir / f"{corpus}.json").read_text())
-        for variant in params.retrieval_corpora[corpus]:
-            row = by_key[corpus, variant, wanted]
-            assert float(row["value"]) == metrics[variant][wanted]
-            assert float(row["low"]) == metrics[variant][f"{wanted}_low"]
+    for table in params.tables:
+        metrics = json.loads((world.metrics_dir / f"{table}.json").read_text())
+        for name in params.tables[table].rows:
+            row = by_key[table, name, wanted]
+            assert float(row["value"]) == metrics[name][wanted]
+            assert float(row["low"]) == metrics[name][f"{wanted}_low"]
     assert not any(row["metric"].endswith(("_low", "_high")) for row in rows)
 
 
-def test_markdown_marks_the_best_and_the_miniature_world(out_dir: Path) -> None:
+def test_markdown_marks_the_best_and_generated_data(out_dir: Path, params: Params) -> None:
     text = (out_dir / "results.md").read_text(encoding="utf-8")
-    assert MINIATURE_NOTICE in text
+    notice = synthetic_notice(params, params.measured_corpora)
+    assert notice.startswith("A program made mini-flickr8k and mini-lncoco: ")
+    assert f"> {notice}" in text
     line = next(line for line in text.splitlines() if line.startswith("| full |"))
     assert "**59.0** (54.0" in line
 
 
 def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
     inputs = report_world.make_world(tmp_path / "world", params)
-    corpus = next(iter(params.retrieval_corpora))
+    table = next(iter(params.tables))
     for name in ("examples.json", "models.json"):
-        path = inputs.evaluation_dir / corpus / name
+        path = inputs.evaluation_dir / table / name
         values = json.loads(path.read_text())
         values["left-over"] = next(iter(values.values()))
         path.write_text(json.dumps(values))
-    path = inputs.metrics_dir / f"{corpus}.json"
+    path = inputs.metrics_dir / f"{table}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "left-over": {}}))
     (inputs.metrics_dir / "gone.json").write_text("{}")
     write_report(params, inputs, tmp_path / "out")
@@ -169,19 +172,20 @@ def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        "metrics_dir/{corpus}.json",
-        "evaluation_dir/{corpus}/comparisons.json",
-        "evaluation_dir/{corpus}/examples.json",
-        "evaluation_dir/{corpus}/recall.csv",
-        "models_dir/{corpus}/full/seed-0/model.json",
-        "models_dir/{corpus}/full/seed-0/history.jsonl",
-        "manifest_dir/{corpus}.parquet",
-        "quarantine_dir/{corpus}.parquet",
+        "metrics_dir/{table}.json",
+        "evaluation_dir/{table}/comparisons.json",
+        "evaluation_dir/{table}/examples.json",
+        "evaluation_dir/{table}/recall.csv",
+        "models_dir/{table}-full/seed-0/model.json",
+        "models_dir/{table}-full/seed-0/history.jsonl",
+        "models_dir/{table}-full-of-lncoco/seed-1/model.json",
+        "manifest_dir/{table}.parquet",
+        "quarantine_dir/{table}.parquet",
     ],
 )
 def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> None:
     inputs = report_world.make_world(tmp_path / "world", params)
-    field, _, rest = part.format(corpus=next(iter(params.retrieval_corpora))).partition("/")
+    field, _, rest = part.format(table=next(iter(params.tables))).partition("/")
     path = getattr(inputs, field) / rest
     path.unlink()
     with pytest.raises(BrewlineError, match=path.name):
@@ -189,33 +193,32 @@ def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_variant_is_named(tmp_path: Path, params: Params, world: ReportInputs) -> None:
+def test_missing_row_is_named(tmp_path: Path, params: Params, world: ReportInputs) -> None:
     for path in world.metrics_dir.iterdir():
         values = json.loads(path.read_text())
         del values["full"]
         (tmp_path / path.name).write_text(json.dumps(values))
-    with pytest.raises(BrewlineError, match=r"json lacks full; run `dvc repro evaluate`"):
+    with pytest.raises(BrewlineError, match=r"json lacks full; run `dvc repro score`"):
         write_report(params, replace(world, metrics_dir=tmp_path), tmp_path / "out")
 
 
 def test_ceilings_do_not_compete(params: Params, world: ReportInputs) -> None:
     metrics = read_metrics(params, world.metrics_dir)
-    corpus = next(c for c in metrics if "zero-shot-captions" in metrics[c])
-    for values in metrics[corpus]["zero-shot-captions"], metrics[corpus]["full"]:
-        values["test/speech_to_image/recall_at_1"] = 0.9
-    metrics[corpus]["zero-shot-captions"]["test/speech_to_image/recall_at_1"] = 0.95
-    table = make_table(params, metrics, corpus, "test")
-    best = [row.variant for row in table.rows if row.cells[0].best]
+    name = next(name for name in metrics if "zero-shot-captions" in metrics[name])
+    metrics[name]["full"]["test/speech_to_image/recall_at_1"] = 0.9
+    metrics[name]["zero-shot-captions"]["test/speech_to_image/recall_at_1"] = 0.95
+    table = make_table(params, metrics, name, "test")
+    best = [row.name for row in table.rows if row.cells[0].best]
     assert best == ["full"]
-    assert [row.variant for row in table.rows if row.is_ceiling] == ["zero-shot-captions"]
+    assert [row.name for row in table.rows if row.is_ceiling] == ["zero-shot-captions"]
 
 
 def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None:
     metrics = read_metrics(params, world.metrics_dir)
-    table = make_table(params, metrics, next(iter(params.retrieval_corpora)), "test")
+    table = make_table(params, metrics, next(iter(params.tables)), "test")
     position = [column.label for column in table.columns].index("median rank")
-    assert [row.cells[position].best for row in table.rows if row.variant == "zero-shot"] == [False]
-    assert all(row.cells[position].best for row in table.rows if row.variant == "full")
+    assert [row.cells[position].best for row in table.rows if row.name == "zero-shot"] == [False]
+    assert all(row.cells[position].best for row in table.rows if row.name == "full")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None
     ],
 )
 def test_verdicts(low: float, difference: float, high: float, sentence: str) -> None:
-    entry = {"variant": "full", "baseline": "prompted"}
+    entry = {"row": "full", "baseline": "prompted"}
     entry |= {"low": low, "difference": difference, "high": high}
     assert verdict(entry, 200, "95") == sentence
 
@@ -277,7 +280,7 @@ def test_compare_words_without_one_side() -> None:
 def test_terminal_table_is_aligned(params: Params, world: ReportInputs) -> None:
     text = results_table(params, world.metrics_dir)
     lines = text.splitlines()
-    for start in (n for n, line in enumerate(lines) if line.startswith("variant")):
+    for start in (n for n, line in enumerate(lines) if line.startswith("row ")):
         # Every column of numbers ends where its head ends, but for the star's place.
         end = lines[start].index("median rank") + len("median rank")
         assert lines[start + 1][end - 1 : end + 1].strip(" *") == ""
@@ -311,14 +314,13 @@ def test_recall_png_is_deterministic() -> None:
     assert first.startswith(b"\x89PNG")
 
 
-def test_without_a_corpus_with_pictures_everything_says_so(
+def test_without_a_table_everything_says_so(
     tmp_path: Path, params: Params, world: ReportInputs
 ) -> None:
-    """The guide's corpus without pictures; nothing has made the folders of stage `evaluate`."""
-    lists = {"retrieval_corpora": {}}
+    """The guide's corpus without pictures; nothing has made the folders of stage `score`."""
     inputs = replace(world, metrics_dir=tmp_path / "none", evaluation_dir=tmp_path / "none")
-    without = params.model_copy(update=lists)
-    sentence = "No corpus with pictures is evaluated: retrieval_corpora in params.yaml names none."
+    without = params.model_copy(update={"tables": {}})
+    sentence = "Nothing is measured on pictures: tables in params.yaml names no table."
     # No legend of a table that is not there.
     assert results_table(without, inputs.metrics_dir) == f"{sentence}\n"
     write_report(without, inputs, tmp_path / "reports")
@@ -329,3 +331,58 @@ def test_without_a_corpus_with_pictures_everything_says_so(
     assert "can do." in page.text
     assert all(corpus in page.text for corpus in params.corpora)
     assert len((tmp_path / "reports/results.csv").read_text().splitlines()) == 1
+
+
+def with_table(params: Params, name: str, rows: dict[str, str], **others: str) -> Params:
+    """Parameters with one table, on mini-flickr8k."""
+    table = TableParams.model_construct(data="mini-flickr8k", rows=rows, baseline=None, compare=[])
+    return params.model_copy(update={"tables": {name: table.model_copy(update=others)}})
+
+
+def test_a_model_of_another_corpus_says_where_it_was_trained(
+    page: Page, params: Params, world: ReportInputs
+) -> None:
+    metrics = read_metrics(params, world.metrics_dir)
+    rows = {row.name: row for row in make_table(params, metrics, "mini-flickr8k", "test").rows}
+    what = "transcripts and voice, 4 prompts"
+    assert rows["full"].what == what
+    assert rows["full-of-lncoco"].what == f"{what}, trained on mini-lncoco"
+    assert rows["full-of-lncoco"].num_seeds == 2
+    assert rows["zero-shot"].what == "transcripts, nothing trained"
+    assert f"full-of-lncoco{what}, trained on mini-lncoco" in page.text
+
+
+def test_the_curves_of_a_model_stand_where_it_was_trained(out_dir: Path) -> None:
+    html = (out_dir / "index.html").read_text(encoding="utf-8")
+    assert "full, seed-0" in html
+    assert "full-of-lncoco, seed-0" not in html
+
+
+def test_a_table_of_another_name_says_which_corpus_it_is_of(tmp_path: Path, params: Params) -> None:
+    one = with_table(params, "far", {"full": "mini-flickr8k-full"})
+    inputs = report_world.make_world(tmp_path / "world", one)
+    write_report(one, inputs, tmp_path / "out")
+    page = Page((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    assert "far" in page.ids
+    assert "far (mini-flickr8k)" in page.text
+    assert "pipeline can do, on mini-flickr8k." in page.text
+    assert results_table(one, inputs.metrics_dir).startswith("far (mini-flickr8k), test: 24 rec")
+    text = (tmp_path / "out/results.md").read_text(encoding="utf-8")
+    assert "## far\n\n**mini-flickr8k, test**: 24 recordings" in text
+    # Without a baseline there is nothing to compare with.
+    assert "Differences" not in page.text
+    assert "Drawn by lot." in page.text
+
+
+def test_hostile_names_stay_text(tmp_path: Path, params: Params) -> None:
+    """The settings allow none; a page does not rely on that."""
+    rows = {"zero-shot": "mini-flickr8k-zero-shot", report_world.HOSTILE: "mini-flickr8k-full"}
+    one = with_table(params, "<img src=x>", rows, baseline="zero-shot")
+    inputs = report_world.make_world(tmp_path / "world", one)
+    write_report(one, inputs, tmp_path / "out")
+    page = Page((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert page.tags.count("script") == 1
+    assert "img" not in page.tags
+    assert "<img src=x> (mini-flickr8k)" in page.text
+    assert f"{report_world.HOSTILE} is better than zero-shot by" in page.text

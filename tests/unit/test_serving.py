@@ -20,6 +20,7 @@ from brewline.registry import serving
 from brewline.registry.serving import QueryError, Served, load_bundle, write_bundle
 
 CORPUS, NUM_IMAGES = search_world.CORPUS, search_world.NUM_IMAGES
+MODEL = Path("models") / search_world.FULL / "seed-0"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def params(project: Path) -> Params:
 @pytest.fixture(scope="module")
 def bundle(project: Path, params: Params) -> Path:
     folder = project / "bundle"
-    write_bundle(params, CORPUS, project / "models" / CORPUS / "full/seed-0", folder, project)
+    write_bundle(params, CORPUS, project / MODEL, folder, project)
     return folder
 
 
@@ -74,9 +75,7 @@ def test_answers_are_those_of_a_search_in_the_project(
         ("image", report_world.drawing(2), "utterance_id"),
     ):
         (project / "query").write_bytes(content)
-        answer = search(
-            project / "query", load_params(), Path("models") / CORPUS / "full/seed-0", top=3
-        )
+        answer = search(project / "query", load_params(), MODEL, top=3)
         (given,) = served.answer([{kind: packed(content)}], 3)
         assert given["ids"] == [getattr(hit, found) for hit in answer.hits]
         assert given["scores"] == pytest.approx([hit.score for hit in answer.hits], abs=1e-5)
@@ -178,7 +177,7 @@ def test_a_bad_request_is_one_sentence(served: Served, count: int, top_k: int) -
 def test_a_model_without_text_channel_says_so(project: Path, served: Served) -> None:
     card = served.embedder.card
     deaf = card.model_copy(
-        update={"switches": card.switches.model_copy(update={"text": False}), "variant": "e2e"}
+        update={"switches": card.switches.model_copy(update={"text": None}), "variant": "e2e"}
     )
     served.embedder.card = deaf
     try:

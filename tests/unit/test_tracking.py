@@ -18,13 +18,16 @@ import psutil
 import pytest
 import report_world
 
+from brewline.config import Params
+from brewline.config.experiments import TableParams
 from brewline.config.runtime import TrackingParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
+from brewline.media import corpus_media
 from brewline.media.corpus_media import CorpusMedia
 from brewline.tracking import runs as runs_module
 from brewline.tracking.live_run import live
-from brewline.tracking.recording import EvaluationFiles, record
+from brewline.tracking.recording import EvaluationFiles, record, record_corpus, record_table
 from brewline.tracking.runs import PIPELINE_VARIABLE, create_run, pipeline_key
 from brewline.tracking.store import open_store, public_uri, say_once, tracking_uri
 
@@ -35,8 +38,10 @@ SERVER.set_forkserver_preload(
     ["brewline.tracking.recording", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 )
 TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
-CORPUS, VARIANT = "mini-lncoco", "full"
-MODEL = Path("models") / CORPUS / VARIANT / "seed-0"
+PARAMS = report_world.params().model_copy(update={"tracking": TRACKING})
+CORPUS, ROW = "mini-lncoco", "full"
+EXPERIMENT = f"{CORPUS}-{ROW}"
+MODEL = Path("models") / EXPERIMENT / "seed-0"
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +76,21 @@ def dead_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 def facts() -> dict[str, Any]:
     """What the train stage knows before it trains."""
-    known = report_world.model_facts(report_world.params(), CORPUS, VARIANT, 0)
-    return {k: v for k, v in known.items() if k not in ("num_trained_parameters", "best_step")}
+    card = report_world.model_facts(PARAMS, EXPERIMENT, 0)
+    return runs_module.model_facts(
+        PARAMS, card | {"num_trained_parameters": 0, "best_step": None, "dev": {}}
+    )
 
 
 def evaluation(project: Path) -> EvaluationFiles:
     media = CorpusMedia(
         CORPUS, project / f"data/manifest/{CORPUS}.parquet", report_world.fake_media
     )
-    return EvaluationFiles(project / "reports/evaluation" / CORPUS, media.image)
+    return EvaluationFiles(project / "reports/evaluation" / CORPUS, ROW, media.image)
 
 
 def rows() -> list[dict[str, Any]]:
-    return report_world.history(VARIANT)
+    return report_world.history(ROW)
 
 
 def runs(kind: str = "model") -> list[Any]:
@@ -127,12 +134,14 @@ def test_live_run_is_whole(project: Path) -> None:
     assert saved == {"run_id": run.run_id, "tracking_uri": f"sqlite:///{project}/mlflow.db"}
     (found,) = runs()
     assert found.info.status == "FINISHED"
-    assert found.data.params["train.steps"] == str(facts()["train"]["steps"])
+    assert found.data.params["recipe.steps"] == str(facts()["recipe"]["steps"])
     assert found.data.params["variant.prompts"] == "4"
+    # Not known yet, and MLflow takes no second value.
+    assert "num_trained_parameters" not in found.data.params
     assert found.data.tags["model_digest"] == sha256_tree(project / MODEL)
     assert found.data.tags["data.shards"] == "c" * 64
     assert found.data.tags["data.states"] == "d" * 64
-    assert "Miniature" in found.data.tags["mlflow.note.content"]
+    assert found.data.tags["mlflow.note.content"].startswith("A generated corpus: these numbers")
     assert found.inputs.dataset_inputs[0].dataset.name == f"{CORPUS} shards"
     assert len(points(found, "loss")) == 40
     assert len(points(found, "dev/speech_to_image/recall_at_1")) == 4
@@ -164,7 +173,7 @@ def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(projec
     page.write_text("39 of 39 expectations met")
     found = dataclasses.replace(evaluation(project), validation=validation)
     for seed in ("seed-0", "seed-1"):
-        record(MODEL.parent / seed, TRACKING, found)
+        record(MODEL.parent / seed, PARAMS, found)
     (parent,) = runs("pipeline")
     store = open_store(TRACKING)
 
@@ -176,7 +185,7 @@ def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(projec
     tag = parent.data.tags[f"validation_digest.{CORPUS}"]
     assert tag == sha256_tree(validation)
     page.write_text("38 of 39 expectations met")
-    record(MODEL, TRACKING, found)
+    record(MODEL, PARAMS, found)
     (parent,) = runs("pipeline")
     assert parent.data.tags[f"validation_digest.{CORPUS}"] != tag
 
@@ -250,7 +259,7 @@ def test_record_completes_the_live_run_once(project: Path) -> None:
         for row in rows()[:10]:
             run.log_row(row)
         run.model_made(project / MODEL)
-    ids = {record(project / MODEL, TRACKING, evaluation(project)) for _ in range(2)}
+    ids = {record(project / MODEL, PARAMS, evaluation(project)) for _ in range(2)}
     assert ids == {run.run_id}
     (found,) = runs()
     assert len(points(found, "loss")) == 40
@@ -263,29 +272,113 @@ def test_record_completes_the_live_run_once(project: Path) -> None:
     before = everything(found)
     names = {Path(name).name for name in before["artifacts"]}
     assert names == {"model.json", "history.jsonl", "recall.png", "examples.html"}
-    record(project / MODEL, TRACKING, evaluation(project))
+    record(project / MODEL, PARAMS, evaluation(project))
     assert everything(runs()[0]) == before
 
 
 def test_record_makes_what_is_not_there(project: Path) -> None:
     path = project / "work/run.json"
-    run_id = record(project / MODEL, TRACKING, evaluation(project), path)
+    run_id = record(project / MODEL, PARAMS, evaluation(project), path)
     assert json.loads(path.read_text())["run_id"] == run_id
     (found,) = runs()
     assert found.data.tags["recorded_from_files"] == "true"
     assert found.info.status == "FINISHED"
-    frozen = project / "models" / CORPUS / "zero-shot/frozen"
-    record(frozen, TRACKING, evaluation(project))
+    frozen = project / f"models/{CORPUS}-zero-shot/frozen"
+    record(frozen, PARAMS, dataclasses.replace(evaluation(project), row="zero-shot"))
     assert len(runs()) == 2
     (parent,) = runs("pipeline")
     assert parent.info.status == "FINISHED"
     assert {run.data.tags["mlflow.parentRunId"] for run in runs()} == {parent.info.run_id}
 
 
+def recorded(project: Path, experiment: str, params: Params = PARAMS) -> Any:
+    """The run of an experiment's first model, recorded from its files."""
+    (folder, *_) = sorted((project / "models" / experiment).iterdir())
+    run_id = record(folder, params)
+    return next(run for run in runs() if run.info.run_id == run_id)
+
+
+def test_a_run_says_what_its_model_is_and_where_it_comes_from(project: Path) -> None:
+    data = recorded(project, EXPERIMENT).data
+    tags = {"experiment": EXPERIMENT, "task": "retrieval", "variant": "full", "corpus": CORPUS}
+    assert data.tags.items() >= (tags | {"trained_on": CORPUS, "seed": "0"}).items()
+    assert "init" not in data.tags
+    assert (
+        data.params.items()
+        >= {
+            "variant.text": "asr",
+            "variant.alpha": "0.1",
+            "variant.acoustic.layers": "1",
+            "variant.acoustic.padding_mask": "valid",
+            "recipe.steps": "60",
+            "recipe.learn_temperature": "True",
+            "backbones.clip": "b" * 64,
+        }.items()
+    )
+    assert "recipe.seeds" not in data.params
+
+
+def test_a_model_that_was_taken_over_names_both_corpora(project: Path) -> None:
+    run = recorded(project, "mini-flickr8k-full-of-lncoco")
+    assert run.info.run_name == "mini-flickr8k-full-of-lncoco seed-0"
+    assert (
+        run.data.tags.items()
+        >= {
+            "experiment": "mini-flickr8k-full-of-lncoco",
+            "corpus": "mini-flickr8k",
+            "trained_on": CORPUS,
+            "init": EXPERIMENT,
+        }.items()
+    )
+    names = {one.dataset.name for one in run.inputs.dataset_inputs}
+    assert names == {f"{CORPUS} shards", f"{CORPUS} states"}
+
+
+def test_what_was_never_trained_has_no_recipe(project: Path) -> None:
+    run = recorded(project, f"{CORPUS}-zero-shot")
+    assert run.info.run_name == f"{CORPUS}-zero-shot frozen"
+    assert not {"trained_on", "init"} & set(run.data.tags)
+    assert not [name for name in run.data.params if name.startswith(("recipe.", "variant.ac"))]
+    assert run.data.params["num_trained_parameters"] == "0"
+
+
+def test_real_recordings_are_not_called_generated(project: Path) -> None:
+    real = PARAMS.sources[CORPUS].model_copy(update={"synthetic": False})
+    params = PARAMS.model_copy(update={"sources": PARAMS.sources | {CORPUS: real}})
+    assert "mlflow.note.content" not in recorded(project, EXPERIMENT, params).data.tags
+
+
+def test_a_model_of_two_tables_is_recorded_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_media, "stored_media", lambda raw: report_world.fake_media)
+    few = TableParams(data=CORPUS, rows={"ours": EXPERIMENT, "start": f"{CORPUS}-zero-shot"})
+    more = TableParams(data=CORPUS, rows={"same": EXPERIMENT, "text": f"{CORPUS}-prompted"})
+    params = PARAMS.model_copy(update={"tables": {"few": few, "more": more}})
+    report_world.make_world(project, params)
+    path = project / "reports/evaluation/more/models.json"
+    path.write_text(path.read_text().replace("0.59", "0.0"))
+    found = record_corpus(params, CORPUS, project)
+    assert [str(folder.relative_to(project / "models")) for folder in found] == [
+        f"{EXPERIMENT}/seed-0",
+        f"{EXPERIMENT}/seed-1",
+        f"{CORPUS}-zero-shot/frozen",
+        f"{CORPUS}-prompted/seed-0",
+        f"{CORPUS}-prompted/seed-1",
+    ]
+    assert len(set(found.values())) == len(runs()) == 5
+    # What the second table says of it is not asked for.
+    again = record_table(params, "more", project)
+    assert [folder.parent.name for folder in again] == [f"{CORPUS}-prompted"] * 2
+    ours = next(run for run in runs() if run.info.run_id == found[project / MODEL])
+    assert ours.data.metrics["test/speech_to_image/recall_at_1"] == pytest.approx(0.59)
+    assert len(runs()) == 5
+
+
 def test_record_adds_the_evaluation_later(project: Path) -> None:
-    record(project / MODEL, TRACKING)
+    record(project / MODEL, PARAMS)
     assert "test/speech_to_image/recall_at_1" not in runs()[0].data.metrics
-    record(project / MODEL, TRACKING, evaluation(project))
+    record(project / MODEL, PARAMS, evaluation(project))
     (found,) = runs()
     assert "test/speech_to_image/recall_at_1" in found.data.metrics
     assert len(points(found, "loss")) == 40
@@ -293,10 +386,10 @@ def test_record_adds_the_evaluation_later(project: Path) -> None:
 
 def test_record_names_what_is_missing(project: Path) -> None:
     with pytest.raises(BrewlineError, match=r"model\.json is missing; run `dvc repro`"):
-        record(project / "models/nothing", TRACKING)
+        record(project / "models/nothing", PARAMS)
     (project / "reports/evaluation" / CORPUS / "models.json").write_text("{}")
-    with pytest.raises(BrewlineError, match="has no metrics of full/seed-0"):
-        record(project / MODEL, TRACKING, evaluation(project))
+    with pytest.raises(BrewlineError, match=f"has no metrics of {EXPERIMENT}/seed-0"):
+        record(project / MODEL, PARAMS, evaluation(project))
 
 
 def test_work_goes_on_without_a_server(
@@ -309,7 +402,7 @@ def test_work_goes_on_without_a_server(
             run.log_row(row)
         run.model_made(project / MODEL)
         assert run.run_id is None
-    assert record(project / MODEL, TRACKING, evaluation(project), path) is None
+    assert record(project / MODEL, PARAMS, evaluation(project), path) is None
     assert time.monotonic() - started < 15
     said = capfd.readouterr().err
     assert said.count("\n") == 1
@@ -317,7 +410,7 @@ def test_work_goes_on_without_a_server(
     assert "secret" not in said + path.read_text()
     # Back again, `record` brings everything in.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    run_id = record(project / MODEL, TRACKING, evaluation(project), path)
+    run_id = record(project / MODEL, PARAMS, evaluation(project), path)
     assert [found.info.run_id for found in runs()] == [run_id]
     assert len(points(runs()[0], "loss")) == 40
 
@@ -344,7 +437,7 @@ def test_server_that_goes_away_in_between(
         run.model_made(project / MODEL)
     assert capfd.readouterr().err.count("cannot be reached") == 1
     # It was cut off before it knew its digest, and is found by its id.
-    assert record(project / MODEL, TRACKING, None, path) == run.run_id
+    assert record(project / MODEL, PARAMS, None, path) == run.run_id
     (found,) = runs()
     assert found.info.status == "FINISHED"
     assert len(points(found, "loss")) == 40
@@ -370,17 +463,17 @@ def test_deleted_experiment_is_named(project: Path) -> None:
     store = open_store(TRACKING)
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(BrewlineError, match="'brewline' was deleted"):
-        record(project / MODEL, TRACKING)
+        record(project / MODEL, PARAMS)
 
 
 def _record_in(project: Path, model: Path) -> None:
     os.chdir(project)
-    record(model, TRACKING)
+    record(model, PARAMS)
 
 
 def test_parallel_starts_on_a_new_store(project: Path, capfd: Any) -> None:
     (project / "mlflow.db").unlink()
-    folders = [p.parent for p in sorted((project / "models" / CORPUS).rglob("model.json"))][:3]
+    folders = [p.parent for p in sorted((project / "models").glob("mini-*/*/model.json"))][:3]
     started = [
         SERVER.Process(target=_record_in, args=(project, folder))
         for folder in [*folders, folders[0]]
@@ -405,8 +498,7 @@ def _train_together(project: Path, seed: int, together: Any) -> None:
 
     # This process is the test's own.
     runs_module.create_run = create_and_wait
-    facts = json.loads((project / MODEL / "model.json").read_text()) | {"seed": seed}
-    with live(facts, TRACKING, Path(f"work/seed-{seed}.json")):
+    with live(facts() | {"seed": seed}, TRACKING, Path(f"work/seed-{seed}.json")):
         pass
 
 

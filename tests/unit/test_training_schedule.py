@@ -1,11 +1,11 @@
 import pytest
 
-from brewline.config.train import TrainParams
+from brewline.config.recipes import RecipeParams
 from brewline.training.schedule import learning_rate
 
 
-def settings(steps: int, warmup_steps: int) -> TrainParams:
-    return TrainParams.model_construct(steps=steps, warmup_steps=warmup_steps, learning_rate=1e-4)
+def settings(steps: int, warmup_steps: int) -> RecipeParams:
+    return RecipeParams.model_construct(steps=steps, warmup_steps=warmup_steps, learning_rate=1e-4)
 
 
 @pytest.mark.parametrize(

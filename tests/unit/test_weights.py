@@ -1,12 +1,36 @@
 """Published weights are used with the architecture that they were trained in, or not at all."""
 
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
+import world
 
+from brewline.config.backbones import BackbonesParams
 from brewline.core.errors import BrewlineError
 from brewline.models import weights
+
+
+def test_weights_that_are_there_are_not_fetched_again(tmp_path: Path) -> None:
+    """A variant that changed makes the stage stale, and its check is all that has to be done."""
+    world.make_whisper(tmp_path / "whisper.pt")
+    world.make_clip(tmp_path / "clip")
+    asked = BackbonesParams.model_validate(
+        {
+            role: {"name": role, "source": str(tmp_path / source), "sha256": None}
+            for role, source in (("whisper", "whisper.pt"), ("clip", "clip"))
+        }
+    )
+    folder = tmp_path / "backbones"
+    assert not weights.are_prepared(asked, folder)
+    weights.prepare_backbones(asked, folder)
+    assert weights.are_prepared(asked, folder)
+    assert str(tmp_path) not in (folder / "sources.json").read_text()
+    other = asked.whisper.model_copy(update={"source": "elsewhere.pt"})
+    assert not weights.are_prepared(asked.model_copy(update={"whisper": other}), folder)
+    (folder / "whisper.pt").write_bytes(b"damaged")
+    assert not weights.are_prepared(asked, folder)
 
 
 @pytest.fixture

@@ -1,7 +1,13 @@
 """The cross-checks of `params.yaml`: well typed, but refers to something that is not there."""
 
 from brewline.config.choices import suggest
-from brewline.config.models import UNTRAINED
+from brewline.config.experiment_checks import (
+    bad_experiments,
+    bad_recipes,
+    bad_tables,
+    bad_variants,
+)
+from brewline.config.recipes import NONE
 from brewline.config.schema import Params
 from brewline.config.sources import READER_OPTIONS
 
@@ -12,11 +18,11 @@ def contradictions(params: Params) -> list[str]:
         *_bad_sources(params),
         *_unknown_corpora(params),
         *_bad_files(params),
-        *_bad_models(params),
-        *_bad_variants(params),
-        *_bad_rows(params),
         *_bad_recognition(params),
-        *_bad_training(params),
+        *bad_variants(params),
+        *bad_recipes(params),
+        *bad_experiments(params),
+        *bad_tables(params),
         *_bad_measures(params),
         *_bad_limits(params),
         *_bad_names(params),
@@ -46,11 +52,8 @@ def _unknown_corpora(params: Params) -> list[str]:
         for corpus in params.corpora
         if corpus not in params.sources
     ]
-    problems += [
-        f"retrieval_corpora: {corpus!r} is not in corpora{suggest(corpus, params.corpora)}"
-        for corpus in params.retrieval_corpora
-        if corpus not in params.corpora
-    ]
+    if NONE in params.corpora:
+        problems.append(f"corpora: {NONE!r} is taken; call the corpus something else")
     return problems
 
 
@@ -67,60 +70,6 @@ def _bad_files(params: Params) -> list[str]:
     return problems
 
 
-def _bad_models(params: Params) -> list[str]:
-    problems = []
-    for group in ("untrained", "text", "acoustic", "text_acoustic"):
-        for name, model in getattr(params.models, group).items():
-            key = f"models.{group}.{name}"
-            if model.corpus not in params.retrieval_corpora:
-                hint = suggest(model.corpus, list(params.retrieval_corpora))
-                problems.append(f"{key}: unknown retrieval corpus {model.corpus!r}{hint}")
-            elif model.variant not in params.variants:
-                hint = suggest(model.variant, list(params.variants))
-                problems.append(f"{key}: unknown variant {model.variant!r}{hint}")
-            elif name != f"{model.corpus}-{model.variant}":
-                problems.append(f"{key}: must be called {model.corpus}-{model.variant}")
-            elif params.variants[model.variant].group != group:
-                right = params.variants[model.variant].group
-                problems.append(f"{key}: variant {model.variant!r} belongs in models.{right}")
-    return problems
-
-
-def _bad_variants(params: Params) -> list[str]:
-    problems = []
-    for name, variant in params.variants.items():
-        if not variant.text and not variant.acoustic:
-            problems.append(f"variants.{name}: needs a channel: text, acoustic or both")
-        if not variant.trained and (variant.acoustic or variant.prompts):
-            problems.append(
-                f"variants.{name}: an untrained variant has neither acoustic channel nor prompts"
-            )
-        if variant.trained and not variant.acoustic and not variant.prompts:
-            problems.append(f"variants.{name}: has nothing to train; give it prompts")
-        if variant.trained and name == UNTRAINED:
-            problems.append(
-                f"variants.{name}: is trained, but tables compare with it as the model that is not"
-            )
-    return problems
-
-
-def _bad_training(params: Params) -> list[str]:
-    train, problems = params.train, []
-    if train.warmup_steps > train.steps:
-        problems.append(
-            f"train.warmup_steps: {train.warmup_steps} are more than train.steps, {train.steps}"
-        )
-    if train.batch_size < 2:
-        problems.append("train.batch_size: 1 holds no wrong answer to tell the right one from")
-    acoustic = any(variant.acoustic for variant in params.variants.values())
-    if acoustic and params.acoustic.padding_mask == "none" and params.asr.states == "valid":
-        problems.append(
-            "acoustic.padding_mask: 'none' attends to the padding, of which asr.states: 'valid' "
-            "stores nothing; set asr.states: all"
-        )
-    return problems
-
-
 def _bad_measures(params: Params) -> list[str]:
     problems = []
     if 1 not in params.evaluate.recall_at:
@@ -131,9 +80,9 @@ def _bad_measures(params: Params) -> list[str]:
     lists: dict[str, list[object]] = {
         "corpora": [*params.corpora],
         "evaluate.recall_at": [*params.evaluate.recall_at],
-        "train.seeds": [*params.train.seeds],
     }
-    lists |= {f"retrieval_corpora.{name}": [*row] for name, row in params.retrieval_corpora.items()}
+    lists |= {f"recipes.{name}.seeds": [*params.seeds_of_recipe(name)] for name in params.recipes}
+    lists |= {f"tables.{name}.rows": [*one.rows.values()] for name, one in params.tables.items()}
     for key, values in lists.items():
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
@@ -161,7 +110,11 @@ def _bad_limits(params: Params) -> list[str]:
 def _bad_names(params: Params) -> list[str]:
     """Names that are one folder where a disk does not tell capitals from small letters."""
     problems = []
-    for key, names in (("sources", [*params.sources]), ("variants", [*params.variants])):
+    for key, names in (
+        ("sources", [*params.sources]),
+        ("experiments", [*params.experiments]),
+        ("tables", [*params.tables]),
+    ):
         first: dict[str, str] = {}
         for name in names:
             other = first.setdefault(name.casefold(), name)
@@ -178,19 +131,4 @@ def _bad_recognition(params: Params) -> list[str]:
         problems.append("asr.states: 'all' needs asr.audio_context: full")
     if params.asr.temperatures != sorted(params.asr.temperatures):
         problems.append(f"asr.temperatures: {params.asr.temperatures} do not rise")
-    return problems
-
-
-def _bad_rows(params: Params) -> list[str]:
-    """Rows of the tables that no model fills; a model without a row is only not shown."""
-    models = {(model.corpus, model.variant) for model in params.models.all().values()}
-    problems = []
-    for corpus, variants in params.retrieval_corpora.items():
-        known = [variant for owner, variant in models if owner == corpus]
-        for variant in variants:
-            if variant not in known:
-                hint = suggest(variant, sorted(known))
-                problems.append(f"retrieval_corpora.{corpus}: no model {variant!r}{hint}")
-        if not variants:
-            problems.append(f"retrieval_corpora.{corpus}: names no variant")
     return problems

@@ -10,7 +10,6 @@ from brewline.config.types import PositiveInt, Section, Seed
 class EvaluateParams(Section):
     """What is measured on dev and test."""
 
-    batch_size: PositiveInt
     recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
     bootstrap_samples: PositiveInt
     bootstrap_seed: Seed

@@ -1,6 +1,7 @@
 """`params.yaml` read and checked; what reads any of the project's YAML files strictly."""
 
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -82,6 +83,9 @@ def _known_keys(whole: type[Section], location: tuple[Any, ...]) -> list[str]:
             section = get_args(section)[1]
         else:
             section = _keys_of(section).get(part)
+        # Of what may be null, the part that is not.
+        if isinstance(section, UnionType):
+            section = next(one for one in get_args(section) if one is not type(None))
     return list(_keys_of(section))
 
 

@@ -32,6 +32,8 @@ class RuntimeParams(Section):
     train_workers: PositiveInt
     # Training steps between checkpoints: what a killed run has to do again at most.
     checkpoint_every: PositiveInt
+    # Utterances, and images, that are embedded at a time.
+    embed_batch_size: PositiveInt
     # Memory for decoded images during training and evaluation.
     image_cache_mb: Annotated[int, Field(ge=0)]
 

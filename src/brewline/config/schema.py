@@ -5,21 +5,20 @@ from pydantic import Field
 from brewline.config.asr import AsrParams
 from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
-from brewline.config.models import AcousticParams, ModelLists, VariantParams
+from brewline.config.experiments import ExperimentParams, TableParams
+from brewline.config.recipes import NONE, RecipeParams
 from brewline.config.runtime import RuntimeParams, TrackingParams
 from brewline.config.shard import ShardParams
 from brewline.config.sources import SourceParams
-from brewline.config.train import TrainParams
 from brewline.config.types import Name, Section
 from brewline.config.validate import ValidateParams
+from brewline.config.variants import VariantParams
 
 
 class Params(Section):
     """Everything in `params.yaml`."""
 
     corpora: list[Name]
-    # The corpora with images; for each, the variants that are the rows of its results table.
-    retrieval_corpora: dict[Name, list[Name]]
     sources: dict[Name, SourceParams]
     backbones: BackbonesParams
     # `validate` itself is taken: it is a method of every pydantic model.
@@ -27,9 +26,59 @@ class Params(Section):
     asr: AsrParams
     shard: ShardParams
     variants: dict[Name, VariantParams]
-    models: ModelLists
-    acoustic: AcousticParams
-    train: TrainParams
+    # `none` is null; every other one is a recipe.
+    recipes: dict[Name, RecipeParams | None]
+    experiments: dict[Name, ExperimentParams]
+    tables: dict[Name, TableParams]
     evaluate: EvaluateParams
     runtime: RuntimeParams
     tracking: TrackingParams
+
+    @property
+    def measured_corpora(self) -> list[str]:
+        """The corpora that tables measure on, in their order."""
+        return list(dict.fromkeys(table.data for table in self.tables.values()))
+
+    def tables_on(self, corpus: str) -> dict[str, TableParams]:
+        """The tables that measure on a corpus."""
+        return {name: table for name, table in self.tables.items() if table.data == corpus}
+
+    def row_of(self, experiment: str) -> tuple[str, str] | None:
+        """The first table that shows an experiment, and its row there; None where none does."""
+        for name, table in self.tables.items():
+            for row, shown in table.rows.items():
+                if shown == experiment:
+                    return name, row
+        return None
+
+    def trained_rows(self, corpus: str) -> list[str]:
+        """The experiments in tables that were trained on a corpus and hear speech."""
+        shown = [one for table in self.tables_on(corpus).values() for one in table.rows.values()]
+        return [
+            experiment
+            for experiment in dict.fromkeys(shown)
+            if self.experiments[experiment].recipe != NONE and self.variant_of(experiment).hears
+        ]
+
+    def variant_of(self, experiment: str) -> VariantParams:
+        """What the models of an experiment are made of."""
+        return self.variants[self.experiments[experiment].variant]
+
+    def trained_on(self, experiment: str) -> str | None:
+        """The corpus that the models of an experiment saw last in training; None: no training."""
+        one = self.experiments[experiment]
+        if one.recipe != NONE:
+            return one.data
+        return None if one.init == NONE else self.trained_on(one.init)
+
+    def seeds_of(self, experiment: str) -> list[int] | None:
+        """The seeds of an experiment's models; None where there is one, and nothing was trained."""
+        one = self.experiments[experiment]
+        if one.recipe != NONE:
+            return self.seeds_of_recipe(one.recipe)
+        return None if one.init == NONE else self.seeds_of(one.init)
+
+    def seeds_of_recipe(self, recipe: str) -> list[int]:
+        """The seeds that a recipe names; none where it trains nothing."""
+        found = self.recipes[recipe]
+        return found.seeds if found else []

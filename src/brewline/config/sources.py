@@ -61,6 +61,8 @@ class SourceParams(Section):
     # One of `READER_OPTIONS`.
     reader: str
     licence: str
+    # Made by a program: its numbers are labelled so wherever they are shown.
+    synthetic: bool = False
     # Whether you accept the licence, where it has to be accepted; absent where it has not.
     accept_licence: bool | None = None
     files: dict[str, FileParams]

@@ -17,6 +17,7 @@ class Versions(Section):
     transcribe: PositiveInt
     shard: PositiveInt
     train: PositiveInt
+    embed: PositiveInt
 
 
 def load_versions(path: Path = VERSIONS_FILE) -> Versions:

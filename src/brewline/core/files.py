@@ -48,6 +48,16 @@ def total_size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
+def human(size: int | None) -> str:
+    """A number of bytes for people, in powers of 1000."""
+    if size is None:
+        return "unknown"
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
+
+
 def sync(path: Path) -> None:
     """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

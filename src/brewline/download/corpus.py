@@ -15,6 +15,7 @@ from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import (
     WORK_DIR,
     atomic_path,
+    human,
     link,
     read_json,
     remove,
@@ -79,16 +80,6 @@ class Plan:
             f"the disk is short: {human(self.needed)} have still to come, "
             f"and {human(self.free)} are free"
         )
-
-
-def human(size: int | None) -> str:
-    """A number of bytes for people, in powers of 1000."""
-    if size is None:
-        return "unknown"
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"
 
 
 def make_plan(corpus: str, source: SourceParams, workers: int) -> Plan:

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterable
 
-from brewline.samples.shards import Utterance
 from brewline.speech.error_rates import Rate, align
 
 
-def asr_metrics(split: str, utterances: Iterable[Utterance]) -> dict[str, float]:
+def asr_metrics(split: str, heard: Iterable[tuple[str, str | None, str]]) -> dict[str, float]:
     """Word and character error rates of the transcripts of a split; see `align`.
+
+    Args:
+        split: Stands before the names.
+        heard: Id, caption and transcript of each utterance.
 
     Returns:
         `<split>/asr/wer`, `<split>/asr/cer` and `<split>/asr/num_utterances`; nothing where no
         utterance has a caption.
     """
     rate = Rate()
-    for heard in align((one.utterance_id, one.caption, one.transcript) for one in utterances):
-        rate.add(heard)
+    for one in align(heard):
+        rate.add(one)
     if not rate.num_recordings:
         return {}
     return {

@@ -1,36 +1,16 @@
-"""A split as embeddings.
-
-Embeddings travel with their ids: U utterances, I images, D dimension.
-"""
+"""A split of a corpus, as a model sees it: its utterances and its images as unit vectors."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from brewline.core.errors import BrewlineError
+from brewline.evaluation.vectors import Embeddings, SplitEmbeddings
 from brewline.models.brewclip import BrewClip
 from brewline.samples.collator import Collator, image_id_of
 from brewline.samples.iteration import chunks
 from brewline.samples.shards import Utterance
-
-Embeddings = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class SplitEmbeddings:
-    """A split as unit vectors: every utterance (U, D), and every image once (I, D).
-
-    Images stand in the order in which they were first met.
-    """
-
-    utterance_ids: list[str]
-    utterance_image_ids: list[str]
-    utterance_embeddings: Embeddings
-    image_ids: list[str]
-    image_embeddings: Embeddings
 
 
 @torch.no_grad()
@@ -83,6 +63,7 @@ def embed_split(
     for embeddings in (result.utterance_embeddings, result.image_embeddings):
         if not np.isfinite(embeddings).all():
             raise BrewlineError(
-                "the model's embeddings are not finite; lower train.learning_rate", "settings"
+                "the model's embeddings are not finite; lower the recipe's learning_rate",
+                "settings",
             )
     return result

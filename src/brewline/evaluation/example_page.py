@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brewline.config.miniature import miniature_notice
 from brewline.evaluation.outputs import read_examples
 from brewline.pages.album import Album
 from brewline.pages.render import audio_uri, render
@@ -18,12 +17,12 @@ def arrange_example(
     album: Album,
     audio: Callable[[str], bytes] | None,
 ) -> dict[str, Any]:
-    """Arranges what the variants made of one recording, in the words of the templates.
+    """Arranges what the rows of a table made of one recording, in the words of the templates.
 
     Args:
         anchor: Unique in the page.
-        rows: The recording's entry of `examples.json` for each variant.
-        speech_first: The variants; the transcript is taken from the first.
+        rows: The recording's entry of `examples.json` for each row of the table.
+        speech_first: The rows; the transcript is taken from the first.
         album: Takes the pictures.
         audio: Gives a recording by its id; without it there is no player.
     """
@@ -40,7 +39,7 @@ def arrange_example(
         "num_words": len(caption),
         "answers": [
             {
-                "variant": name,
+                "row": name,
                 "rank": row["rank"],
                 "top": [
                     {
@@ -56,27 +55,30 @@ def arrange_example(
     }
 
 
-def examples_page(corpus: str, variant: str, examples: Path, image: Callable[[str], bytes]) -> str:
-    """The examples of one variant as a page of its own, without the recordings.
+def examples_page(
+    title: str, row: str, examples: Path, image: Callable[[str], bytes], notice: str
+) -> str:
+    """The examples of one row as a page of its own, without the recordings.
 
     Args:
-        corpus: For the title, and for the notice about the miniature world.
-        variant: Whose answers are shown.
-        examples: `reports/evaluation/<corpus>/examples.json`.
+        title: Of the page.
+        row: Whose answers are shown.
+        examples: `reports/evaluation/<table>/examples.json`.
         image: Gives a picture's bytes by its image id.
+        notice: About generated corpora; may be empty.
 
     Raises:
-        BrewlineError: there are no examples of this variant, or a picture cannot be read.
+        BrewlineError: there are no examples of this row, or a picture cannot be read.
     """
     album = Album("picture-", image)
     arranged = [
-        arrange_example(f"example-{number}", rows, [variant], album, None)
-        for number, rows in enumerate(read_examples(examples, [variant]), start=1)
+        arrange_example(f"example-{number}", rows, [row], album, None)
+        for number, rows in enumerate(read_examples(examples, [row]), start=1)
     ]
     return render(
         "examples.html.j2",
-        title=f"{corpus}, {variant}: examples from test",
-        miniature_notice=miniature_notice([corpus]),
+        title=title,
+        synthetic_notice=notice,
         examples=arranged,
         images=list(album.pictures.values()),
     )

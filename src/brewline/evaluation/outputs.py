@@ -1,4 +1,4 @@
-"""What stage `evaluate` writes about a corpus, and how it is read again."""
+"""What stage `score` writes about a table, and how it is read again."""
 
 import collections
 import csv
@@ -12,7 +12,7 @@ from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, read_stage_output, write_json
 
-# Under this name word error rates stand beside the variants.
+# Under this name word error rates stand beside the rows.
 ASR_KEY = "asr"
 SPEECH_TO_IMAGE = "speech_to_image"
 IMAGE_TO_SPEECH = "image_to_speech"
@@ -23,29 +23,27 @@ Metrics = dict[str, dict[str, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that is reported of a corpus, ready to be written as files.
+    """Everything that is reported of a table, ready to be written as files.
 
-    `metrics` and `models` are metrics by variant and by model; `comparisons`, `examples` and
-    `recall_rows` are as the files of the same names hold them.
+    `metrics` and `models` are metrics by row and by model, `asr` word error rates; `comparisons`,
+    `examples` and `recall_rows` are as the files of the same names hold them.
     """
 
     metrics: dict[str, dict[str, float]]
+    asr: dict[str, float]
     models: dict[str, dict[str, float]]
     comparisons: list[dict[str, Any]]
     examples: dict[str, list[dict[str, Any]]]
     recall_rows: list[dict[str, Any]]
 
 
-def write_evaluation(
-    evaluation: Evaluation, asr: Mapping[str, float], metrics_file: Path, folder: Path
-) -> None:
-    """Writes everything that is reported of a corpus.
+def write_evaluation(evaluation: Evaluation, metrics_file: Path, folder: Path) -> None:
+    """Writes everything that is reported of a table.
 
     Args:
-        evaluation: What `evaluate` found.
-        asr: Word error rates; they stand beside the variants under `asr`.
-        metrics_file: `metrics/<corpus>.json`.
-        folder: `reports/evaluation/<corpus>`, replaced as a whole.
+        evaluation: What `score_table` found.
+        metrics_file: `metrics/<table>.json`; word error rates stand beside the rows under `asr`.
+        folder: `reports/evaluation/<table>`, replaced as a whole.
     """
     with atomic_path(folder) as partial:
         partial.mkdir()
@@ -56,7 +54,7 @@ def write_evaluation(
             writer = csv.DictWriter(file, list(evaluation.recall_rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(evaluation.recall_rows)
-    write_json(metrics_file, {**evaluation.metrics, ASR_KEY: dict(asr)})
+    write_json(metrics_file, {**evaluation.metrics, ASR_KEY: evaluation.asr})
 
 
 def recall_rows(
@@ -64,13 +62,13 @@ def recall_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of `recall.csv`: a point of a curve each."""
     names = {SPEECH_TO_IMAGE: "recall_at", IMAGE_TO_SPEECH: "any_hit_recall_at"}
-    for variant, values in metrics.items():
+    for row, values in metrics.items():
         for split in ("dev", "test"):
             for direction, name in names.items():
                 for k in recall_at:
                     recall = values[f"{split}/{direction}/{name}_{k}"]
                     yield {
-                        "variant": variant,
+                        "row": row,
                         "split": split,
                         "direction": direction,
                         "k": k,
@@ -79,25 +77,24 @@ def recall_rows(
 
 
 def read_metrics(params: Params, metrics_dir: Path) -> Metrics:
-    """Reads `metrics/<corpus>.json` of every corpus in the lists.
+    """Reads `metrics/<table>.json` of every table.
 
     Returns:
-        Corpus to variant to metric to value, in the order of `params.yaml`; the word error rates
-        stand under the variant `asr`.
+        Table to row to metric to value, in the order of `params.yaml`; the word error rates stand
+        under the row `asr`.
 
     Raises:
-        BrewlineError: a file is missing, or lacks a variant of the lists.
+        BrewlineError: a file is missing, or lacks a row.
     """
     metrics: Metrics = {}
-    for corpus in params.retrieval_corpora:
-        path = metrics_dir / f"{corpus}.json"
-        found = read_stage_output(path, "evaluate")
-        names = params.retrieval_corpora[corpus]
-        missing = [name for name in names if name not in found]
+    for name, table in params.tables.items():
+        path = metrics_dir / f"{name}.json"
+        found = read_stage_output(path, "score")
+        missing = [row for row in table.rows if row not in found]
         if missing:
-            raise BrewlineError(f"{path} lacks {', '.join(missing)}; run `dvc repro evaluate`")
-        metrics[corpus] = {name: found[name] for name in names}
-        metrics[corpus][ASR_KEY] = found.get(ASR_KEY, {})
+            raise BrewlineError(f"{path} lacks {', '.join(missing)}; run `dvc repro score`")
+        metrics[name] = {row: found[row] for row in table.rows}
+        metrics[name][ASR_KEY] = found.get(ASR_KEY, {})
     return metrics
 
 
@@ -105,7 +102,7 @@ def read_recall(path: Path, split: str) -> dict[tuple[str, str], list[tuple[floa
     """Reads the curves of one split from `recall.csv`.
 
     Returns:
-        (variant, direction) to points (K, recall as a fraction), by rising K.
+        (row, direction) to points (K, recall as a fraction), by rising K.
 
     Raises:
         BrewlineError: the file is missing.
@@ -113,41 +110,45 @@ def read_recall(path: Path, split: str) -> dict[tuple[str, str], list[tuple[floa
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BrewlineError(f"{path} is missing; run `dvc repro evaluate`") from None
+        raise BrewlineError(f"{path} is missing; run `dvc repro score`") from None
     curves: dict[tuple[str, str], list[tuple[float, float]]] = collections.defaultdict(list)
-    for row in csv.DictReader(io.StringIO(text)):
-        if row["split"] == split:
-            key = (row["variant"], row["direction"])
-            curves[key].append((float(row["k"]), float(row["recall"])))
+    for point in csv.DictReader(io.StringIO(text)):
+        if point["split"] == split:
+            key = (point["row"], point["direction"])
+            curves[key].append((float(point["k"]), float(point["recall"])))
     return {key: sorted(points) for key, points in curves.items()}
 
 
-def read_examples(path: Path, names: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+def read_examples(path: Path, rows: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
     """Reads `examples.json`.
 
     Returns:
-        For each recording the entry of every variant in `names`.
+        For each recording the entry of every row in `rows`.
     """
-    found = read_stage_output(path, "evaluate")
-    missing = [name for name in names if name not in found]
+    found = read_stage_output(path, "score")
+    missing = [row for row in rows if row not in found]
     if missing:
-        raise BrewlineError(f"{path} lacks {', '.join(missing)}; run `dvc repro evaluate`")
-    by_variant = {name: {entry["utterance_id"]: entry for entry in found[name]} for name in names}
-    order = [entry["utterance_id"] for entry in found[names[0]]]
-    return [{name: by_variant[name][utterance_id] for name in names} for utterance_id in order]
+        raise BrewlineError(f"{path} lacks {', '.join(missing)}; run `dvc repro score`")
+    by_row = {row: {entry["utterance_id"]: entry for entry in found[row]} for row in rows}
+    order = [entry["utterance_id"] for entry in found[rows[0]]]
+    return [{row: by_row[row][utterance_id] for row in rows} for utterance_id in order]
 
 
-def read_model_metrics(evaluation_dir: Path, corpus: str) -> dict[str, dict[str, float]]:
-    """Reads `models.json`: metrics by model, as in `full/seed-0`.
+def read_model_metrics(
+    params: Params, corpus: str, evaluation_dir: Path
+) -> dict[str, dict[str, float]]:
+    """Reads `models.json` of the tables on a corpus: metrics by model, as in `mini-full/seed-0`.
 
     Args:
+        params: The tables.
+        corpus: What the models were measured on.
         evaluation_dir: `reports/evaluation`.
-        corpus: One of the retrieval corpora.
 
     Raises:
-        BrewlineError: the file is missing.
+        BrewlineError: a file is missing.
     """
-    models: dict[str, dict[str, float]] = read_stage_output(
-        evaluation_dir / corpus / "models.json", "evaluate"
-    )
+    models: dict[str, dict[str, float]] = {}
+    for name, table in params.tables.items():
+        if table.data == corpus:
+            models |= read_stage_output(evaluation_dir / name / "models.json", "score")
     return models

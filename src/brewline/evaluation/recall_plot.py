@@ -10,16 +10,16 @@ def recall_png(
     """Draws recall@K as a PNG.
 
     Args:
-        curves: (variant, direction) to points (K, recall as a fraction).
+        curves: (row, direction) to points (K, recall as a fraction).
         title: Stands above the plot.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for (variant, direction), points in curves.items():
+    for (row, direction), points in curves.items():
         ks = [k for k, _ in points]
-        name = f"{variant}, {direction.replace('_', ' ')}"
+        name = f"{row}, {direction.replace('_', ' ')}"
         axes.plot(ks, [100 * recall for _, recall in points], marker="o", label=name)
     axes.set(title=title, xlabel="K", ylabel="recall@K in %", ylim=(0, 100))
     axes.grid(alpha=0.3)

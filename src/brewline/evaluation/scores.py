@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from brewline.evaluation.bootstrap import ByImage, sum_by_image
-from brewline.evaluation.embedding import SplitEmbeddings
 from brewline.evaluation.ranks import Ranks, rank_embeddings
+from brewline.evaluation.vectors import SplitEmbeddings
 
 SELECTION_METRIC = "dev/mean_recall_at_1"
 

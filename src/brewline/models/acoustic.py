@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from brewline.config.models import AcousticParams
+from brewline.config.variants import AcousticParams
 
 # Whisper's encoder gives 50 states a second and sees windows of 30 s.
 FRAMES_PER_WINDOW = 1500

@@ -13,8 +13,8 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from brewline.config.models import AcousticParams, VariantParams
 from brewline.config.shard import ShardParams
+from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.models.names import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
 
@@ -102,19 +102,16 @@ def load_clip(folder: Path = BACKBONES_FOLDER / CLIP_FOLDER) -> ClipBackbone:
 
 
 def misfits(
-    backbone: ClipBackbone,
-    variants: Mapping[str, VariantParams],
-    acoustic: AcousticParams,
-    shard: ShardParams,
+    backbone: ClipBackbone, variants: Mapping[str, VariantParams], shard: ShardParams
 ) -> list[str]:
     """What parameters ask for and this CLIP has no room for, a sentence each."""
-    problems = []
     width, side = backbone.text_width, backbone.image_size
-    if width % acoustic.heads and any(variant.acoustic for variant in variants.values()):
-        problems.append(
-            f"acoustic.heads: {acoustic.heads} heads do not divide the width {width} of this "
-            "CLIP's text tower, which the acoustic branch has too"
-        )
+    problems = [
+        f"variants.{name}.acoustic.heads: {variant.acoustic.heads} heads do not divide the width "
+        f"{width} of this CLIP's text tower, which the acoustic branch has too"
+        for name, variant in variants.items()
+        if variant.acoustic and width % variant.acoustic.heads
+    ]
     # The start token, the end token and one of a word.
     room = backbone.context_length - 3
     problems += [

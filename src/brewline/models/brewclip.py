@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.variants import VariantParams
 from brewline.models.acoustic import AcousticBranch
 from brewline.models.backbones import ClipBackbone
 from brewline.models.inputs import UtteranceInputs
 from brewline.models.towers import encode_image, encode_text
+from brewline.models.trained import TrainedModule
 
 # As in CLIP: a larger scale makes training unstable.
 MAX_LOG_LOGIT_SCALE = math.log(100)
@@ -32,16 +33,15 @@ class UtteranceFeatures:
     embeddings: Tensor
 
 
-class BrewClip(nn.Module):
+class BrewClip(TrainedModule):
     """A frozen CLIP with prompts, an acoustic branch, both or neither.
 
     The new parameters are drawn from torch's generator, the prompts first.
 
     Args:
         backbone: The frozen CLIP.
-        switches: Which channels, and how many prompts.
-        acoustic: The branch's layout; needed where `switches.acoustic` is on.
-        state_width: Width of Whisper's states; needed where `switches.acoustic` is on.
+        switches: Which channels, how they are laid out, and how many prompts.
+        state_width: Width of Whisper's states; needed with an acoustic channel.
         temperature: Start (or, if it is not learned, value) of the losses' temperature.
         learn_temperature: Whether the temperature is trained.
     """
@@ -50,7 +50,6 @@ class BrewClip(nn.Module):
         self,
         backbone: ClipBackbone,
         switches: VariantParams,
-        acoustic: AcousticParams | None = None,
         state_width: int | None = None,
         temperature: float = _TEMPERATURE,
         learn_temperature: bool = False,
@@ -71,9 +70,11 @@ class BrewClip(nn.Module):
             self.prompts_to_image = nn.Linear(width, backbone.vision_width)
         self.acoustic: AcousticBranch | None = None
         if switches.acoustic:
-            if acoustic is None or state_width is None:
-                raise ValueError("an acoustic channel needs its parameters and a state width")
-            self.acoustic = AcousticBranch(state_width, width, backbone.embedding_size, acoustic)
+            if state_width is None:
+                raise ValueError("an acoustic channel needs the width of its states")
+            self.acoustic = AcousticBranch(
+                state_width, width, backbone.embedding_size, switches.acoustic
+            )
         self.log_logit_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )
@@ -84,30 +85,6 @@ class BrewClip(nn.Module):
         super().train(mode)
         self.clip.eval()
         return self
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What training changes, by name; never a part of the frozen towers."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def trained_tensors(self) -> dict[str, Tensor]:
-        """Copies of the trained parameters on the processor, to be saved."""
-        return {
-            name: p.detach().cpu().clone().contiguous()
-            for name, p in self.trained_parameters().items()
-        }
-
-    @torch.no_grad()
-    def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Sets the trained parameters.
-
-        Raises:
-            ValueError: the names or shapes are not those of this model.
-        """
-        parameters = self.trained_parameters()
-        if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in parameters.items()}:
-            raise ValueError(f"expected {sorted(parameters)}, found {sorted(tensors)}")
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
 
     @property
     def num_trained_parameters(self) -> int:
@@ -121,8 +98,8 @@ class BrewClip(nn.Module):
         return self.log_logit_scale.exp()
 
     @torch.no_grad()
-    def clamp_logit_scale(self) -> None:
-        """Keeps the scale at 100 at most; to be called after every update."""
+    def after_update(self) -> None:
+        """Keeps the scale at 100 at most."""
         self.log_logit_scale.clamp_(max=MAX_LOG_LOGIT_SCALE)
 
     def encode_images(self, pixels_ICHW: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from brewline.config.models import AcousticParams, VariantParams
-from brewline.config.train import TrainParams
+from brewline.config import Params
+from brewline.config.recipes import NONE
+from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
@@ -21,25 +22,53 @@ CARD_FILE = "model.json"
 class ModelCard(BaseModel):
     """What `model.json` says.
 
-    `backbones` are SHA-256 by role; `whisper` is None where nothing of the model came through it.
-    `seed`, `best_step` and `train` are None where nothing was trained; `train` holds the settings
-    that apply to the variant. `data` has the digests of what it was trained on: of the indices of
-    its shards and, with an acoustic channel, of its states, which name each shard by its hash.
+    `corpus` is what the experiment measures on, `trained_on` what the weights come from: another
+    corpus where models were taken over, None where nothing was trained. `backbones` are SHA-256 by
+    role; `whisper` is None where nothing of the model came through it. `seed`, `best_step` and
+    `recipe` are None where nothing was trained; `recipe` lacks the seeds. `init` is the experiment
+    that it started from, with the SHA-256 of the model. `data` has the digests of what it was
+    trained on: of the indices of its shards and, with an acoustic channel, of its states, which
+    name each shard by its hash.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    experiment: str
+    task: str
     corpus: str
+    trained_on: str | None = None
     variant: str
     switches: VariantParams
     backbones: dict[str, str | None]
-    acoustic: AcousticParams | None = None
     seed: int | None = None
     num_trained_parameters: int = 0
     best_step: int | None = None
     dev: dict[str, float] = {}
-    train: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
+    init: dict[str, str] | None = None
     data: dict[str, str] = {}
+
+
+def new_card(params: Params, experiment: str, hashes: Mapping[str, str]) -> ModelCard:
+    """The card of an experiment's models before anything is trained.
+
+    Args:
+        params: What the experiment consists of.
+        experiment: Its name.
+        hashes: The backbones in use, by role.
+    """
+    one = params.experiments[experiment]
+    switches, recipe = params.variants[one.variant], params.recipes[one.recipe]
+    return ModelCard(
+        experiment=experiment,
+        task=one.task,
+        corpus=one.data,
+        trained_on=None if one.recipe == NONE else one.data,
+        variant=one.variant,
+        switches=switches,
+        backbones=needed_backbones(switches, hashes),
+        recipe=recipe.model_dump(exclude={"seeds"}) if recipe else None,
+    )
 
 
 def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str, str]:
@@ -58,17 +87,8 @@ def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str
 
 def needed_backbones(switches: VariantParams, hashes: Mapping[str, str]) -> dict[str, str | None]:
     """The backbones that a variant rests on: CLIP always, Whisper unless it reads captions only."""
-    hears = switches.acoustic or switches.transcript == "asr"
+    hears = switches.acoustic or switches.text == "asr"
     return {"clip": hashes["clip"], "whisper": hashes["whisper"] if hears else None}
-
-
-def settings_that_apply(settings: TrainParams, switches: VariantParams) -> dict[str, Any]:
-    """The training settings that can change a variant's weights, for one seed.
-
-    Alpha weighs a loss between two channels, so it says nothing about a model that has one.
-    """
-    unused = {"seeds"} if switches.text and switches.acoustic else {"seeds", "alpha"}
-    return settings.model_dump(exclude=unused)
 
 
 def save_card(folder: Path, card: ModelCard) -> None:
@@ -91,11 +111,14 @@ def load_card(folder: Path) -> ModelCard:
         raise BrewlineError(f"{path} is not the card of a model: {error}") from None
 
 
-def describe_variant(variant: VariantParams) -> str:
-    """Says in a few words what a variant is made of."""
-    channels = [
-        *(["captions" if variant.transcript == "caption" else "transcripts"] * variant.text),
-        *(["voice"] * variant.acoustic),
-    ]
-    trained = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
-    return f"{' and '.join(channels)}, {trained if variant.trained else 'nothing trained'}"
+def describe(params: Params, experiment: str) -> str:
+    """Says in a few words what the models of an experiment are made of, and saw in training."""
+    one, variant = params.experiments[experiment], params.variant_of(experiment)
+    read = {"asr": ["transcripts"], "caption": ["captions"], None: []}[variant.text]
+    channels = " and ".join([*read, *(["voice"] if variant.acoustic else [])])
+    source = params.trained_on(experiment)
+    if source is None:
+        return f"{channels}, nothing trained"
+    prompts = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
+    elsewhere = "" if source == one.data else f", trained on {source}"
+    return f"{channels}, {prompts}{elsewhere}"

@@ -22,8 +22,9 @@ from brewline.core.files import atomic_path
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.models.card import ModelCard, load_card, save_card
+from brewline.models.names import TENSORS_FILE
+from brewline.models.trained import TrainedModule
 
-TENSORS_FILE = "model.safetensors"
 HISTORY_FILE = "history.jsonl"
 _STATES_TENSOR = "acoustic.project_in.weight"
 
@@ -37,7 +38,7 @@ class Trained:
     `dev` are the metrics of that step, `history` all rows for `history.jsonl`.
     """
 
-    model: BrewClip
+    model: TrainedModule
     best_step: int
     dev: dict[str, float]
     history: list[Row]
@@ -47,7 +48,7 @@ def save_model(folder: Path, card: ModelCard, trained: Trained) -> None:
     """Writes a trained model's folder, whole or not at all.
 
     Args:
-        folder: `models/<corpus>/<variant>/seed-<n>`.
+        folder: `models/<experiment>/seed-<n>`, or wherever it is kept until then.
         card: What was trained, on what; its results are filled in from `trained`.
         trained: What came out.
     """
@@ -85,26 +86,33 @@ def load_model(
                 f"{backbone_hashes.get(role)}; train it again with `dvc repro`, or put back the "
                 f"{role} in params.yaml"
             )
-    tensors: dict[str, Tensor] = {}
-    if card.train is not None:
-        path = folder / TENSORS_FILE
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise BrewlineError(f"{path} is missing or damaged: {error}") from None
+    tensors = {} if card.recipe is None else load_tensors(folder)
     state_width = tensors[_STATES_TENSOR].shape[1] if _STATES_TENSOR in tensors else None
     # One that was learned is among the tensors; one that was fixed stands in the card alone.
-    temperature = {} if card.train is None else {"temperature": card.train["temperature"]}
+    temperature = {} if card.recipe is None else {"temperature": card.recipe["temperature"]}
     try:
         model = BrewClip(
             backbone,
             card.switches,
-            card.acoustic,
             state_width,
-            learn_temperature=bool(card.train and card.train["learn_temperature"]),
+            learn_temperature=bool(card.recipe and card.recipe["learn_temperature"]),
             **temperature,
         )
         model.load_trained_tensors(tensors)
     except ValueError as error:
         raise BrewlineError(f"{folder} does not fit its own card: {error}") from None
     return model, card
+
+
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Reads what was learned.
+
+    Raises:
+        BrewlineError: the file is missing or damaged.
+    """
+    path = folder / TENSORS_FILE
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BrewlineError(f"{path} is missing or damaged: {error}") from None
+    return tensors

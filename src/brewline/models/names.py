@@ -12,10 +12,16 @@ CLIP_FOLDER = "clip"
 # The names that open_clip gives the files of a `local-dir:`.
 CLIP_CONFIG = "open_clip_config.json"
 CLIP_WEIGHTS = "open_clip_model.safetensors"
+# What was learned, in the folder of a model.
+TENSORS_FILE = "model.safetensors"
 
 
-def model_names(params: Params, variant: str) -> list[str]:
-    """The folders of a variant's models: one per seed, or `frozen` where nothing is trained."""
-    if not params.variants[variant].trained:
-        return ["frozen"]
-    return [f"seed-{seed}" for seed in params.train.seeds]
+def model_names(params: Params, experiment: str) -> list[str]:
+    """The folders of an experiment's models: one per seed, or `frozen` where nothing is trained."""
+    seeds = params.seeds_of(experiment)
+    return ["frozen"] if seeds is None else [f"seed-{seed}" for seed in seeds]
+
+
+def model_folder(experiment: str, name: str, project: Path = Path()) -> Path:
+    """Where a model lies: `models/<experiment>/<seed-n|frozen>`."""
+    return project / "models" / experiment / name

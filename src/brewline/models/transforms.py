@@ -5,22 +5,19 @@ from typing import Any
 
 from torch import Tensor
 
-from brewline.config.models import AcousticParams, VariantParams
+from brewline.config.variants import VariantParams
 from brewline.models.acoustic import pool_frames
 from brewline.models.backbones import ClipBackbone
 from brewline.models.inputs import InputTransforms
 from brewline.models.towers import lay_out_tokens
 
 
-def input_transforms(
-    backbone: ClipBackbone, switches: VariantParams, acoustic: AcousticParams | None
-) -> InputTransforms:
+def input_transforms(backbone: ClipBackbone, switches: VariantParams) -> InputTransforms:
     """The transforms of one variant.
 
     Args:
         backbone: Its tokeniser and preprocessing are used.
-        switches: How many prompts the tokens are laid out for.
-        acoustic: How states are pooled; needed with an acoustic channel.
+        switches: How many prompts the tokens are laid out for, and how states are pooled.
     """
     # The last two make a tensor and normalise it, which models do themselves.
     *steps, _, _ = backbone.preprocess.transforms  # type: ignore[attr-defined]
@@ -36,5 +33,5 @@ def input_transforms(
         length = int(row_1L[0].argmax()) + 1
         return row_1L[0, :length].clone()
 
-    pool = partial(pool_frames, params=acoustic) if acoustic else None
+    pool = partial(pool_frames, params=switches.acoustic) if switches.acoustic else None
     return InputTransforms(crop, tokenise, pool)

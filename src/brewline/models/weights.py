@@ -5,6 +5,7 @@ folder that open_clip loads as `local-dir:`. `backbones.json` names each by its 
 trained model can say exactly which frozen weights it belongs to.
 """
 
+import hashlib
 import json
 import lzma
 import shutil
@@ -13,13 +14,15 @@ from pathlib import Path
 from brewline.config.backbones import BackboneParams, BackbonesParams
 from brewline.config.sources import FileParams
 from brewline.core.errors import BrewlineError
-from brewline.core.files import remove, sha256_file, sha256_tree, write_json
+from brewline.core.files import read_json, remove, sha256_file, sha256_tree, write_json
 from brewline.download.fetching import fetch
 from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
 _QUICK = "-quickgelu"
+# What was asked for, so that it is not fetched again for nothing.
+_SOURCES_FILE = "sources.json"
 
 
 def prepare_backbones(backbones: BackbonesParams, folder: Path) -> None:
@@ -39,6 +42,29 @@ def prepare_backbones(backbones: BackbonesParams, folder: Path) -> None:
         "clip": {"name": backbones.clip.name, "sha256": sha256_tree(folder / CLIP_FOLDER)},
     }
     write_json(folder / NAMES_FILE, names)
+    write_json(folder / _SOURCES_FILE, {"sha256": _digest(backbones)})
+
+
+def _digest(backbones: BackbonesParams) -> str:
+    """The SHA-256 of what is asked for: addresses may hold what nobody else should read."""
+    return hashlib.sha256(backbones.model_dump_json().encode()).hexdigest()
+
+
+def are_prepared(backbones: BackbonesParams, folder: Path) -> bool:
+    """Whether `folder` holds what `prepare_backbones` made of these sources, whole.
+
+    Sources that publish no hash are taken to be what they were.
+    """
+    try:
+        if read_json(folder / _SOURCES_FILE)["sha256"] != _digest(backbones):
+            return False
+        names = read_json(folder / NAMES_FILE)
+        files = {"whisper": WHISPER_FILE, "clip": CLIP_FOLDER}
+        return all(
+            sha256_tree(folder / file) == names[role]["sha256"] for role, file in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:

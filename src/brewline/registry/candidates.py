@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
-from brewline.config.models import UNTRAINED
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_stage_output, sha256_tree
 from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
-from brewline.registry.policy import WER, Evidence, Policy, best_on_dev
+from brewline.models.names import model_names
+from brewline.registry.policy import WER, Evidence, Policy
 from brewline.tables.parquet import read_table
 
 
@@ -22,7 +22,7 @@ from brewline.tables.parquet import read_table
 class Challenger:
     """The model of a corpus that is put forward.
 
-    `name` is `<variant>/seed-<n>`, `digest` the SHA-256 of its folder.
+    `name` is `<experiment>/seed-<n>`, `digest` the SHA-256 of its folder.
     """
 
     corpus: str
@@ -63,49 +63,76 @@ def find_challenger(
 ) -> Challenger | None:
     """Finds the best model of a corpus, by the metric of the policy.
 
+    It is one of the rows of the tables on the corpus that were trained on it. What reads captions
+    hears no speech and is left out. Of equal models the one that `params.yaml` names first is
+    taken.
+
     Returns:
-        The model, or None where the corpus has no trained variant that hears speech.
+        The model, or None where no row qualifies.
 
     Raises:
-        BrewlineError: a file of the project is missing.
+        BrewlineError: a file of the project is missing, or a model was not measured.
     """
-    name = best_on_dev(
-        params, corpus, read_model_metrics(project / "reports/evaluation", corpus), policy.metric
-    )
-    if name is None:
+    names = [
+        f"{experiment}/{name}"
+        for experiment in params.trained_rows(corpus)
+        for name in model_names(params, experiment)
+    ]
+    if not names:
         return None
-    folder = project / "models" / corpus / name
+    models = read_model_metrics(params, corpus, project / "reports/evaluation")
+    missing = [name for name in names if policy.metric not in models.get(name, {})]
+    if missing:
+        raise BrewlineError(f"{missing[0]} has no {policy.metric}; run `dvc repro score`")
+    name = max(names, key=lambda one: models[one][policy.metric])
+    folder = project / "models" / name
     if not folder.is_dir():
         raise BrewlineError(f"{folder} is missing; run `dvc repro`")
-    return Challenger(
-        corpus, name, folder, sha256_tree(folder), read_evidence(corpus, name, project)
+    evidence = read_evidence(params, corpus, name, project)
+    return Challenger(corpus, name, folder, sha256_tree(folder), evidence)
+
+
+def baseline_evidence(params: Params, corpus: str, project: Path = Path()) -> Evidence:
+    """What the baseline of a corpus reaches on dev: the first champion has to beat it.
+
+    Raises:
+        BrewlineError: it was not measured, or no table on the corpus names a baseline.
+    """
+    for table in params.tables_on(corpus).values():
+        if table.baseline is not None:
+            experiment = table.rows[table.baseline]
+            name = f"{experiment}/{model_names(params, experiment)[0]}"
+            return replace(read_evidence(params, corpus, name, project), name=table.baseline)
+    raise BrewlineError(
+        f"no table on {corpus} names a baseline, which a first champion has to beat; set one under "
+        "tables of params.yaml",
+        "settings",
     )
 
 
-def zero_shot(corpus: str, project: Path = Path()) -> Evidence:
-    """What the corpus' zero-shot variant reaches on dev: the first champion has to beat it.
+def read_evidence(params: Params, corpus: str, name: str, project: Path = Path()) -> Evidence:
+    """Reads what `score` found of a model on dev.
 
     Raises:
-        BrewlineError: it was not evaluated.
+        BrewlineError: the model was not measured.
     """
-    return replace(read_evidence(corpus, f"{UNTRAINED}/frozen", project), name=UNTRAINED)
-
-
-def read_evidence(corpus: str, name: str, project: Path = Path()) -> Evidence:
-    """Reads what `evaluate` found of a model on dev.
-
-    Raises:
-        BrewlineError: the model was not evaluated.
-    """
-    models = read_model_metrics(project / "reports/evaluation", corpus)
+    models = read_model_metrics(params, corpus, project / "reports/evaluation")
     if name not in models:
         raise BrewlineError(
-            f"{name} of {corpus} was not evaluated; put it into retrieval_corpora.{corpus} of "
-            "params.yaml and run `dvc repro`"
+            f"{name} was not measured on {corpus}; name it in a table of params.yaml and run "
+            "`dvc repro`"
         )
     metrics = {k: v for k, v in models[name].items() if k.startswith("dev/") and v is not None}
-    rates = read_stage_output(project / f"metrics/{corpus}.json", "evaluate").get(ASR_KEY, {})
+    rates = read_error_rates(params, corpus, project)
     if WER in rates:
         metrics[WER] = rates[WER]
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
     return Evidence(name, digest, metrics, quarantine_rate(project, corpus))
+
+
+def read_error_rates(params: Params, corpus: str, project: Path = Path()) -> dict[str, float]:
+    """The word error rates of a corpus, which are the same in all its tables."""
+    name = next(iter(params.tables_on(corpus)))
+    found = read_stage_output(project / f"metrics/{name}.json", "score")
+    rates: dict[str, float] = found.get(ASR_KEY, {})
+    return rates

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
-from brewline.config.miniature import miniature_notice
-from brewline.config.models import UNTRAINED
+from brewline.config.synthetic import synthetic_notice
 from brewline.core.files import read_stage_output, sha256_file
-from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
-from brewline.models.card import describe_variant, load_card
+from brewline.evaluation.outputs import read_model_metrics
+from brewline.models.card import describe, load_card
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 from brewline.pages.render import percent, render_markdown
 from brewline.registry import serving
-from brewline.registry.candidates import Challenger
+from brewline.registry.candidates import Challenger, read_error_rates
 from brewline.tables.parquet import read_table
 
 _NOT_MEASURED = "not measured"
@@ -33,24 +32,21 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
     """
     corpus = challenger.corpus
     card = load_card(challenger.folder)
-    metrics = read_stage_output(project / f"metrics/{corpus}.json", "evaluate")
-    models = read_model_metrics(project / "reports/evaluation", corpus)
     names = read_stage_output(project / BACKBONES_FOLDER / NAMES_FILE, "weights")
     manifest = project / f"data/manifest/{corpus}.parquet"
     splits = collections.Counter(row["split"] for row in read_table(manifest))
-    rates = metrics.get(ASR_KEY, {})
+    rates = read_error_rates(params, corpus, project)
     return render_markdown(
         "model_card.md.j2",
         title=f"{corpus}: {challenger.name}",
         summary="Finds the picture for what somebody says, and the recordings for a picture.",
-        miniature_notice=miniature_notice([corpus]),
+        synthetic_notice=synthetic_notice(params, [corpus]),
         corpus=corpus,
         card=card,
-        what=describe_variant(card.switches),
+        what=describe(params, card.experiment),
         digest=challenger.digest,
-        num_seeds=int(metrics[card.variant]["num_seeds"]),
         confidence=percent(params.evaluate.confidence),
-        rows=list(_rows(models[challenger.name], metrics[card.variant], metrics.get(UNTRAINED))),
+        results=_results(params, challenger, card.experiment, project),
         wer={split: _show(rates.get(f"{split}/asr/wer")) for split in ("dev", "test")},
         licence=params.sources[corpus].licence,
         splits={split: splits[split] for split in ("train", "dev", "test")},
@@ -77,19 +73,39 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
     )
 
 
+def _results(
+    params: Params, challenger: Challenger, experiment: str, project: Path
+) -> dict[str, Any]:
+    """The model beside its row and the baseline of the first table that shows it."""
+    shown = params.row_of(experiment)
+    assert shown is not None, "a challenger is a row of a table"
+    table, row = shown
+    metrics = read_stage_output(project / f"metrics/{table}.json", "score")
+    models = read_model_metrics(params, challenger.corpus, project / "reports/evaluation")
+    baseline = params.tables[table].baseline
+    compared = metrics.get(baseline) if baseline else None
+    return {
+        "table": table,
+        "row": row,
+        "baseline": baseline or "no baseline",
+        "num_seeds": int(metrics[row]["num_seeds"]),
+        "metrics": list(_rows(models[challenger.name], metrics[row], compared)),
+    }
+
+
 def _rows(
-    own: Mapping[str, float], of_variant: Mapping[str, float], zero_shot: Mapping[str, float] | None
+    own: Mapping[str, float], of_row: Mapping[str, float], baseline: Mapping[str, float] | None
 ) -> Iterator[dict[str, Any]]:
     for name, value in own.items():
         if name.endswith(("gallery_size", "num_queries")):
             continue
-        low, high = of_variant.get(f"{name}_low"), of_variant.get(f"{name}_high")
+        low, high = of_row.get(f"{name}_low"), of_row.get(f"{name}_high")
         interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
         yield {
             "metric": name,
             "own": _show(value),
-            "variant": f"{_show(of_variant.get(name))}{interval}",
-            "reference": _show((zero_shot or {}).get(name)),
+            "row": f"{_show(of_row.get(name))}{interval}",
+            "baseline": _show((baseline or {}).get(name)),
         }
 
 

@@ -11,10 +11,9 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from brewline.config import Params, choose
+from brewline.config import choose
 from brewline.config.types import Fraction, PositiveFloat
 from brewline.core.errors import BrewlineError
-from brewline.models.names import model_names
 
 POLICY_FILE = Path("mlflow/promotion.yaml")
 WER = "dev/asr/wer"
@@ -84,46 +83,12 @@ def load_policy(path: Path = POLICY_FILE) -> Policy:
         raise BrewlineError("\n  ".join([f"{path} is not valid:", *problems]), "settings") from None
 
 
-def best_on_dev(
-    params: Params, corpus: str, models: Mapping[str, Mapping[str, float]], metric: str
-) -> str | None:
-    """Chooses the model that is put forward for a corpus.
-
-    Variants that read captions hear no speech and are left out, as are untrained ones. Of equal
-    models the one that `params.yaml` lists first is taken.
-
-    Args:
-        params: The lists.
-        corpus: One of the retrieval corpora.
-        models: Metrics by model, as in `models.json`.
-        metric: What the best one has most of.
-
-    Returns:
-        `<variant>/seed-<n>`, or None where no variant of the corpus qualifies.
-
-    Raises:
-        BrewlineError: a model was not evaluated.
-    """
-    names = [
-        f"{variant}/{name}"
-        for variant in params.retrieval_corpora[corpus]
-        if params.variants[variant].trained and params.variants[variant].transcript == "asr"
-        for name in model_names(params, variant)
-    ]
-    missing = [name for name in names if metric not in models.get(name, {})]
-    if missing:
-        raise BrewlineError(
-            f"{corpus}: {', '.join(missing)} has no {metric}; run `dvc repro evaluate`"
-        )
-    return max(names, key=lambda name: models[name][metric], default=None)
-
-
 def decide(challenger: Evidence, champion: Evidence, policy: Policy) -> Decision:
     """Decides whether the challenger takes the champion's place.
 
     Args:
         challenger: The model that is put forward.
-        champion: The one in place; where there is none, zero-shot.
+        champion: The one in place; where there is none, the baseline of the table.
         policy: What is asked of the challenger.
     """
     if challenger.dev_digest != champion.dev_digest:

@@ -3,7 +3,7 @@
     serving.json          the corpus, and how recordings and pictures are prepared
     model/                the trained model's folder, to the byte
     gallery.safetensors   the corpus' test split as embeddings with their ids
-    backbones/            the frozen Whisper and CLIP; of a large model only once it is promoted
+    backbones/            the frozen Whisper and CLIP; large ones only once it is promoted
 
 Where the backbones are not in the folder, they are looked for in the folder that
 `BREWLINE_BACKBONES` names (`whisper.pt` and `clip/`, as `models/backbones`). Either way they are
@@ -21,7 +21,6 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,22 +31,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from brewline.config import Params
 from brewline.config.asr import AsrParams
-from brewline.config.miniature import is_miniature
 from brewline.config.shard import ShardParams
 from brewline.config.types import PositiveFloat
 from brewline.core.errors import BrewlineError
-from brewline.core.files import read_json, sha256_tree, write_json
+from brewline.core.files import read_json, sha256_tree, total_size, write_json
+from brewline.evaluation.vectors import Embeddings, closest, load_vectors, save_vectors
 from brewline.media import audio
 from brewline.models.card import load_backbone_hashes, load_card
 from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER, NAMES_FILE, WHISPER_FILE
 from brewline.search.embedder import Embedder
-from brewline.search.gallery import Vector, best, load_gallery, save_gallery
 
 BACKBONES_VARIABLE = "BREWLINE_BACKBONES"
 BACKBONES = "backbones"
 SETTINGS_FILE = "serving.json"
 GALLERY_FILE = "gallery.safetensors"
 MODEL = "model"
+# Whose recordings and pictures are found.
+_SPLIT = "test"
+# The smallest published ones have several times as much.
+_MAX_BUNDLED_MB = 100
 
 MAX_RECORDS = 32
 MAX_MB = 20
@@ -78,8 +80,8 @@ class ServingSettings(BaseModel):
 def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project: Path) -> None:
     """Fills `folder` with everything that serving a model takes.
 
-    The backbones come along for a miniature corpus; others are too large to be kept once per
-    version, and `add_backbones` brings them when a version is promoted.
+    Small backbones come along; others are too large to be kept once per version, and
+    `add_backbones` brings them when a version is promoted.
 
     Args:
         params: How the corpus was prepared.
@@ -98,13 +100,12 @@ def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project
     gallery = embedder.embed_gallery(
         shards,
         states if embedder.card.switches.acoustic else None,
-        "test",
-        params.evaluate.batch_size,
+        _SPLIT,
+        params.runtime.embed_batch_size,
     )
     folder.mkdir(parents=True)
     shutil.copytree(model, folder / MODEL)
-    # What people wrote or said about the pictures is not needed to find them.
-    save_gallery(folder / GALLERY_FILE, replace(gallery, captions=[None] * len(gallery.captions)))
+    save_vectors(folder / GALLERY_FILE, {_SPLIT: gallery})
     settings = ServingSettings(
         corpus=corpus,
         max_duration_s=params.validation.max_duration_s,
@@ -113,7 +114,7 @@ def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project
         shard=params.shard,
     )
     write_json(folder / SETTINGS_FILE, settings.model_dump())
-    if is_miniature(corpus):
+    if total_size(backbones) <= _MAX_BUNDLED_MB * 1e6:
         add_backbones(folder, backbones)
 
 
@@ -189,7 +190,7 @@ class Served:
         self.corpus = settings.corpus
         self.embedder = embedder
         self._max_duration_s = settings.max_duration_s
-        self._gallery = load_gallery(gallery)
+        self._gallery = load_vectors(gallery)[_SPLIT]
         # Whisper keeps what it has decoded so far in hooks on the model: one query at a time.
         self._lock = threading.Lock()
         # Loaded now, so that a damaged one is an error of starting and not of the first query.
@@ -235,7 +236,7 @@ class Served:
         if kind == "image":
             content = _decode_base64(kind, value)
             _check_image(content)
-            targets, ids = self._gallery.utterances, self._gallery.utterance_ids
+            targets, ids = self._gallery.utterance_embeddings, self._gallery.utterance_ids
             return _result(self.embedder.embed_photo(content), targets, ids, top_k)
         return self._find_image(self.embedder.embed_text(_check_text(value)), top_k)
 
@@ -244,16 +245,14 @@ class Served:
         vector, transcript = self.embedder.embed_waveform(_waveform(content, self._max_duration_s))
         return {**self._find_image(vector, top_k), "transcript": transcript}
 
-    def _find_image(self, vector: Vector, top_k: int) -> dict[str, Any]:
-        return _result(vector, self._gallery.images, self._gallery.image_ids, top_k)
+    def _find_image(self, vector: Embeddings, top_k: int) -> dict[str, Any]:
+        return _result(vector, self._gallery.image_embeddings, self._gallery.image_ids, top_k)
 
 
-def _result(
-    vector: Vector, targets: np.ndarray[Any, Any], ids: list[str], top_k: int
-) -> dict[str, Any]:
+def _result(vector: Embeddings, targets: Embeddings, ids: list[str], top_k: int) -> dict[str, Any]:
     if top_k == 0:
         return {"embedding": vector.tolist()}
-    found = best(targets, vector, top_k)
+    found = closest(targets, vector, top_k)
     return {"ids": [ids[row] for row, _ in found], "scores": [score for _, score in found]}
 
 

@@ -47,10 +47,10 @@ def evaluate_again(served: Served, params: Params, name: str, project: Path = Pa
 
     embedder, corpus = served.embedder, served.corpus
     embedded = embed_split(
-        embedder.model, embedder.collator, utterances(), params.evaluate.batch_size
+        embedder.model, embedder.collator, utterances(), params.runtime.embed_batch_size
     )
     metrics = score_retrieval(embedded, "dev", params.evaluate.recall_at).metrics
-    rates = asr_metrics("dev", heard)
+    rates = asr_metrics("dev", ((u.utterance_id, u.caption, u.transcript) for u in heard))
     metrics |= {WER: rates[WER]} if WER in rates else {}
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
     return Evidence(name, digest, metrics, quarantine_rate(project, corpus))

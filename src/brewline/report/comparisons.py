@@ -1,20 +1,19 @@
-"""Paired differences between variants, each with a sentence about it."""
+"""Paired differences between the rows of a table, each with a sentence about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brewline.config import Params
 from brewline.core.files import read_stage_output
 from brewline.report.tables import Table
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference between two variants, in points of recall@1."""
+    """A paired difference between two rows, in points of recall@1."""
 
-    variant: str
+    row: str
     baseline: str
     split: str
     direction: str
@@ -25,26 +24,25 @@ class Comparison:
 
 
 def read_comparisons(
-    params: Params, evaluation_dir: Path, table: Table, confidence_percent: str
+    evaluation_dir: Path, table: Table, confidence_percent: str
 ) -> list[Comparison]:
-    """Reads the differences of one split of one corpus, each with a sentence about it.
+    """Reads the differences of one split of one table, each with a sentence about it.
 
     Args:
-        params: The lists.
         evaluation_dir: `reports/evaluation`.
-        table: Names corpus and split, and says how many pictures there are.
+        table: Names itself and the split, and says how many pictures there are.
         confidence_percent: As in `95`.
     """
-    known = params.retrieval_corpora[table.corpus]
-    path = evaluation_dir / table.corpus / "comparisons.json"
+    known = {row.name for row in table.rows}
+    path = evaluation_dir / table.name / "comparisons.json"
     comparisons = []
-    for entry in read_stage_output(path, "evaluate"):
+    for entry in read_stage_output(path, "score"):
         split, direction = entry["metric"].split("/")[:2]
-        if split != table.split or not {entry["variant"], entry["baseline"]} <= set(known):
+        if split != table.split or not {entry["row"], entry["baseline"]} <= known:
             continue
         comparisons.append(
             Comparison(
-                variant=entry["variant"],
+                row=entry["row"],
                 baseline=entry["baseline"],
                 split=split,
                 direction=direction,
@@ -61,7 +59,7 @@ def verdict(entry: Mapping[str, Any], num_images: int, confidence_percent: str) 
     """Says in one sentence what a paired difference shows.
 
     Args:
-        entry: variant, baseline, and difference, low, high as fractions.
+        entry: row, baseline, and difference, low, high as fractions.
         num_images: How many pictures the interval was bootstrapped over.
         confidence_percent: As in `95`.
     """
@@ -71,11 +69,11 @@ def verdict(entry: Mapping[str, Any], num_images: int, confidence_percent: str) 
         word = "better" if low > 0 else "worse"
         ends = sorted((abs(low), abs(high)))
         return (
-            f"{entry['variant']} is {word} than {entry['baseline']} by {abs(points):.1f} points "
+            f"{entry['row']} is {word} than {entry['baseline']} by {abs(points):.1f} points "
             f"({ends[0]:.1f} to {ends[1]:.1f})"
         )
     return (
-        f"no difference between {entry['variant']} and {entry['baseline']} that these "
+        f"no difference between {entry['row']} and {entry['baseline']} that these "
         f"{num_images} pictures can show ({points:+.1f} points, {confidence_percent} % interval "
         f"{low:+.1f} to {high:+.1f})"
     )

@@ -52,7 +52,6 @@ def training_figures(
         (name, folder, model, _read_history(folder))
         for name, folders in models.items()
         for folder, model in folders
-        if model["seed"] is not None
     ]
     figures = [
         ("loss", "loss on the training batches", "loss"),

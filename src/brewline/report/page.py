@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
-from brewline.config.miniature import is_miniature, miniature_notice
+from brewline.config.recipes import NONE
+from brewline.config.synthetic import synthetic_notice
 from brewline.core.files import read_stage_output, sha256_file, sha256_tree, write_text
 from brewline.evaluation.example_page import arrange_example
 from brewline.evaluation.outputs import (
@@ -70,25 +71,26 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     """Writes `index.html`, `results.md` and `results.csv`.
 
     Args:
-        params: The lists of corpora and variants to show; leftovers of others are ignored.
+        params: The tables to show; leftovers of others are ignored.
         inputs: What the other stages made.
         out_dir: Usually `reports`; other files in it are left alone.
 
     Raises:
-        BrewlineError: something that belongs to the lists is missing, and which file.
+        BrewlineError: something that belongs to them is missing, and which file.
     """
     metrics = read_metrics(params, inputs.metrics_dir)
     albums: list[Album] = []
-    corpora = [_corpus_section(params, inputs, metrics, corpus, albums) for corpus in metrics]
+    tables = [_table_section(params, inputs, metrics, name, albums) for name in metrics]
     page = render(
         "report.html.j2",
-        corpora=corpora,
-        nothing_evaluated="" if corpora else NOTHING_EVALUATED,
+        tables=tables,
+        nothing_evaluated="" if tables else NOTHING_EVALUATED,
         images=[picture for album in albums for picture in album.pictures.values()],
-        miniature_notice=miniature_notice(metrics),
+        synthetic_notice=synthetic_notice(params, params.measured_corpora),
         confidence=percent(params.evaluate.confidence),
         num_recalls=len(params.evaluate.recall_at),
         data=[_data_section(inputs, corpus) for corpus in params.corpora],
+        error_rates=_error_rates(params, metrics),
         digests=list(_digests(params, inputs)),
         parameters=_parameters(params),
     )
@@ -98,69 +100,93 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     write_text(out_dir / "results.csv", results_csv(metrics))
 
 
-def _corpus_section(
-    params: Params, inputs: ReportInputs, metrics: Metrics, corpus: str, albums: list[Album]
+def _table_section(
+    params: Params, inputs: ReportInputs, metrics: Metrics, name: str, albums: list[Album]
 ) -> dict[str, Any]:
-    """Everything about a retrieval corpus, in the words of the template."""
-    names = params.retrieval_corpora[corpus]
-    # A variant has one style on the whole page, whatever else a corpus has.
-    styles = {name: list(params.variants).index(name) % charts.NUM_STYLES for name in names}
-    test = make_table(params, metrics, corpus, "test")
-    dev = make_table(params, metrics, corpus, "dev")
-    models = _read_models(params, inputs, corpus)
-    curves = read_recall(inputs.evaluation_dir / corpus / "recall.csv", "test")
-    media = CorpusMedia(corpus, inputs.manifest_dir / f"{corpus}.parquet", inputs.media)
-    album = Album(f"{corpus}-picture-", media.image)
+    """Everything about a table, in the words of the template."""
+    shown = params.tables[name]
+    # A variant has one style on the whole page, whatever else a table has.
+    styles = _styles(params, name)
+    test = make_table(params, metrics, name, "test")
+    dev = make_table(params, metrics, name, "dev")
+    models = _read_models(params, inputs, name)
+    curves = read_recall(inputs.evaluation_dir / name / "recall.csv", "test")
+    manifest = inputs.manifest_dir / f"{shown.data}.parquet"
+    media = CorpusMedia(shown.data, manifest, inputs.media)
+    album = Album(f"{name}-picture-", media.image)
     albums.append(album)
-    examples = read_examples(inputs.evaluation_dir / corpus / "examples.json", names)
-    speech_first = sorted(names, key=lambda name: params.variants[name].transcript == "caption")
+    rows = [*shown.rows]
+    examples = read_examples(inputs.evaluation_dir / name / "examples.json", rows)
+    speech_first = sorted(rows, key=lambda row: not params.variant_of(shown.rows[row]).hears)
+    # The curves of models that were taken over stand where they were trained.
+    trained = [row for row in rows if params.experiments[shown.rows[row]].recipe != NONE]
     return {
-        "name": corpus,
-        "is_miniature": is_miniature(corpus),
-        "headline": _headline(params, metrics[corpus], names),
+        "name": name,
+        "corpus": shown.data,
+        "is_synthetic": params.sources[shown.data].synthetic,
+        "headline": headline(params, metrics[name], name),
+        "baseline": shown.baseline,
         "test": test,
         "dev": dev,
         "has_ceiling": any(row.is_ceiling for row in test.rows),
         "styles": styles,
-        "trained_styles": {name: styles[name] for name in names if params.variants[name].trained},
+        "trained_styles": {row: styles[row] for row in trained},
         "num_parameters": {
-            name: f"{folders[0][1]['num_trained_parameters']:,}" for name, folders in models.items()
+            row: f"{folders[0][1]['num_trained_parameters']:,}" for row, folders in models.items()
         },
         "test_differences": _differences(params, inputs, test),
         "dev_differences": _differences(params, inputs, dev),
         "recall_figures": list(recall_figures(curves, styles)),
-        "training_figures": list(training_figures(models, styles)),
+        "training_figures": list(training_figures({row: models[row] for row in trained}, styles)),
         "examples": [
-            arrange_example(f"{corpus}-{number}", rows, speech_first, album, media.audio)
-            for number, rows in enumerate(examples, start=1)
+            arrange_example(f"{name}-{number}", one, speech_first, album, media.audio)
+            for number, one in enumerate(examples, start=1)
         ],
-        "error_rates": {
-            split: _error_rate(metrics[corpus][ASR_KEY], split) for split in ("dev", "test")
-        },
     }
 
 
-def _headline(
-    params: Params, metrics: Mapping[str, Mapping[str, float]], names: list[str]
+def _styles(params: Params, name: str) -> dict[str, int]:
+    """A line style for each row: that of its variant, or the next free one."""
+    styles: dict[str, int] = {}
+    for row, experiment in params.tables[name].rows.items():
+        style = list(params.variants).index(params.experiments[experiment].variant)
+        style %= charts.NUM_STYLES
+        while style in styles.values() and len(styles) < charts.NUM_STYLES:
+            style = (style + 1) % charts.NUM_STYLES
+        styles[row] = style
+    return styles
+
+
+def headline(
+    params: Params, metrics: Mapping[str, Mapping[str, float]], name: str
 ) -> dict[str, str]:
-    """The variant that is best on dev among those that hear speech, and how it does on test."""
-    speech = [name for name in names if params.variants[name].transcript != "caption"] or names
+    """The row that is best on dev among those that hear speech, and how it does on test."""
+    table = params.tables[name]
+    rows = [row for row in table.rows if params.variant_of(table.rows[row]).hears] or [*table.rows]
     forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
     backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
     best = max(
-        speech,
-        key=lambda name: (
-            metrics[name].get(f"dev/{forward}", 0) + metrics[name].get(f"dev/{backward}", 0)
+        rows,
+        key=lambda row: (
+            metrics[row].get(f"dev/{forward}", 0) + metrics[row].get(f"dev/{backward}", 0)
         ),
     )
-    untrained = [name for name in speech if not params.variants[name].trained and name != best]
-    on_test = {name: f"{100 * metrics[name].get(f'test/{forward}', 0):.1f}" for name in speech}
+    on_test = {row: f"{100 * metrics[row].get(f'test/{forward}', 0):.1f}" for row in table.rows}
+    compared = table.baseline is not None and table.baseline != best
     return {
-        "variant": best,
+        "row": best,
         "value": on_test[best],
-        "reference": "".join(
-            f" Without training ({name}): {on_test[name]}\u00a0%." for name in untrained[:1]
-        ),
+        "reference": f" {table.baseline}: {on_test[table.baseline or best]}\u00a0%." * compared,
+    }
+
+
+def _error_rates(params: Params, metrics: Metrics) -> dict[str, dict[str, str]]:
+    """The word error rates of dev and test, by corpus."""
+    return {
+        params.tables[name].data: {
+            split: _error_rate(metrics[name][ASR_KEY], split) for split in ("dev", "test")
+        }
+        for name in metrics
     }
 
 
@@ -171,7 +197,7 @@ def _error_rate(metrics: Mapping[str, float], split: str) -> str:
 
 def _differences(params: Params, inputs: ReportInputs, table: Table) -> list[dict[str, Any]]:
     confidence = percent(params.evaluate.confidence)
-    found = read_comparisons(params, inputs.evaluation_dir, table, confidence)
+    found = read_comparisons(inputs.evaluation_dir, table, confidence)
     span = max((max(abs(one.low), abs(one.high)) for one in found), default=0.0) or 1.0
     return [
         {
@@ -184,14 +210,13 @@ def _differences(params: Params, inputs: ReportInputs, table: Table) -> list[dic
 
 
 def _read_models(
-    params: Params, inputs: ReportInputs, corpus: str
+    params: Params, inputs: ReportInputs, name: str
 ) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
-    """The folders of each variant's models with their `model.json`, a folder per seed."""
+    """The folders of each row's models with their `model.json`, a folder per seed."""
     models = {}
-    for name in params.retrieval_corpora[corpus]:
-        made = model_names(params, name)
-        folders = [inputs.models_dir / corpus / name / one for one in made]
-        models[name] = [(folder, read_stage_output(folder / "model.json")) for folder in folders]
+    for row, experiment in params.tables[name].rows.items():
+        folders = [inputs.models_dir / experiment / one for one in model_names(params, experiment)]
+        models[row] = [(folder, read_stage_output(folder / "model.json")) for folder in folders]
     return models
 
 
@@ -225,14 +250,20 @@ def _digests(params: Params, inputs: ReportInputs) -> Iterator[tuple[str, str]]:
         yield f"{kind} weights: {facts['name']}", facts["sha256"]
     for corpus in params.corpora:
         yield f"manifest of {corpus}", sha256_file(inputs.manifest_dir / f"{corpus}.parquet")
-    for corpus in params.retrieval_corpora:
-        data: set[tuple[str, str]] = set()
-        for name, folders in _read_models(params, inputs, corpus).items():
+    data: set[tuple[str, str]] = set()
+    seen: set[Path] = set()
+    for name in params.tables:
+        for folders in _read_models(params, inputs, name).values():
             for folder, model in folders:
-                yield f"model {corpus}/{name}/{folder.name}", sha256_tree(folder)
-                data |= {(part, str(digest)) for part, digest in (model["data"] or {}).items()}
-        for part, digest in sorted(data):
-            yield f"{part} of {corpus}, as the models were trained on", digest
+                if folder in seen:
+                    continue
+                seen.add(folder)
+                yield f"model {folder.parent.name}/{folder.name}", sha256_tree(folder)
+                data |= {
+                    (f"{part} of {model['trained_on']}, as the models were trained on", str(digest))
+                    for part, digest in (model["data"] or {}).items()
+                }
+    yield from sorted(data)
 
 
 def _parameters(params: Params) -> str:

@@ -1,18 +1,16 @@
-"""The results of a corpus as a table: a row per variant, a column per metric.
+"""The results of a table: a row per experiment, a column per metric.
 
-Only the corpora and variants that `params.yaml` lists are shown, in its order. What is missing is
-an error that names the file; what is left over from an earlier list is ignored.
+Only the tables and rows that `params.yaml` names are shown, in its order. What is missing is an
+error that names the file; what is left over from earlier ones is ignored.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from brewline.config import Params
-from brewline.config.miniature import is_miniature
-from brewline.config.models import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE, Metrics
-from brewline.models.card import describe_variant
+from brewline.models.card import describe
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A variant in a table; `is_ceiling` where human captions stand in for the transcripts."""
+    """An experiment in a table, by the name that it has there.
 
-    variant: str
+    `is_ceiling` where human captions stand in for the transcripts.
+    """
+
+    name: str
     what: str
     num_seeds: int
     is_ceiling: bool
@@ -70,8 +71,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The results of one split of one corpus."""
+    """The results of one split."""
 
+    name: str
     corpus: str
     split: str
     num_utterances: int
@@ -80,9 +82,21 @@ class Table:
     rows: list[Row]
 
     @property
-    def is_miniature(self) -> bool:
-        """Whether the numbers come from the miniature world."""
-        return is_miniature(self.corpus)
+    def chance_words(self) -> str:
+        """What recall@1 a guess reaches, and which rows are not above it by their intervals."""
+        chance = 1 / self.num_images
+        below = [
+            f"{row.name} ({cell.column.direction.replace('_', ' ')})"
+            for row in self.rows
+            for cell in row.cells
+            if cell.column.label == "R@1" and cell.low is not None and cell.low <= chance
+        ]
+        others = (
+            f"not above it by the interval: {', '.join(below)}"
+            if below
+            else "every row is above it by its interval"
+        )
+        return f"A guess reaches R@1 {100 * chance:.1f} %; {others}."
 
 
 def columns(recall_at: Sequence[int]) -> list[Column]:
@@ -98,24 +112,25 @@ def columns(recall_at: Sequence[int]) -> list[Column]:
     return [*forward, rank, *backward]
 
 
-def make_table(params: Params, metrics: Metrics, corpus: str, split: str) -> Table:
-    """Arranges the metrics of one split of one corpus.
+def make_table(params: Params, metrics: Metrics, name: str, split: str) -> Table:
+    """Arranges the metrics of one split of one table.
 
-    The best value of a column is marked among the variants that hear speech; those that read
-    human captions instead are ceilings and compete with nobody.
+    The best value of a column is marked among the rows that hear speech; those that read human
+    captions instead are ceilings and compete with nobody.
 
     Raises:
-        BrewlineError: a variant lacks a metric.
+        BrewlineError: a row lacks a metric.
     """
     shown = columns(params.evaluate.recall_at)
     rows = [
-        _make_row(params.variants[name], name, metrics[corpus][name], corpus, split, shown)
-        for name in params.retrieval_corpora[corpus]
+        _make_row(params, name, row, metrics[name][row], split, shown)
+        for row in params.tables[name].rows
     ]
     rows = _mark_best(rows, shown)
-    sizes = metrics[corpus][rows[0].variant]
+    sizes = metrics[name][rows[0].name]
     return Table(
-        corpus=corpus,
+        name=name,
+        corpus=params.tables[name].data,
         split=split,
         num_utterances=int(sizes[f"{split}/{SPEECH_TO_IMAGE}/num_queries"]),
         num_images=int(sizes[f"{split}/{SPEECH_TO_IMAGE}/gallery_size"]),
@@ -125,10 +140,10 @@ def make_table(params: Params, metrics: Metrics, corpus: str, split: str) -> Tab
 
 
 def _make_row(
-    settings: VariantParams,
+    params: Params,
+    table: str,
     name: str,
     values: Mapping[str, float],
-    corpus: str,
     split: str,
     shown: list[Column],
 ) -> Row:
@@ -137,7 +152,7 @@ def _make_row(
         metric = f"{split}/{column.metric}"
         if metric not in values:
             raise BrewlineError(
-                f"the metrics of {corpus}/{name} lack {metric!r}; run `dvc repro evaluate`"
+                f"metrics/{table}.json: row {name} lacks {metric!r}; run `dvc repro score`"
             )
         cells.append(
             Cell(
@@ -148,18 +163,19 @@ def _make_row(
                 deviation=values.get(f"{metric}_std"),
             )
         )
+    experiment = params.tables[table].rows[name]
     return Row(
-        variant=name,
-        what=describe_variant(settings),
-        num_seeds=int(values.get("num_seeds", 1)) if settings.trained else 0,
-        is_ceiling=settings.text and settings.transcript == "caption",
+        name=name,
+        what=describe(params, experiment),
+        num_seeds=len(params.seeds_of(experiment) or []),
+        is_ceiling=not params.variant_of(experiment).hears,
         cells=cells,
     )
 
 
 def _mark_best(rows: list[Row], shown: list[Column]) -> list[Row]:
     """Marks the best cell of each column by the value as it is printed, ties included."""
-    marked = {row.variant: list(row.cells) for row in rows}
+    marked = {row.name: list(row.cells) for row in rows}
     for position, column in enumerate(shown):
         contenders = [row.cells[position] for row in rows if not row.is_ceiling]
         if len(contenders) < 2:
@@ -169,10 +185,9 @@ def _mark_best(rows: list[Row], shown: list[Column]) -> list[Row]:
         for row in rows:
             cell = row.cells[position]
             if not row.is_ceiling and float(cell.text) == best:
-                marked[row.variant][position] = Cell(
+                marked[row.name][position] = Cell(
                     column, cell.value, cell.low, cell.high, cell.deviation, best=True
                 )
     return [
-        Row(row.variant, row.what, row.num_seeds, row.is_ceiling, marked[row.variant])
-        for row in rows
+        Row(row.name, row.what, row.num_seeds, row.is_ceiling, marked[row.name]) for row in rows
     ]

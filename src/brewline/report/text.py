@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from brewline.config import Params
-from brewline.config.miniature import MINIATURE_NOTICE, is_miniature
+from brewline.config.synthetic import synthetic_notice
 from brewline.evaluation.outputs import (
     ASR_KEY,
     DIRECTION_NAMES,
@@ -20,9 +20,7 @@ from brewline.pages.render import percent
 from brewline.report.comparisons import read_comparisons
 from brewline.report.tables import Table, make_table
 
-NOTHING_EVALUATED = (
-    "No corpus with pictures is evaluated: retrieval_corpora in params.yaml names none."
-)
+NOTHING_EVALUATED = "Nothing is measured on pictures: tables in params.yaml names no table."
 
 
 def results_table(params: Params, metrics_dir: Path) -> str:
@@ -35,31 +33,31 @@ def results_table(params: Params, metrics_dir: Path) -> str:
     if not metrics:
         return f"{NOTHING_EVALUATED}\n"
     blocks = []
-    for corpus in metrics:
-        table = make_table(params, metrics, corpus, "test")
-        blocks.append("\n".join(_plain_lines(table, metrics[corpus][ASR_KEY])))
+    for name in metrics:
+        table = make_table(params, metrics, name, "test")
+        blocks.append("\n".join(_plain_lines(table, metrics[name][ASR_KEY])))
     interval = percent(params.evaluate.confidence)
     notes = [
         "S2I: speech to image, I2S: image to speech. R@K: per cent with a right answer in the top "
-        f"K; in brackets the {interval} % interval. * best of the variants that hear speech.",
-        *([MINIATURE_NOTICE] if any(map(is_miniature, metrics)) else []),
+        f"K; in brackets the {interval} % interval. * best of the rows that hear speech.",
+        *filter(None, [synthetic_notice(params, params.measured_corpora)]),
     ]
     return "\n\n".join([*blocks, *(textwrap.fill(note, 92) for note in notes)]) + "\n"
 
 
 def _plain_lines(table: Table, asr: Mapping[str, float]) -> Iterator[str]:
-    """Yields the lines of one corpus: intervals only beside recall@1, to fit a terminal."""
+    """Yields the lines of one table: intervals only beside recall@1, to fit a terminal."""
     error_rate = asr.get(f"{table.split}/asr/wer")
     heard = "" if error_rate is None else f", word error rate {100 * error_rate:.1f} %"
     yield (
-        f"{table.corpus}, {table.split}: {table.num_utterances} recordings, "
+        f"{_title(table)}, {table.split}: {table.num_utterances} recordings, "
         f"{table.num_images} pictures{heard}"
     )
     sides = {SPEECH_TO_IMAGE: "S2I ", IMAGE_TO_SPEECH: "I2S "}
     # The direction stands before the first of its columns only, to fit a terminal.
-    lines = [["variant", *[sides.pop(one.direction, "") + one.label for one in table.columns]]]
+    lines = [["row", *[sides.pop(one.direction, "") + one.label for one in table.columns]]]
     for row in table.rows:
-        line = [row.variant]
+        line = [row.name]
         for cell in row.cells:
             star = "*" if cell.best else " "
             with_interval = cell.column.metric.endswith("recall_at_1") and cell.interval
@@ -70,6 +68,12 @@ def _plain_lines(table: Table, asr: Mapping[str, float]) -> Iterator[str]:
         first = line[0].ljust(widths[0])
         rest = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
         yield "  ".join([first, *rest]).rstrip()
+    yield table.chance_words
+
+
+def _title(table: Table) -> str:
+    """The name of a table, and its corpus where that is another."""
+    return table.name if table.name == table.corpus else f"{table.name} ({table.corpus})"
 
 
 def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> str:
@@ -78,19 +82,19 @@ def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> 
     lines = ["# Results", ""]
     if not metrics:
         lines += [NOTHING_EVALUATED, ""]
-    if any(map(is_miniature, metrics)):
-        lines += [f"> {MINIATURE_NOTICE}", ""]
-    for corpus in metrics:
-        lines += [f"## {corpus}", ""]
+    notice = synthetic_notice(params, params.measured_corpora)
+    lines += [f"> {notice}", ""] if notice else []
+    for name in metrics:
+        lines += [f"## {name}", ""]
         for split in ("test", "dev"):
-            table = make_table(params, metrics, corpus, split)
+            table = make_table(params, metrics, name, split)
             lines += _markdown_lines(table)
-            found = read_comparisons(params, evaluation_dir, table, confidence)
+            found = read_comparisons(evaluation_dir, table, confidence)
             lines += [f"- {DIRECTION_NAMES[one.direction]} R@1: {one.verdict}." for one in found]
             lines += [""] * bool(found)
         lines += [
             f"Word error rate on {metric.partition('/')[0]}: {100 * value:.1f} %."
-            for metric, value in sorted(metrics[corpus][ASR_KEY].items())
+            for metric, value in sorted(metrics[name][ASR_KEY].items())
             if metric.endswith("asr/wer")
         ]
         lines.append("")
@@ -99,15 +103,15 @@ def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> 
 
 def _markdown_lines(table: Table) -> Iterator[str]:
     yield (
-        f"**{table.split}**: {table.num_utterances} recordings, {table.num_images} pictures; "
-        "recall in per cent, interval in brackets."
+        f"**{table.corpus}, {table.split}**: {table.num_utterances} recordings, "
+        f"{table.num_images} pictures; recall in per cent, interval in brackets."
     )
     yield ""
     heads = [
         f"{column.direction.replace('_', ' ')} {column.label}" if column.percent else column.label
         for column in table.columns
     ]
-    yield f"| variant | {' | '.join(heads)} |"
+    yield f"| row | {' | '.join(heads)} |"
     yield f"|---|{'--:|' * len(heads)}"
     for row in table.rows:
         cells = [
@@ -116,21 +120,21 @@ def _markdown_lines(table: Table) -> Iterator[str]:
             + (f" ({cell.interval})" if cell.interval else "")
             for cell in row.cells
         ]
-        yield f"| {row.variant} | {' | '.join(cells)} |"
-    yield ""
+        yield f"| {row.name} | {' | '.join(cells)} |"
+    yield from ("", table.chance_words, "")
 
 
 def results_csv(metrics: Metrics) -> str:
-    """Every metric as a line `corpus,variant,metric,value,low,high,std,num_seeds`."""
+    """Every metric as a line `table,row,metric,value,low,high,std,num_seeds`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["corpus", "variant", "metric", "value", "low", "high", "std", "num_seeds"])
-    for corpus, variants in metrics.items():
-        for variant, values in variants.items():
+    writer.writerow(["table", "row", "metric", "value", "low", "high", "std", "num_seeds"])
+    for table, rows in metrics.items():
+        for row, values in rows.items():
             for metric in sorted(values):
                 if metric == "num_seeds" or metric.endswith(("_low", "_high", "_std")):
                     continue
                 extras = [values.get(f"{metric}{end}", "") for end in ("_low", "_high", "_std")]
                 seeds = values.get("num_seeds", "")
-                writer.writerow([corpus, variant, metric, values[metric], *extras, seeds])
+                writer.writerow([table, row, metric, values[metric], *extras, seeds])
     return buffer.getvalue()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from brewline.config.models import VariantParams
+from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.system import usable_cores
 from brewline.models.inputs import Batch, InputTransforms, UtteranceInputs
@@ -187,12 +187,11 @@ def image_id_of(utterance: Utterance) -> str:
 
 
 def _text_of(utterance: Utterance, switches: VariantParams) -> str:
-    if switches.transcript == "asr":
+    if switches.text == "asr":
         return utterance.transcript
     if utterance.caption is None:
         raise BrewlineError(
-            f"utterance {utterance.utterance_id!r} has no caption; use a variant with `transcript: "
-            "asr`"
+            f"utterance {utterance.utterance_id!r} has no caption; use a variant with `text: asr`"
         )
     return utterance.caption
 

@@ -238,8 +238,9 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
     entries = _shards(shards_dir, split)
     if not entries:
         raise BrewlineError(
-            f"{shards_dir} has no {split} utterances, and retrieval needs train, dev and test: set "
-            f"sources.{shards_dir.name}.dev_fraction, or take the corpus out of retrieval_corpora"
+            f"{shards_dir} has no {split} utterances, and experiments need train, dev and test: "
+            f"set sources.{shards_dir.name}.dev_fraction, or take the corpus out of experiments "
+            "and tables"
         )
     for entry in entries:
         yield from _read_shard(shards_dir, states_dir, entry)

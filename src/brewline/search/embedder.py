@@ -5,7 +5,7 @@ channels), a photo through what its pictures did, so nothing is done differently
 when a model is served.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.vectors import Embeddings, SplitEmbeddings
 from brewline.media import audio
 from brewline.media.pictures import shrink_jpeg
 from brewline.models.backbones import load_clip
@@ -27,7 +28,6 @@ from brewline.models.names import CLIP_FOLDER, WHISPER_FILE
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance, read_split
-from brewline.search.gallery import Gallery, Vector
 from brewline.speech.recogniser import Recogniser
 
 # Every query is another picture; keeping decoded ones would even mix them up, by their id.
@@ -63,11 +63,12 @@ class Embedder:
         self.card = card
         self.model = model.to(choose_device(device)).eval()
         self.collator = Collator(
-            input_transforms(backbone, card.switches, card.acoustic), card.switches, _NO_CACHE_MB
+            input_transforms(backbone, card.switches), card.switches, _NO_CACHE_MB
         )
-        text_only = card.switches.model_copy(update={"acoustic": False})
+        # A text that was written goes where a transcript goes.
+        text_only = card.switches.model_copy(update={"acoustic": None})
         self._text_collator = Collator(
-            input_transforms(backbone, text_only, None), text_only, _NO_CACHE_MB
+            input_transforms(backbone, text_only), text_only, _NO_CACHE_MB
         )
         self._whisper = backbones_dir / WHISPER_FILE
         self._asr = asr
@@ -83,7 +84,7 @@ class Embedder:
     def _device(self) -> torch.device:
         return self.model.log_logit_scale.device
 
-    def embed_recording(self, content: bytes) -> tuple[Vector, str]:
+    def embed_recording(self, content: bytes) -> tuple[Embeddings, str]:
         """Returns the unit vector (D,) of a recording, and what Whisper heard in it.
 
         Raises:
@@ -92,7 +93,7 @@ class Embedder:
         """
         return self.embed_waveform(audio.to_mono_16k(audio.decode(content)))
 
-    def embed_waveform(self, waveform: NDArray[np.float32]) -> tuple[Vector, str]:
+    def embed_waveform(self, waveform: NDArray[np.float32]) -> tuple[Embeddings, str]:
         """Like `embed_recording`, from samples (num_samples,) at 16 kHz."""
         if not len(waveform):
             raise BrewlineError("the recording has no samples")
@@ -107,15 +108,15 @@ class Embedder:
             embeddings = self.model.encode_utterances(inputs).embeddings
         return embeddings[0].float().cpu().numpy(), recognition.text
 
-    def embed_photo(self, content: bytes) -> Vector:
+    def embed_photo(self, content: bytes) -> Embeddings:
         """Returns the unit vector (D,) of a photo."""
         utterance = _query(image=shrink_jpeg(content, self._shard))
         with torch.no_grad():
             pixels = self.collator.pixels([utterance]).to(self._device)
-            vector: Vector = self.model.encode_images(pixels)[0].float().cpu().numpy()
+            vector: Embeddings = self.model.encode_images(pixels)[0].float().cpu().numpy()
         return vector
 
-    def embed_text(self, text: str) -> Vector:
+    def embed_text(self, text: str) -> Embeddings:
         """Returns the unit vector (D,) of a written description, by the text channel alone.
 
         Raises:
@@ -127,12 +128,14 @@ class Embedder:
         assert inputs.token_ids is not None
         with torch.no_grad():
             features = self.model.encode_text(inputs.token_ids)
-        vector: Vector = torch.nn.functional.normalize(features, dim=-1)[0].float().cpu().numpy()
+        vector: Embeddings = (
+            torch.nn.functional.normalize(features, dim=-1)[0].float().cpu().numpy()
+        )
         return vector
 
     def embed_gallery(
         self, shards: Path, states: Path | None, split: str, batch_size: int
-    ) -> Gallery:
+    ) -> SplitEmbeddings:
         """Embeds a split.
 
         Args:
@@ -141,22 +144,8 @@ class Embedder:
             split: train, dev or test.
             batch_size: Utterances, and images, at a time.
         """
-        captions: list[str | None] = []
-
-        def utterances() -> Iterator[Utterance]:
-            for utterance in read_split(shards, split, states):
-                captions.append(utterance.caption)
-                yield utterance
-
-        embedded = embed_split(self.model, self.collator, utterances(), batch_size)
-        return Gallery(
-            utterance_ids=embedded.utterance_ids,
-            utterance_image_ids=embedded.utterance_image_ids,
-            captions=captions,
-            image_ids=embedded.image_ids,
-            utterances=embedded.utterance_embeddings.astype(np.float32),
-            images=embedded.image_embeddings.astype(np.float32),
-        )
+        utterances = read_split(shards, split, states)
+        return embed_split(self.model, self.collator, utterances, batch_size)
 
 
 def _query(

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from brewline.config.miniature import miniature_notice
+from brewline.config import Params
+from brewline.config.synthetic import synthetic_notice
 from brewline.media.corpus_media import project_media
 from brewline.pages.album import Album
 from brewline.pages.render import audio_uri, render
 from brewline.search.query import Answer
 
 
-def search_page(query: Path, answer: Answer) -> str:
+def search_page(params: Params, query: Path, answer: Answer) -> str:
     """The answer as a self-contained page with pictures and players.
 
     Reads the recordings and pictures from the project's corpus.
@@ -39,5 +40,5 @@ def search_page(query: Path, answer: Answer) -> str:
         query_image=query_image,
         hits=hits,
         images=[*asked.pictures.values(), *album.pictures.values()],
-        miniature_notice=miniature_notice([answer.corpus]),
+        synthetic_notice=synthetic_notice(params, [answer.corpus]),
     )

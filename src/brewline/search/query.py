@@ -5,6 +5,7 @@ it reads.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +15,10 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import fingerprint, read_json, work_dir
 from brewline.media import audio
 from brewline.models.names import model_names
+from brewline.tables.parquet import read_table
 
 if TYPE_CHECKING:
-    from brewline.search.gallery import Gallery
+    from brewline.evaluation.vectors import SplitEmbeddings
 
 Kind = Literal["recording", "photo"]
 
@@ -34,11 +36,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found, best first; `transcript` is what was heard in a recording."""
+    """What a search found, best first; `model` is `<experiment>/seed-<n>`.
+
+    `transcript` is what was heard in a recording.
+    """
 
     kind: Kind
     corpus: str
-    variant: str
+    model: str
     split: str
     gallery_size: int
     transcript: str | None
@@ -46,9 +51,9 @@ class Answer:
 
 
 def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
-    """The trained model that is best on dev, of the first corpus in the lists that has one.
+    """The trained model that is best on dev, of the first corpus in the tables that has one.
 
-    Variants that read captions instead of listening are left out.
+    What reads captions instead of listening is left out.
 
     Raises:
         BrewlineError: nothing has been trained yet.
@@ -58,12 +63,11 @@ def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
     def score(folder: Path) -> float:
         return float(read_json(folder / "model.json")["dev"].get(SELECTION_METRIC, 0.0))
 
-    for corpus in params.retrieval_corpora:
+    for corpus in params.measured_corpora:
         folders = [
-            models_dir / corpus / variant / name
-            for variant in params.retrieval_corpora[corpus]
-            if params.variants[variant].trained and params.variants[variant].transcript == "asr"
-            for name in model_names(params, variant)
+            models_dir / experiment / name
+            for experiment in params.trained_rows(corpus)
+            for name in model_names(params, experiment)
         ]
         made = [folder for folder in folders if (folder / "model.json").exists()]
         if made:
@@ -122,37 +126,49 @@ def search(
         raise BrewlineError(f"{query} cannot be read: {error.strerror}") from None
     kind = kind_of(content, query.name)
     # Imported late: a mistake above is named before torch is loaded.
-    from brewline.search.gallery import best
+    from brewline.evaluation.vectors import closest
 
     engine = _Engine(params, model_dir or default_model(params))
     gallery = engine.gallery(split)
     transcript = None
     if kind == "recording":
         embedding, transcript = engine.embedder.embed_recording(content)
-        targets = gallery.images
+        targets = gallery.image_embeddings
     else:
         embedding = engine.embedder.embed_photo(content)
-        targets = gallery.utterances
+        targets = gallery.utterance_embeddings
     return Answer(
         kind=kind,
         corpus=engine.card.corpus,
-        variant=engine.card.variant,
+        model=f"{engine.card.experiment}/{engine.model_dir.name}",
         split=split,
         gallery_size=len(targets),
         transcript=transcript,
-        hits=_rank(gallery, kind, best(targets, embedding, top)),
+        hits=_rank(gallery, kind, closest(targets, embedding, top), _captions(engine.card.corpus)),
     )
 
 
-def _rank(gallery: "Gallery", kind: Kind, found: list[tuple[int, float]]) -> list[Hit]:
+def _captions(corpus: str) -> dict[str, str | None]:
+    """What people wrote, by utterance."""
+    rows = read_table(Path(f"data/manifest/{corpus}.parquet"))
+    return {row["utterance_id"]: row["caption"] for row in rows}
+
+
+def _rank(
+    gallery: "SplitEmbeddings",
+    kind: Kind,
+    found: list[tuple[int, float]],
+    captions: Mapping[str, str | None],
+) -> list[Hit]:
     hits = []
     for rank, (row, score) in enumerate(found, start=1):
         if kind == "recording":
             image_id, utterance_id = gallery.image_ids[row], None
-            caption = gallery.caption_of_image(image_id)
+            described = gallery.utterance_ids[gallery.utterance_image_ids.index(image_id)]
+            caption = captions.get(described)
         else:
             image_id, utterance_id = gallery.utterance_image_ids[row], gallery.utterance_ids[row]
-            caption = gallery.captions[row]
+            caption = captions.get(utterance_id)
         hits.append(Hit(rank, score, image_id, utterance_id, caption))
     return hits
 
@@ -170,23 +186,21 @@ class _Engine:
             model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard, params.runtime.device
         )
         self.card = self.embedder.card
-        self._batch_size = params.evaluate.batch_size
-        self._model_dir = model_dir
+        self._batch_size = params.runtime.embed_batch_size
+        self.model_dir = model_dir
 
-    def gallery(self, split: str) -> "Gallery":
+    def gallery(self, split: str) -> "SplitEmbeddings":
         """The embeddings of a split: from the cache, or made now and kept."""
+        from brewline.evaluation.vectors import load_vectors, save_vectors
         from brewline.samples.shards import index_digest
-        from brewline.search.gallery import load_gallery, save_gallery
 
         shards = Path("data/shards") / self.card.corpus
         states = Path("data/states") / self.card.corpus if self.card.switches.acoustic else None
         facts = [split, *(index_digest(folder) for folder in (shards, states) if folder)]
-        # What a model makes of a sample is what training measures it by: the same code, which the
-        # version of `train` stands for.
-        name = fingerprint(load_versions().train, facts, [self._model_dir])
+        name = fingerprint(load_versions().embed, facts, [self.model_dir])
         folder = work_dir("search", name)
         path = folder / "gallery.safetensors"
         if not path.exists():
             made = self.embedder.embed_gallery(shards, states, split, self._batch_size)
-            save_gallery(path, made)
-        return load_gallery(path)
+            save_vectors(path, {split: made})
+        return load_vectors(path)[split]

@@ -5,21 +5,22 @@ import argparse
 from brewline.config import Params, choose, load_params
 
 
-def corpus_argument(description: str | None, listed: str = "corpora") -> tuple[Params, str]:
-    """Parses `<corpus>` and reads `params.yaml`.
+def named_argument(description: str | None, listed: str = "corpora") -> tuple[Params, str]:
+    """Parses one name and reads `params.yaml`.
 
     Args:
         description: The stage's docstring.
-        listed: The list of `params.yaml` that the corpus must be in.
+        listed: The section of `params.yaml` that the name must be in.
 
     Raises:
-        BrewlineError: no such corpus.
+        BrewlineError: it is not in there.
     """
+    kind = {"corpora": "corpus", "experiments": "experiment", "tables": "table"}[listed]
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("corpus", help=f"one of `{listed}` in params.yaml")
+    parser.add_argument(kind, help=f"one of `{listed}` in params.yaml")
     arguments = parser.parse_args()
     params = load_params()
-    return params, choose("corpus", arguments.corpus, list(getattr(params, listed)))
+    return params, choose(kind, getattr(arguments, kind), list(getattr(params, listed)))
 
 
 def corpus_and_utterance(description: str | None) -> tuple[Params, str, str | None]:
@@ -34,18 +35,3 @@ def corpus_and_utterance(description: str | None) -> tuple[Params, str, str | No
     arguments = parser.parse_args()
     params = load_params()
     return params, choose("corpus", arguments.corpus, params.corpora), arguments.explain
-
-
-def model_argument(description: str | None) -> tuple[Params, str, str]:
-    """Parses `<corpus> <variant>` and reads `params.yaml`.
-
-    Raises:
-        BrewlineError: no such corpus or variant.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("corpus", help="one of `retrieval_corpora` in params.yaml")
-    parser.add_argument("variant", help="one of `variants` in params.yaml")
-    arguments = parser.parse_args()
-    params = load_params()
-    corpus = choose("corpus", arguments.corpus, list(params.retrieval_corpora))
-    return params, corpus, choose("variant", arguments.variant, list(params.variants))

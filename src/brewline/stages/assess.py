@@ -9,14 +9,14 @@ from brewline.media.archives import MediaStore
 from brewline.quality.transcript_suite import expect_transcripts
 from brewline.speech.assessment import assess
 from brewline.speech.page import transcription_page
-from brewline.stages.arguments import corpus_argument
+from brewline.stages.arguments import named_argument
 from brewline.tables.parquet import read_frame, read_table
 
 
 @exits_cleanly
 def main() -> None:
     """Runs the stage."""
-    params, corpus = corpus_argument(__doc__)
+    params, corpus = named_argument(__doc__)
     tables = [Path(f"data/{kind}/{corpus}.parquet") for kind in ("manifest", "transcripts")]
     manifest, transcripts = map(read_table, tables)
     utterances, texts = map(read_frame, tables)

@@ -58,7 +58,8 @@ def _ends_at_once() -> Iterator[None]:
 
 
 def _show_plan(corpus: str, source: SourceParams, workers: int) -> None:
-    from brewline.download.corpus import human, make_plan
+    from brewline.core.files import human
+    from brewline.download.corpus import make_plan
 
     plan = make_plan(corpus, source, workers)
     rows = [("file", "size", "state", "from")]

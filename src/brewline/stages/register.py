@@ -25,12 +25,12 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     params, policy = load_params(), load_policy()
     facts, versions = {}, {}
-    for corpus in params.retrieval_corpora:
+    for corpus in params.measured_corpora:
         found = find_challenger(params, corpus, policy)
         facts[corpus] = found.facts if found else None
         registration = register_corpus(params, corpus)
         if registration is None:
-            print(f"{corpus}: no trained variant hears speech; nothing to register")
+            print(f"{corpus}: nothing to register: no row was trained on it and hears speech")
             continue
         print("\n".join(registration.lines))
         versions[corpus] = {

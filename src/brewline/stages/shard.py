@@ -7,14 +7,14 @@ from brewline.core.files import fingerprint, move_folder, stamps, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
-from brewline.stages.arguments import corpus_argument
+from brewline.stages.arguments import named_argument
 from brewline.tables.parquet import read_table
 
 
 @exits_cleanly
 def main() -> None:
     """Runs the stage."""
-    params, corpus = corpus_argument(__doc__)
+    params, corpus = named_argument(__doc__)
     manifest_path = Path(f"data/manifest/{corpus}.parquet")
     transcripts_path = Path(f"data/transcripts/{corpus}.parquet")
     raw = Path("data/raw") / corpus

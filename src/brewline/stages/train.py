@@ -1,73 +1,71 @@
-"""Stage `train`: one variant on one corpus, once per seed, in `models/<corpus>/<variant>/`."""
+"""Stage `train`: the models of an experiment, one per seed, in `models/<experiment>/`.
 
+A seed that is finished is kept in `work/`, so that one more seed trains that seed alone. Where an
+experiment has no recipe, its models are those that it starts from, or the frozen towers.
+"""
+
+import shutil
 from pathlib import Path
 
 from brewline.config import load_params, load_versions
-from brewline.core.devices import choose_device, in_processes
-from brewline.core.files import atomic_path, fingerprint, remove, work_dir
+from brewline.core.files import atomic_path, fingerprint, work_dir
 from brewline.core.programs import exits_cleanly
-from brewline.models.backbones import load_clip
-from brewline.models.card import (
-    ModelCard,
-    load_backbone_hashes,
-    needed_backbones,
-    settings_that_apply,
-)
-from brewline.models.folder import save_model
+from brewline.models.card import ModelCard, load_backbone_hashes, new_card
 from brewline.samples.shards import index_digest
-from brewline.stages.arguments import model_argument
+from brewline.stages.arguments import named_argument
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
-from brewline.training.loop import TrainingData, TrainingJob, train
+from brewline.tracking.runs import model_facts
+from brewline.training.start import MODEL, finished_model, start_from, take_over
 
-# A card with its seed, its work folder, and where the model goes.
-_Task = tuple[ModelCard, Path, Path]
+# A card with its seed, and its work folder.
+_Seed = tuple[ModelCard, Path]
 
 
 @exits_cleanly
 def main() -> None:
     """Runs the stage."""
-    params, corpus, variant = model_argument(__doc__)
-    switches = params.variants[variant]
-    kinds = ["shards", "states"] if switches.acoustic else ["shards"]
-    card = ModelCard(
-        corpus=corpus,
-        variant=variant,
-        switches=switches,
-        backbones=needed_backbones(switches, load_backbone_hashes()),
-        acoustic=params.acoustic if switches.acoustic else None,
-        train=settings_that_apply(params.train, switches),
-        data={kind: index_digest(Path("data") / kind / corpus) for kind in kinds},
-    )
-    # The card names everything that is read by its hash.
-    name = fingerprint(load_versions().train, card.model_dump(), [])
-    with atomic_path(Path("models") / corpus / variant) as partial:
-        tasks: list[_Task] = [
-            (
-                card.model_copy(update={"seed": seed}),
-                work_dir("train", f"{name}/seed-{seed}"),
-                partial / f"seed-{seed}",
-            )
-            for seed in params.train.seeds
-        ]
+    params, experiment = named_argument(__doc__, "experiments")
+    one = params.experiments[experiment]
+    card = new_card(params, experiment, load_backbone_hashes())
+    with atomic_path(Path("models") / experiment) as partial:
+        partial.mkdir()
+        if card.recipe is None:
+            take_over(params, card, partial)
+            return
+        kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
+        data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
+        seeds: list[_Seed] = []
+        for seed in params.seeds_of_recipe(one.recipe):
+            own = start_from(one.init, card.model_copy(update={"seed": seed, "data": data}))
+            # The card names everything that is read by its hash.
+            name = fingerprint(load_versions().train, own.model_dump(), [])
+            seeds.append((own, work_dir("train", f"{experiment}/seed-{seed}-{name}")))
+        # Imported late, here and below: what is not trained needs no torch.
+        from brewline.core.devices import choose_device, in_processes
+
         # A GPU is kept busy by one process.
         on_gpu = choose_device(params.runtime.device).type != "cpu"
-        in_processes(_train_seed, tasks, 1 if on_gpu else params.runtime.train_workers)
-    remove(Path("work/train") / name)
+        waiting = [each for each in seeds if finished_model(each[1]) is None]
+        in_processes(_train_seed, waiting, 1 if on_gpu else params.runtime.train_workers)
+        for own, work in seeds:
+            shutil.copytree(work / MODEL, partial / f"seed-{own.seed}")
 
 
-def _train_seed(task: _Task) -> None:
+def _train_seed(seed: _Seed) -> None:
     """Trains from one seed, in a process of its own where there are several."""
-    (card, work, folder), params = task, load_params()
-    states = Path("data/states") / card.corpus if card.acoustic else None
-    data = TrainingData.from_shards(Path("data/shards") / card.corpus, states)
-    job = TrainingJob(card.switches, card.acoustic, params.train, card.seed or 0)
-    with live(card.model_dump(), params.tracking, work / "run.json") as run:
-        trained = train(job, load_clip(), data, work, params.runtime, on_row=run.log_row)
-        save_model(folder, card, trained)
+    from brewline.training.experiment import finish, make_job, read_data
+    from brewline.training.loop import train
+
+    (card, work), params = seed, load_params()
+    facts = model_facts(params, card.model_dump())
+    with live(facts, params.tracking, work / "run.json") as run:
+        job = make_job(params, card)
+        trained = train(job, read_data(card), work, params.runtime, on_row=run.log_row)
+        folder = finish(work, card, trained)
         run.model_made(folder)
     # Completes the run where the store was away for a while.
-    record(folder, params.tracking, run_id_path=work / "run.json")
+    record(folder, params, run_id_path=work / "run.json")
 
 
 if __name__ == "__main__":

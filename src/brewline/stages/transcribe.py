@@ -11,7 +11,7 @@ from brewline.speech.batch_plan import plan_batches
 from brewline.speech.batch_recogniser import BatchRecogniser
 from brewline.speech.progress import outlook, show_progress, summary
 from brewline.speech.transcriber import Transcriber
-from brewline.stages.arguments import corpus_argument
+from brewline.stages.arguments import named_argument
 from brewline.tables.parquet import read_table
 from brewline.tracking.live_run import live
 from brewline.tracking.runs import transcription_facts
@@ -20,7 +20,7 @@ from brewline.tracking.runs import transcription_facts
 @exits_cleanly
 def main() -> None:
     """Runs the stage."""
-    params, corpus = corpus_argument(__doc__)
+    params, corpus = named_argument(__doc__)
     manifest_path = Path(f"data/manifest/{corpus}.parquet")
     manifest = read_table(manifest_path)
     checkpoint = Path("models/backbones/whisper.pt")
@@ -38,8 +38,8 @@ def main() -> None:
     settings = params.asr.model_dump() | {"on_failure": params.asr.on_failure == "drop"}
     # Who goes on elsewhere should not mix precisions.
     machine = [device.type, str(choose_dtype("auto", device))]
-    facts = [settings, per_shard, asr_model, backbone["sha256"], *machine]
-    name = fingerprint(load_versions().transcribe, facts, [manifest_path])
+    named_by = [settings, per_shard, asr_model, backbone["sha256"], *machine]
+    name = fingerprint(load_versions().transcribe, named_by, [manifest_path])
     work = work_dir("transcribe", name)
     width = read_dimensions(checkpoint).n_audio_state
     free_mb = shutil.disk_usage(work).free / 1e6
@@ -52,10 +52,8 @@ def main() -> None:
     )
     # A GPU is kept busy by one process.
     workers = runtime.transcribe_workers if device.type == "cpu" else 1
-    run_facts = transcription_facts(
-        corpus, params.asr.model_dump(), backbone["sha256"], sha256_file(manifest_path)
-    )
-    with live(run_facts, params.tracking, work / "run.json") as run:
+    facts = transcription_facts(params, corpus, backbone["sha256"], sha256_file(manifest_path))
+    with live(facts, params.tracking, work / "run.json") as run:
         limit_s = runtime.transcribe_batch_limit_s
         for progress in show_progress(transcriber.run(prepare, workers, limit_s)):
             run.log_row(progress.as_row())

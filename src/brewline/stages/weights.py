@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from brewline.config import load_params
+from brewline.config import Params, load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.core.programs import exits_cleanly
 from brewline.models.backbones import load_clip, misfits
-from brewline.models.names import CLIP_FOLDER
-from brewline.models.weights import prepare_backbones
+from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER
+from brewline.models.weights import are_prepared, prepare_backbones
 
 
 @exits_cleanly
@@ -17,13 +17,20 @@ def main() -> None:
     """Runs the stage."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     params = load_params()
-    with atomic_path(Path("models/backbones")) as partial:
+    # A variant that changed is held against the CLIP that is there.
+    if are_prepared(params.backbones, BACKBONES_FOLDER):
+        _check(params, BACKBONES_FOLDER)
+        return
+    with atomic_path(BACKBONES_FOLDER) as partial:
         prepare_backbones(params.backbones, partial)
-        # Hours before training would find out.
-        clip = load_clip(partial / CLIP_FOLDER)
-        problems = misfits(clip, params.variants, params.acoustic, params.shard)
-        if problems:
-            raise BrewlineError("\n  ".join(["params.yaml is not valid:", *problems]), "settings")
+        _check(params, partial)
+
+
+def _check(params: Params, folder: Path) -> None:
+    """Refuses what this CLIP has no room for, hours before training would find out."""
+    problems = misfits(load_clip(folder / CLIP_FOLDER), params.variants, params.shard)
+    if problems:
+        raise BrewlineError("\n  ".join(["params.yaml is not valid:", *problems]), "settings")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ search. `live` writes it while a model trains, `record` completes or makes it fr
 often as one likes. A tracking server that cannot be reached never stops the work: one sentence
 says so, and the next `record` brings everything in.
 
-A run holds parameters under their names in `params.yaml` (`train.steps`), the curves of
+A run holds the parameters of its variant and its recipe (`recipe.steps`), the curves of
 `history.jsonl` under their own names, and the evaluation of the finished model, logged one step
 after the last of the curves: MLflow lists and filters by the latest value, and that must be the
 chosen checkpoint's. MLflow refuses `@` in names, so recall is `recall_at_1`.

@@ -172,8 +172,7 @@ def live(
     is out of reach stops nothing.
 
     Args:
-        facts: Of a model, what `model.json` will say and is known already: corpus, variant, seed,
-            switches, backbones, and where they apply acoustic, train and data. Else see
+        facts: From `model_facts`, of a card as far as it is known before training, or from
             `transcription_facts`.
         tracking: The experiment, and whether the machine is watched too.
         run_id_path: Keeps the run's id (`{"run_id", "tracking_uri"}`, the id null without a

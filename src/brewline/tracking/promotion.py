@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewline.config import Params
-from brewline.config.miniature import is_miniature
 from brewline.core.errors import BrewlineError
-from brewline.registry.candidates import zero_shot
+from brewline.registry.candidates import baseline_evidence
 from brewline.registry.policy import Decision, Policy, decide
 from brewline.tracking.model_files import BUNDLE, LOGGED_MODEL_TAG, downloaded_bundle
 from brewline.tracking.registered_models import (
@@ -63,11 +62,11 @@ def promote(
 
     Both are compared on the project's present dev split; one that was measured on another is
     measured again first. Decision and reasons are written to the challenger's version and to its
-    run. With no champion, the challenger has to beat zero-shot.
+    run. With no champion, the challenger has to beat the baseline of its table.
 
     Args:
-        params: The lists, and how evaluation is done.
-        corpus: One of the retrieval corpora.
+        params: The tables, and how evaluation is done.
+        corpus: What the tables measure on.
         policy: See `brewline.registry.policy`.
         project: The project's folder; dev is read from it.
         veto: A person's reason against it, a sentence, which outweighs the policy.
@@ -89,7 +88,7 @@ def promote(
         _write_decision(store, version, result.decision, policy)
         if not result.decision.promote:
             return result
-        _ensure_backbones(store, version, corpus, project)
+        _ensure_backbones(store, version, project)
         _move_champion(store, result.name, result.challenger, result.champion_before)
         return replace(result, champion=result.challenger)
 
@@ -120,7 +119,7 @@ def _judge(store: Store, params: Params, corpus: str, policy: Policy, project: P
     else:
         ours = version_evidence(store, version, params, policy, project)
         theirs = (
-            zero_shot(corpus, project)
+            baseline_evidence(params, corpus, project)
             if champion is None
             else version_evidence(
                 store, store.client.get_model_version(name, champion), params, None, project
@@ -171,10 +170,8 @@ def _versions(store: Store, name: str) -> "Sequence[ModelVersion]":
     return list(store.client.search_model_versions(f"name = '{name}'"))
 
 
-def _ensure_backbones(store: Store, version: "ModelVersion", corpus: str, project: Path) -> None:
+def _ensure_backbones(store: Store, version: "ModelVersion", project: Path) -> None:
     """Adds the frozen backbones to a version that was registered without them."""
-    if is_miniature(corpus):
-        return
     from brewline.models.names import BACKBONES_FOLDER
     from brewline.registry.serving import BACKBONES, add_backbones
 

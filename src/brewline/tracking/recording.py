@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.config import Params
-from brewline.config.runtime import TrackingParams
+from brewline.config.synthetic import synthetic_notice
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_tree
 from brewline.core.locks import locked
@@ -17,7 +17,7 @@ from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
 from brewline.evaluation.recall_plot import recall_png
 from brewline.media.corpus_media import project_media
-from brewline.models.names import model_names
+from brewline.models.names import model_folder, model_names
 from brewline.tracking import runs
 from brewline.tracking.store import (
     RefusedError,
@@ -36,20 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationFiles:
-    """What `evaluate` wrote about a corpus.
+    """What `score` wrote about a row of a table.
 
-    `folder` is `reports/evaluation/<corpus>`; `image` gives a picture's bytes by its image id;
-    `validation` is `reports/validation/<corpus>`, which goes to the run of the whole pipeline.
+    `folder` is `reports/evaluation/<table>`; `image` gives a picture's bytes by its image id;
+    `notice` is about a generated corpus; `validation` is `reports/validation/<corpus>`, which goes
+    to the run of the whole pipeline.
     """
 
     folder: Path
+    row: str
     image: Callable[[str], bytes]
+    notice: str = ""
     validation: Path | None = None
 
 
 def record(
     model_dir: Path,
-    tracking: TrackingParams,
+    params: Params,
     evaluation: EvaluationFiles | None = None,
     run_id_path: Path | None = None,
 ) -> str | None:
@@ -60,8 +63,8 @@ def record(
     changes nothing.
 
     Args:
-        model_dir: `models/<corpus>/<variant>/<seed-n|frozen>`.
-        tracking: Names the experiment.
+        model_dir: `models/<experiment>/<seed-n|frozen>`, or a copy of it.
+        params: Name the experiment of MLflow, and say which corpora are generated.
         evaluation: Adds the metrics, the recall plot and the examples, once they exist.
         run_id_path: Is read, and holds the run's id afterwards.
 
@@ -75,9 +78,9 @@ def record(
         raise BrewlineError(f"{model_dir / 'model.json'} is missing; run `dvc repro`")
     uri = tracking_uri()
     try:
-        store = open_store(tracking)
+        store = open_store(params.tracking)
         with interpreted():
-            run_id = _record(store, model_dir, evaluation, run_id_path)
+            run_id = _record(store, model_dir, params, evaluation, run_id_path)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -90,13 +93,21 @@ def record(
 
 
 def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[Path, str | None]:
-    """Records every model of a corpus that is in the lists; see `record`.
+    """Records every model in the tables on a corpus; see `record_table`."""
+    found: dict[Path, str | None] = {}
+    for name in params.tables_on(corpus):
+        found |= record_table(params, name, project)
+    return found
 
-    The evaluation is taken from `reports/evaluation/<corpus>`, once it is there.
+
+def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path, str | None]:
+    """Records every model of a table's rows; see `record`.
+
+    A model that several tables show is recorded with what the first one says of it.
 
     Args:
-        params: The lists.
-        corpus: One of the retrieval corpora.
+        params: The tables.
+        name: The table; its evaluation is taken from `reports/evaluation`, once it is there.
         project: The project's folder.
 
     Returns:
@@ -105,23 +116,30 @@ def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[P
     Raises:
         BrewlineError: files of a model are missing, or the store refuses them.
     """
-    folder = project / "reports/evaluation" / corpus
-    evaluation = None
-    if folder.exists():
-        image = project_media(corpus, project).image
-        evaluation = EvaluationFiles(folder, image, project / "reports/validation" / corpus)
-    folders = [
-        project / "models" / corpus / variant / name
-        for variant in params.retrieval_corpora[corpus]
-        for name in model_names(params, variant)
-    ]
-    return {folder: record(folder, params.tracking, evaluation) for folder in folders}
+    folder, corpus = project / "reports/evaluation" / name, params.tables[name].data
+    image, notice = project_media(corpus, project).image, synthetic_notice(params, [corpus])
+    validation = project / "reports/validation" / corpus
+    found = {}
+    for row, experiment in params.tables[name].rows.items():
+        if params.row_of(experiment) != (name, row):
+            continue
+        evaluation = None
+        if (folder / "models.json").exists():
+            evaluation = EvaluationFiles(folder, row, image, notice, validation)
+        for model in model_names(params, experiment):
+            model_dir = model_folder(experiment, model, project)
+            found[model_dir] = record(model_dir, params, evaluation)
+    return found
 
 
 def _record(
-    store: Store, model_dir: Path, evaluation: EvaluationFiles | None, run_id_path: Path | None
+    store: Store,
+    model_dir: Path,
+    params: Params,
+    evaluation: EvaluationFiles | None,
+    run_id_path: Path | None,
 ) -> str:
-    facts = read_json(model_dir / "model.json")
+    facts = runs.model_facts(params, read_json(model_dir / "model.json"))
     digest = sha256_tree(model_dir)
     with locked(Path(f"{lock_file(store.uri)}-record")):
         run = _matching_run(store, digest, run_id_path)
@@ -132,7 +150,7 @@ def _record(
         if "model_digest" not in run.data.tags:
             store.client.set_tag(run_id, "model_digest", digest)
         runs.log_missing_facts(store, run, facts)
-        _log_missing_points(store, run, model_dir, evaluation)
+        _log_missing_points(store, run, model_dir, _measured(facts, evaluation))
         _log_changed_artifacts(store, run, _artifacts(model_dir, facts, evaluation))
         if evaluation and evaluation.validation and evaluation.validation.exists():
             _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
@@ -151,7 +169,7 @@ def _matching_run(store: Store, digest: str, run_id_path: Path | None) -> "Run |
 
 
 def _log_missing_points(
-    store: Store, run: "Run", model_dir: Path, evaluation: EvaluationFiles | None
+    store: Store, run: "Run", model_dir: Path, measured: Mapping[str, float]
 ) -> None:
     history = model_dir / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
@@ -162,21 +180,22 @@ def _log_missing_points(
     latest = dict(run.data.metrics)
     points += [
         (name, value, last_step + 1)
-        for name, value in _evaluated(model_dir, evaluation).items()
+        for name, value in measured.items()
         if latest.get(name) != value or (name, last_step + 1) not in logged
     ]
     runs.log_points(store, run.info.run_id, points)
 
 
-def _evaluated(model_dir: Path, evaluation: EvaluationFiles | None) -> dict[str, float]:
+def _measured(facts: Mapping[str, Any], evaluation: EvaluationFiles | None) -> dict[str, float]:
     """The metrics of one model in `models.json`, by name."""
     if evaluation is None:
         return {}
     path = evaluation.folder / "models.json"
-    name = f"{model_dir.parent.name}/{model_dir.name}"
-    metrics = read_json(path).get(name) if path.exists() else None
+    seed = "frozen" if facts["seed"] is None else f"seed-{facts['seed']}"
+    name = f"{facts['experiment']}/{seed}"
+    metrics = read_json(path).get(name)
     if metrics is None:
-        raise BrewlineError(f"{path} has no metrics of {name}; run `dvc repro evaluate`")
+        raise BrewlineError(f"{path} has no metrics of {name}; run `dvc repro score`")
     return {metric: float(value) for metric, value in metrics.items() if value is not None}
 
 
@@ -193,10 +212,14 @@ def _artifacts(
     if evaluation is None:
         return artifacts
     curves = read_recall(evaluation.folder / "recall.csv", "test")
-    mine = {key: points for key, points in curves.items() if key[0] == facts["variant"]}
+    mine = {key: points for key, points in curves.items() if key[0] == evaluation.row}
     artifacts["evaluation/recall.png"] = recall_png(mine, runs.run_name(facts))
     artifacts["evaluation/examples.html"] = examples_page(
-        facts["corpus"], facts["variant"], evaluation.folder / "examples.json", evaluation.image
+        f"{facts['experiment']}: examples from test of {facts['corpus']}",
+        evaluation.row,
+        evaluation.folder / "examples.json",
+        evaluation.image,
+        evaluation.notice,
     ).encode()
     return artifacts
 

@@ -9,7 +9,7 @@ last, so that a difference is somebody's decision:
 
 - A `champion` that a person set is the one that the next promotion compares with, and says so
   once; a rollback from it goes to the champion that promotion had chosen.
-- Where a person took `champion` away, there is none, and zero-shot stands in for it.
+- Where a person took `champion` away, there is none, and the table's baseline stands in for it.
 - A `challenger` that a person set or took away stays so until another model is registered.
 """
 

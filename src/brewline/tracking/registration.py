@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewline.config import Params
-from brewline.config.miniature import MINIATURE_NOTICE, is_miniature
+from brewline.config.synthetic import synthetic_notice
 from brewline.core.errors import BrewlineError
 from brewline.registry.candidates import Challenger, find_challenger
 from brewline.registry.policy import POLICY_FILE, load_policy
@@ -53,12 +53,12 @@ def register_corpus(params: Params, corpus: str, project: Path = Path()) -> Regi
     A model that is a version already, by its digest, becomes no second one.
 
     Args:
-        params: The lists, and how the corpus was prepared.
-        corpus: One of the retrieval corpora.
+        params: The tables, and how the corpus was prepared.
+        corpus: What the tables measure on.
         project: The project's folder.
 
     Returns:
-        The version; None where the corpus has no trained variant that hears speech.
+        The version; None where no row of its tables was trained on it and hears speech.
 
     Raises:
         BrewlineError: a file of the project is missing, or the store refuses something. A store
@@ -91,7 +91,7 @@ def _register(
     project: Path,
 ) -> Registration:
     name = registered_name(challenger.corpus)
-    _make_registered_model(store, name, challenger.corpus)
+    _make_registered_model(store, name, params, challenger.corpus)
     found = _find_version(store, name, challenger.digest)
     if found is None:
         run_id = runs[challenger.folder]
@@ -109,13 +109,15 @@ def _register(
     return Registration(name, challenger.name, version, runs, notes)
 
 
-def _make_registered_model(store: Store, name: str, corpus: str) -> None:
+def _make_registered_model(store: Store, name: str, params: Params, corpus: str) -> None:
     from mlflow.exceptions import MlflowException
 
-    notice = f" {MINIATURE_NOTICE}" if is_miniature(corpus) else ""
+    notice = synthetic_notice(params, [corpus])
     try:
         store.client.create_registered_model(
-            name, {"corpus": corpus}, f"Matches speech with the pictures of {corpus}.{notice}"
+            name,
+            {"corpus": corpus},
+            f"Matches speech with the pictures of {corpus}. {notice}".rstrip(),
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -139,12 +141,12 @@ def _make_version(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    variant, seed = challenger.name.split("/")
+    experiment, seed = challenger.name.split("/")
     made = store.client.create_logged_model(
         store.experiment_id,
         name=challenger.corpus,
         source_run_id=run_id,
-        tags={"variant": variant, "seed": seed, "model_digest": challenger.digest},
+        tags={"experiment": experiment, "seed": seed, "model_digest": challenger.digest},
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
@@ -164,7 +166,7 @@ def _make_version(
         description=f"{best} Its artifact {MODEL_CARD} says what it is.",
         tags={
             "model_digest": challenger.digest,
-            "variant": variant,
+            "experiment": experiment,
             "seed": seed,
             LOGGED_MODEL_TAG: made.model_id,
             **evidence_tags(challenger.evidence),

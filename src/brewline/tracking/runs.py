@@ -8,10 +8,11 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brewline.config import Params
 from brewline.core.files import read_partial_json, write_json
 from brewline.core.locks import locked
 from brewline.tracking.store import Store, lock_file, public_uri
@@ -76,58 +77,65 @@ def _source_tags() -> dict[str, str]:
     return tags
 
 
-def transcription_facts(
-    corpus: str, asr: Mapping[str, Any], whisper: str, manifest: str
-) -> dict[str, Any]:
+def model_facts(params: Params, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of a model is about: its card, and whether a program made its corpus."""
+    source = params.sources.get(card["corpus"])
+    return {**card, "synthetic": source is not None and source.synthetic}
+
+
+def transcription_facts(params: Params, corpus: str, whisper: str, manifest: str) -> dict[str, Any]:
     """What a run of stage `transcribe` is about: its settings, and the hashes of what it reads."""
     return {
         "corpus": corpus,
-        "asr": asr,
+        "synthetic": params.sources[corpus].synthetic,
+        "asr": params.asr.model_dump(),
         "backbones": {"whisper": whisper},
         "data": {"manifest": manifest},
     }
 
 
 def _is_model(facts: Mapping[str, Any]) -> bool:
-    return "variant" in facts
+    return "experiment" in facts
 
 
 def run_name(facts: Mapping[str, Any]) -> str:
     if not _is_model(facts):
         return f"{facts['corpus']} transcription"
     seed = "frozen" if facts["seed"] is None else f"seed-{facts['seed']}"
-    return f"{facts['corpus']} {facts['variant']} {seed}"
+    return f"{facts['experiment']} {seed}"
 
 
 def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
     tags = {"kind": "transcription"}
     if _is_model(facts):
-        tags = {"kind": "model", "variant": facts["variant"], "seed": str(facts["seed"])}
+        tags = {"kind": "model", "seed": str(facts["seed"])}
+        tags |= {name: facts[name] for name in ("experiment", "task", "variant")}
+        tags |= {"trained_on": facts["trained_on"]} if facts["trained_on"] else {}
+        tags |= {"init": facts["init"]["experiment"]} if facts["init"] else {}
     tags |= {
         "corpus": facts["corpus"],
         **{f"data.{name}": str(digest) for name, digest in (facts.get("data") or {}).items()},
     }
-    if facts["corpus"].startswith("mini-"):
+    if facts["synthetic"]:
         tags["mlflow.note.content"] = (
-            "Miniature corpus: these numbers show that the pipeline works. They say nothing about "
-            "real recordings and must not stand beside published ones."
+            "A generated corpus: these numbers show that the pipeline works. They say nothing "
+            "about real recordings and must not stand beside published ones."
         )
     return tags
 
 
 def _params(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a run under their names in `params.yaml`."""
+    """The settings of a run: `variant.*`, `recipe.*` and so on, as they stand in `params.yaml`."""
     sections = {
         "variant": facts.get("switches"),
-        "acoustic": facts.get("acoustic"),
-        "train": facts.get("train") if facts.get("seed") is not None else None,
+        "recipe": facts.get("recipe"),
         "asr": facts.get("asr"),
         "backbones": facts["backbones"],
     }
     params = {
         f"{section}.{name}": str(value)
         for section, values in sections.items()
-        for name, value in (values or {}).items()
+        for name, value in _flat(values or {})
         if value is not None
     }
     # Of a model that is yet to be trained the number is not known, and MLflow takes no second one.
@@ -135,6 +143,15 @@ def _params(facts: Mapping[str, Any]) -> dict[str, str]:
     if number or (number == 0 and facts.get("seed") is None):
         params["num_trained_parameters"] = str(number)
     return params
+
+
+def _flat(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested sections by their dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{start}{name}.")
+        else:
+            yield f"{start}{name}", value
 
 
 def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> None:
@@ -156,10 +173,12 @@ def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> Non
     datasets = [
         DatasetInput(
             Dataset(
-                name=f"{facts['corpus']} {name}",
+                name=f"{facts.get('trained_on') or facts['corpus']} {name}",
                 digest=str(digest)[:_DIGEST_LENGTH],
                 source_type="local",
-                source=json.dumps({"uri": f"data/{name}/{facts['corpus']}"}),
+                source=json.dumps(
+                    {"uri": f"data/{name}/{facts.get('trained_on') or facts['corpus']}"}
+                ),
             ),
             [InputTag("mlflow.data.context", "training")],
         )

@@ -59,4 +59,4 @@ def version_evidence(
 
 def call_version(version: "ModelVersion") -> str:
     """How reasons call a version."""
-    return f"version {version.version} ({version.tags.get('variant', 'made by hand')})"
+    return f"version {version.version} ({version.tags.get('experiment', 'made by hand')})"

@@ -1,5 +1,6 @@
 """What a run has reached, kept so that it can go on from there."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Progress:
     step: int = 0
     position: Position = field(default_factory=Position)
     best_step: int = 0
-    best_score: float = -1.0
+    best_score: float = -math.inf
     best_dev: dict[str, float] = field(default_factory=dict)
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from brewline.config.train import TrainParams
+from brewline.config.recipes import RecipeParams
 
 # The schedule ends at this fraction of its peak: 1e-8 after 1e-4 in the authors' code.
 _FINAL_FRACTION = 1e-4
@@ -11,12 +11,12 @@ _FINAL_FRACTION = 1e-4
 INITIAL = 1 << 32
 
 
-def learning_rate(step: int, settings: TrainParams) -> float:
+def learning_rate(step: int, recipe: RecipeParams) -> float:
     """The learning rate of update number `step`, from 0: up linearly, then down to almost 0."""
-    peak = settings.learning_rate
-    if step < settings.warmup_steps:
-        return peak * (step + 1) / settings.warmup_steps
-    done = (step + 1 - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
+    peak = recipe.learning_rate
+    if step < recipe.warmup_steps:
+        return peak * (step + 1) / recipe.warmup_steps
+    done = (step + 1 - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
     return peak * (1 - done * (1 - _FINAL_FRACTION))
 
 

@@ -1,14 +1,18 @@
-"""Section `train`."""
+"""Section `recipes`: how models are trained."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section, Seed
+from brewline.config.types import PositiveFloat, PositiveInt, Section, Seed
 from brewline.core.compute import Precision
 
+# The recipe of experiments that train nothing, the states of variants that hear none, and the
+# start of models that start from no other one. In `dvc.yaml` it names an empty folder.
+NONE = "none"
 
-class TrainParams(Section):
+
+class RecipeParams(Section):
     """The training loop (BrewCLIP, section 4; learning-rate schedule from the authors' code)."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -18,7 +22,6 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
     grad_clip: PositiveFloat
-    alpha: Fraction
     temperature: PositiveFloat
     learn_temperature: bool
     mask_same_image: bool

@@ -1,0 +1,53 @@
+"""Sections `experiments` and `tables`: which models are made, and how they are compared."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from brewline.config.types import Name, Section
+
+# What a model learns; each is a module of `brewline.training.tasks`.
+TaskName = Literal["retrieval"]
+
+
+class ExperimentParams(Section):
+    """One model, of which `dvc repro` makes one per seed.
+
+    What it is measured on is its `data`. Without a recipe nothing is trained: with `init` the
+    models of another experiment are taken as they are, which is how a model is measured on data
+    that it was not trained on; without, the towers are, which is zero-shot.
+    """
+
+    task: TaskName
+    # The corpus.
+    data: Name
+    # Whose encoder states are read: those of `data`, or `none` without an acoustic channel.
+    states: Name
+    variant: Name
+    # One of `recipes`; `none` trains nothing.
+    recipe: Name
+    # The experiment whose models are the start, seed by seed; or `none`.
+    init: Name
+
+
+class TableParams(Section):
+    """Experiments that are measured together, on dev and test of one corpus."""
+
+    data: Name
+    # The experiments by the names that the table gives them, in its order.
+    rows: Annotated[dict[Name, Name], Field(min_length=1)]
+    # The row that every other one is compared with.
+    baseline: Name | None = None
+    # Further pairs of rows: the first is compared with the second.
+    compare: list[Annotated[list[Name], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=list
+    )
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The comparisons: every row with the baseline, then the pairs of `compare`."""
+        pairs = [(row, self.baseline) for row in self.rows if row != self.baseline]
+        return [
+            *((row, baseline) for row, baseline in pairs if baseline is not None),
+            *((ours, theirs) for ours, theirs in self.compare),
+        ]

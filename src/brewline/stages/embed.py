@@ -1,0 +1,54 @@
+"""Stage `embed`: the vectors of an experiment's models, with ids, of dev and test of its corpus.
+
+They lie in `data/embeddings/<corpus>/<experiment>/`, a file per model; `score` needs no model.
+"""
+
+from pathlib import Path
+
+from brewline.config import load_versions
+from brewline.core.devices import choose_device
+from brewline.core.files import fingerprint, move_folder, work_dir
+from brewline.core.programs import exits_cleanly
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.vectors import save_vectors
+from brewline.models.backbones import load_clip
+from brewline.models.card import load_backbone_hashes
+from brewline.models.folder import load_model
+from brewline.models.names import model_folder, model_names
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.shards import index_digest, read_split
+from brewline.stages.arguments import named_argument
+
+
+@exits_cleanly
+def main() -> None:
+    """Runs the stage."""
+    params, experiment = named_argument(__doc__, "experiments")
+    one, switches = params.experiments[experiment], params.variant_of(experiment)
+    shards = Path("data/shards") / one.data
+    states = Path("data/states") / one.data if switches.acoustic else None
+    hashes, batch_size = load_backbone_hashes(), params.runtime.embed_batch_size
+    facts = [hashes, *(index_digest(folder) for folder in (shards, states) if folder)]
+    models = Path("models") / experiment
+    work = work_dir("embed", fingerprint(load_versions().embed, facts, [models]))
+    backbone = load_clip()
+    transforms = input_transforms(backbone, switches)
+    for name in model_names(params, experiment):
+        path = work / f"{name}.safetensors"
+        if path.exists():
+            continue
+        model, _ = load_model(model_folder(experiment, name), backbone, hashes)
+        model = model.to(choose_device(params.runtime.device))
+        collator = Collator(transforms, switches, params.runtime.image_cache_mb)
+        splits = {
+            split: embed_split(model, collator, read_split(shards, split, states), batch_size)
+            for split in ("dev", "test")
+        }
+        save_vectors(path, splits)
+        print(f"{experiment}, {name}: {len(splits['test'].utterance_ids):,} recordings of test")
+    move_folder(work, Path("data/embeddings") / one.data / experiment)
+
+
+if __name__ == "__main__":
+    main()

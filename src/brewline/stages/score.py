@@ -1,0 +1,39 @@
+"""Stage `score`: what the rows of a table are worth on dev and test, from their vectors alone.
+
+Writes `metrics/<table>.json` and `reports/evaluation/<table>/`, and completes the MLflow runs.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from brewline.config import Params
+from brewline.core.programs import exits_cleanly
+from brewline.evaluation.outputs import write_evaluation
+from brewline.evaluation.score import ModelVectors, score_table
+from brewline.evaluation.texts import read_texts
+from brewline.evaluation.vectors import load_vectors
+from brewline.models.names import model_names
+from brewline.stages.arguments import named_argument
+from brewline.tracking.recording import record_table
+
+
+@exits_cleanly
+def main() -> None:
+    """Runs the stage."""
+    params, name = named_argument(__doc__, "tables")
+    table = params.tables[name]
+    evaluation = score_table(_vectors(params, name), read_texts(table.data), table, params.evaluate)
+    write_evaluation(evaluation, Path(f"metrics/{name}.json"), Path("reports/evaluation") / name)
+    record_table(params, name)
+
+
+def _vectors(params: Params, table: str) -> Iterator[ModelVectors]:
+    data = params.tables[table].data
+    for row, experiment in params.tables[table].rows.items():
+        for name in model_names(params, experiment):
+            path = Path("data/embeddings") / data / experiment / f"{name}.safetensors"
+            yield ModelVectors(row, f"{experiment}/{name}", load_vectors(path))
+
+
+if __name__ == "__main__":
+    main()

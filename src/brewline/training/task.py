@@ -1,0 +1,75 @@
+"""What is special to one kind of learning problem, behind one interface.
+
+The loop (`brewline.training.loop`) knows steps, batches, the optimiser, checkpoints and the choice
+of the best model on dev. What a model learns, from which samples, by which loss, and how well, is a
+task's: one module each in `brewline.training.tasks`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from brewline.models.trained import TrainedModule
+from brewline.samples.shards import Utterance
+
+# What a task makes of utterances, and what its model makes of that.
+BatchT = TypeVar("BatchT", bound="OnDevice")
+OutputsT = TypeVar("OutputsT")
+
+
+class OnDevice(Protocol):
+    """A batch, which can be moved to the device that trains."""
+
+    def to(self, device: torch.device) -> Any:
+        """A copy on `device`."""
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of a step, and further numbers for its row in `history.jsonl`, by name."""
+
+    total: Tensor
+    row: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Task(Protocol[BatchT, OutputsT]):
+    """What the loop asks of a task."""
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric, of those that `measure` gives for dev, by which a model is chosen."""
+
+    def make_model(self, sample: Utterance) -> TrainedModule:
+        """A new model, whose parameters are drawn from torch's generator.
+
+        Args:
+            sample: An utterance of the training split, which tells sizes.
+
+        Raises:
+            BrewlineError: it lacks what the task needs.
+        """
+
+    def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:
+        """Called once, before the first batch, with the model on its device.
+
+        Args:
+            model: What `make_model` gave.
+            read_train: Reads the training split, for what a task works out of it beforehand.
+        """
+
+    def collate(self, utterances: Sequence[Utterance]) -> BatchT:
+        """Makes a batch of training; called in another thread."""
+
+    def forward(self, model: TrainedModule, batch: BatchT) -> OutputsT:
+        """What the model makes of a batch; runs in the precision of the recipe."""
+
+    def loss(self, model: TrainedModule, batch: BatchT, outputs: OutputsT) -> StepLoss:
+        """The loss of what `forward` gave; runs in fp32."""
+
+    def measure(
+        self, model: TrainedModule, utterances: Iterable[Utterance], split: str
+    ) -> dict[str, float]:
+        """The metrics of a split, as `<split>/<metric>`; larger is better."""

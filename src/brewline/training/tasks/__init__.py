@@ -1,0 +1,1 @@
+"""The tasks: what is special to each kind of learning problem; see `brewline.training.task`."""

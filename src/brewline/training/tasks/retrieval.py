@@ -1,0 +1,129 @@
+"""Task `retrieval`: recordings and pictures find one another (BrewCLIP, section 3.4 and 4)."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor
+
+from brewline.config.recipes import RecipeParams
+from brewline.config.variants import VariantParams
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
+from brewline.models.backbones import ClipBackbone
+from brewline.models.brewclip import BrewClip, UtteranceFeatures
+from brewline.models.inputs import Batch
+from brewline.models.losses import brewclip_loss
+from brewline.models.trained import TrainedModule
+from brewline.models.transforms import input_transforms
+from brewline.samples.collator import Collator
+from brewline.samples.shards import Utterance
+from brewline.training.task import StepLoss
+from brewline.training.tasks.frozen import frozen_features
+
+# Selection reads recall@1; the other two are the paper's.
+_RECALL_AT = (1, 5, 10)
+
+
+class Retrieval:
+    """Contrasts utterances with pictures, and the two channels with one another.
+
+    Args:
+        switches: The variant.
+        recipe: Batch size, temperature, and whether other takes of a picture are contrasts.
+        backbone: The frozen CLIP.
+        cache_mb: Memory for decoded images.
+    """
+
+    selection_metric = SELECTION_METRIC
+
+    def __init__(
+        self,
+        switches: VariantParams,
+        recipe: RecipeParams,
+        backbone: ClipBackbone,
+        cache_mb: int,
+    ) -> None:
+        self._switches = switches
+        self._recipe = recipe
+        self._backbone = backbone
+        self._transforms = input_transforms(backbone, switches)
+        self._collator = Collator(self._transforms, switches, cache_mb)
+        self._train_collator = self._collator
+
+    def make_model(self, sample: Utterance) -> BrewClip:
+        """A new model; see `Task`."""
+        state_width = None
+        if self._switches.acoustic:
+            if sample.states is None:
+                raise BrewlineError("a variant with an acoustic channel needs encoder states")
+            state_width = sample.states.shape[1]
+        recipe = self._recipe
+        return BrewClip(
+            self._backbone,
+            self._switches,
+            state_width,
+            recipe.temperature,
+            recipe.learn_temperature,
+        )
+
+    def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:
+        """Runs towers without prompts over the training split, once; see `Task`."""
+        if self._switches.prompts:
+            return
+        frozen = frozen_features(
+            _brewclip(model), self._collator, read_train(), self._recipe.batch_size
+        )
+        self._train_collator = Collator(self._transforms, self._switches, 0, frozen)
+
+    def collate(self, utterances: Sequence[Utterance]) -> Batch:
+        """Makes a batch; see `Task`."""
+        return self._train_collator.collate(utterances)
+
+    def forward(self, model: TrainedModule, batch: Batch) -> tuple[UtteranceFeatures, Tensor]:
+        """The features of the utterances, and the embeddings of the images; see `Task`."""
+        brewclip = _brewclip(model)
+        features = brewclip.encode_utterances(batch.utterances)
+        if batch.image_embeddings is not None:
+            return features, batch.image_embeddings
+        assert batch.pixels is not None
+        return features, brewclip.encode_images(batch.pixels)
+
+    def loss(
+        self, model: TrainedModule, batch: Batch, outputs: tuple[UtteranceFeatures, Tensor]
+    ) -> StepLoss:
+        """Weighs outer and inner loss; see `Task`."""
+        features, images = outputs
+        both = None
+        if features.acoustic is not None and features.text is not None:
+            both = (features.acoustic, features.text)
+        scale = _brewclip(model).logit_scale
+        losses = brewclip_loss(
+            features.embeddings,
+            images[batch.image_index],
+            both,
+            scale,
+            self._switches.alpha or 0.0,
+            batch.image_index if self._recipe.mask_same_image else None,
+        )
+        row: dict[str, Tensor | float] = {"outer_loss": losses.outer}
+        if losses.inner is not None:
+            row["inner_loss"] = losses.inner
+        for name, one in (("text_norm", features.text), ("acoustic_norm", features.acoustic)):
+            if one is not None:
+                row[name] = one.detach().norm(dim=-1).mean()
+        return StepLoss(losses.total, row | {"logit_scale": scale.detach().clone()})
+
+    def measure(
+        self, model: TrainedModule, utterances: Iterable[Utterance], split: str
+    ) -> dict[str, float]:
+        """Recall both ways; see `Task`."""
+        embeddings = embed_split(
+            _brewclip(model), self._collator, utterances, self._recipe.batch_size
+        )
+        return score_retrieval(embeddings, split, _RECALL_AT).metrics
+
+
+def _brewclip(model: TrainedModule) -> BrewClip:
+    """The model that `make_model` gave, as what it is."""
+    assert isinstance(model, BrewClip)
+    return model

@@ -1,0 +1,216 @@
+"""Scores of a table from vectors made by hand, and the file that holds vectors."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from brewline.config.evaluate import EvaluateParams
+from brewline.config.experiments import TableParams
+from brewline.core.errors import BrewlineError
+from brewline.evaluation.examples import Texts
+from brewline.evaluation.outputs import Evaluation
+from brewline.evaluation.score import ModelVectors, score_table
+from brewline.evaluation.texts import read_texts
+from brewline.evaluation.vectors import SplitEmbeddings, closest, load_vectors, save_vectors
+from brewline.tables.parquet import TEXT, table_schema, write_table
+
+PARAMS = EvaluateParams(
+    recall_at=[1, 3], bootstrap_samples=50, bootstrap_seed=0, confidence=0.9, num_examples=2
+)
+TABLE = TableParams(
+    data="tiny", rows={"base": "a", "ours": "b"}, baseline="base", compare=[["base", "ours"]]
+)
+S2I, I2S = "test/speech_to_image/recall_at_1", "test/image_to_speech/any_hit_recall_at_1"
+TEXTS = {
+    f"{split}-{number}": Texts("a bad dog" if number == 0 else "a red dog", "A red dog.")
+    for split in ("dev", "test")
+    for number in range(3)
+}
+EYE = np.eye(3, dtype=np.float32)
+
+
+def vectors(split: str, targets: Sequence[int]) -> SplitEmbeddings:
+    """Three pictures, and for each a recording that points at one of them: its own, or another."""
+    images = [f"{split}-image-{number}" for number in range(3)]
+    return SplitEmbeddings(
+        [f"{split}-{number}" for number in range(3)], images, EYE[list(targets)], images, EYE
+    )
+
+
+def model(row: str, name: str, targets: Sequence[int]) -> ModelVectors:
+    return ModelVectors(row, name, {split: vectors(split, targets) for split in ("dev", "test")})
+
+
+MODELS = [
+    model("base", "a/seed-0", [0, 2, 1]),
+    model("base", "a/seed-1", [0, 2, 1]),
+    model("ours", "b/seed-0", [0, 1, 2]),
+    model("ours", "b/seed-1", [0, 1, 1]),
+]
+
+
+def score(table: TableParams = TABLE) -> Evaluation:
+    return score_table(iter(MODELS), TEXTS, table, PARAMS)
+
+
+def test_a_row_is_the_mean_of_its_seeds_with_their_deviation() -> None:
+    found = score()
+    # Of two recordings that point at a picture as much, the wrong one stands first.
+    by_model = {name: (one[S2I], one[I2S]) for name, one in found.models.items()}
+    assert by_model == {
+        "a/seed-0": (1 / 3, 1 / 3),
+        "a/seed-1": (1 / 3, 1 / 3),
+        "b/seed-0": (1, 1),
+        "b/seed-1": (2 / 3, 1 / 3),
+    }
+    ours, base = found.metrics["ours"], found.metrics["base"]
+    assert (ours[S2I], base[S2I]) == pytest.approx((5 / 6, 1 / 3))
+    assert (ours[f"{S2I}_std"], base[f"{S2I}_std"]) == pytest.approx((1 / 18**0.5, 0))
+    assert ours[f"{S2I}_low"] <= ours[S2I] <= ours[f"{S2I}_high"]
+    assert ours["num_seeds"] == 2
+    assert ours["dev/mean_recall_at_1"] == pytest.approx(3 / 4)
+    assert ours["test/speech_to_image/recall_at_3"] == 1
+
+
+def test_rows_are_compared_with_the_baseline_and_as_the_table_says() -> None:
+    found = {
+        (one["row"], one["baseline"], one["metric"]): one["difference"]
+        for one in score().comparisons
+    }
+    assert len(found) == 8
+    assert found["ours", "base", S2I] == pytest.approx(1 / 2)
+    assert found["base", "ours", S2I] == pytest.approx(-1 / 2)
+    assert found["ours", "base", I2S] == pytest.approx(1 / 3)
+    assert found["ours", "base", S2I.replace("test", "dev")] == pytest.approx(1 / 2)
+
+
+def test_examples_show_the_first_model_of_each_row() -> None:
+    examples = score().examples
+    drawn, differs = (one["utterance_id"] for one in examples["base"])
+    assert [one["utterance_id"] for one in examples["ours"]] == [drawn, differs]
+    # After one by lot, one of those on which the two differ most.
+    number = 2 if drawn == "test-1" else 1
+    assert differs == f"test-{number}"
+    base, ours = (examples[row][1] for row in ("base", "ours"))
+    assert (base["rank"], ours["rank"]) == (3, 1)
+    assert base["top"][0] == {"image_id": f"test-image-{3 - number}", "score": 1.0}
+    assert ours["top"][0] == {"image_id": f"test-image-{number}", "score": 1.0}
+    assert (base["caption"], base["transcript"]) == ("A red dog.", "a red dog")
+
+
+def test_without_a_baseline_nothing_is_compared() -> None:
+    found = score(TableParams(data="tiny", rows=TABLE.rows))
+    assert found.comparisons == []
+    assert [len(rows) for rows in found.examples.values()] == [2, 2]
+
+
+def test_word_error_rates_are_those_of_the_utterances() -> None:
+    asr = score().asr
+    assert asr["dev/asr/wer"] == asr["test/asr/wer"] == pytest.approx(1 / 9)
+    assert asr["test/asr/num_utterances"] == 3
+
+
+def test_models_of_different_utterances_are_one_sentence() -> None:
+    other = model("ours", "b/seed-0", [0, 1, 2])
+    fewer = SplitEmbeddings(["test-0"], ["test-image-0"], EYE[:1], ["test-image-0"], EYE[:1])
+    models = [MODELS[0], ModelVectors("ours", "b/seed-0", {**other.splits, "test": fewer})]
+    with pytest.raises(BrewlineError) as caught:
+        score_table(models, TEXTS, TABLE, PARAMS)
+    assert str(caught.value) == (
+        "b/seed-0 and a/seed-0 were measured on different utterances of test; run `dvc repro`"
+    )
+
+
+def test_the_order_of_utterances_is_no_difference() -> None:
+    turned = {
+        split: SplitEmbeddings(
+            one.utterance_ids[::-1],
+            one.utterance_image_ids[::-1],
+            one.utterance_embeddings[::-1],
+            one.image_ids,
+            one.image_embeddings,
+        )
+        for split, one in MODELS[3].splits.items()
+    }
+    models = [*MODELS[:3], ModelVectors("ours", "b/seed-1", turned)]
+    found = score_table(models, TEXTS, TABLE, PARAMS)
+    assert found.models["b/seed-1"] == score().models["b/seed-1"]
+    assert found.comparisons == score().comparisons
+
+
+def test_texts_are_those_of_dev_and_test(tmp_path: Path) -> None:
+    for folder, column in (("manifest", "caption"), ("transcripts", "text")):
+        schema = table_schema(utterance_id=TEXT, split=TEXT, **{column: TEXT})
+        rows = [
+            {"utterance_id": split, "split": split, column: f"{column} of {split}"}
+            for split in ("train", "dev", "test")
+        ]
+        write_table(tmp_path / f"data/{folder}/tiny.parquet", schema, rows)
+    assert read_texts("tiny", tmp_path) == {
+        split: Texts(f"text of {split}", f"caption of {split}") for split in ("dev", "test")
+    }
+
+
+def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
+    splits = {"dev": vectors("dev", [2, 0, 1]), "test": vectors("tést/1", [0, 0, 0])}
+    path = tmp_path / "a/seed-0.safetensors"
+    save_vectors(path, splits)
+    found = load_vectors(path)
+    assert [*found] == ["dev", "test"]
+    for split, one in splits.items():
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(getattr(found[split], name), value)
+        assert found[split].utterance_embeddings.dtype == np.float32
+    before = path.read_bytes()
+    save_vectors(path, splits)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_file_of_vectors_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "seed-0.safetensors"
+    save_vectors(path, {"dev": vectors("dev", [0, 1, 2])})
+    whole = path.read_bytes()
+    lists = [["a"], ["i"], ["i"]]
+    for damage in (
+        path.unlink,
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(b"nonsense"),
+        lambda: path.write_bytes(whole[:-10]),
+        lambda: save_file({"dev/images": EYE}, path),
+        lambda: save_file({"dev/images": EYE}, path, {"ids": "{"}),
+        lambda: save_file({"dev/images": EYE}, path, {"ids": '{"dev": [[]]}'}),
+        lambda: save_file({"dev/images": EYE}, path, {"ids": json.dumps({"dev": lists})}),
+    ):
+        damage()
+        with pytest.raises(
+            BrewlineError, match=r"is missing or damaged: .*; run `dvc repro`$"
+        ) as e:
+            load_vectors(path)
+        assert "\n" not in str(e.value)
+
+
+def test_the_closest_come_first_and_equal_ones_in_their_order() -> None:
+    targets = np.array([[0, 1], [1, 0], [0.6, 0.8], [1, 0]], np.float32)
+    found = closest(targets, np.array([1, 0], np.float32), 9)
+    assert [row for row, _ in found] == [1, 3, 2, 0]
+    assert [score for _, score in found] == pytest.approx([1, 1, 0.6, 0])
+    assert closest(targets, np.array([1, 0], np.float32), 1) == [(1, 1.0)]
+
+
+def test_ids_without_vectors_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "seed-0.safetensors"
+    arrays = {f"test/{kind}": np.zeros((2, 3), np.float32) for kind in ("utterances", "images")}
+    for ids in ('["a"]', '{"test": [["u1"], ["i1"], ["i1", "i2"]]}'):
+        save_file(arrays, path, metadata={"ids": ids})
+        with pytest.raises(BrewlineError, match="run `dvc repro`"):
+            load_vectors(path)
+
+
+def test_vectors_of_other_utterances_than_the_manifest_has_are_one_sentence() -> None:
+    texts = {one: text for one, text in TEXTS.items() if one != "dev-0"}
+    with pytest.raises(BrewlineError, match="measured on utterance 'dev-0', which the manifest"):
+        score_table(iter(MODELS), texts, TABLE, PARAMS)
