@@ -176,7 +176,8 @@ def plan(
     Args:
         stages: The whole graph, from `read_graph`.
         corpora: Keeps the stages of these, and those that belong to no corpus; none: all.
-        experiments: Keeps the stages of these, and those that belong to none; none: all.
+        experiments: Keeps the stages of these, and those that belong to none; none: all. What a
+            chosen experiment starts from is chosen too, with all that it takes.
         from_stage: Runs this stage again: its name, or that of a kind (`train`). What comes
             after it runs if its results changed.
         force: Runs every chosen stage again.
@@ -188,19 +189,49 @@ def plan(
         choose("corpus", corpus, sorted({s.corpus for s in stages if s.corpus}))
     for experiment in experiments:
         choose("experiment", experiment, sorted({s.experiment for s in stages if s.experiment}))
-    chosen = [
-        stage
+    names = {
+        stage.name
         for stage in stages
         if (not corpora or stage.corpus in {None, *corpora})
         and (not experiments or stage.experiment in {None, *experiments})
-    ]
+    }
+    names |= _started_from(stages, names)
+    chosen = [stage for stage in stages if stage.name in names]
     forced: set[str] = {stage.name for stage in chosen} if force else set()
     if from_stage:
-        names = [n for stage in stages for n in (stage.name, stage.name.split("@")[0], stage.kind)]
-        choose("stage", from_stage, list(dict.fromkeys(names)))
+        known = [n for stage in stages for n in (stage.name, stage.name.split("@")[0], stage.kind)]
+        choose("stage", from_stage, list(dict.fromkeys(known)))
         forced |= {
             stage.name
             for stage in chosen
             if from_stage in (stage.name, stage.name.split("@")[0], stage.kind)
         }
     return Plan(chosen, frozenset(forced))
+
+
+def _started_from(stages: list[Stage], names: set[str]) -> set[str]:
+    """The trainings that chosen trainings start from, and everything before these."""
+    by_name = {stage.name: stage for stage in stages}
+    waiting = [
+        name
+        for stage in stages
+        if stage.name in names and stage.kind == "train"
+        for name in stage.upstream
+        if by_name[name].kind == "train"
+    ]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += by_name[name].upstream
+    return found
+
+
+def with_descendants(stages: list[Stage], names: set[str]) -> set[str]:
+    """The stages of these names, and all that depend on them."""
+    found = set(names)
+    for stage in stages:
+        if stage.upstream & found:
+            found.add(stage.name)
+    return found

@@ -26,7 +26,7 @@ from brewline.tracking.runs import PIPELINE_VARIABLE
 from brewline.tracking.store import tracking_uri
 from flows import artifacts
 from flows.children import Line, TimeLimitError, run_child
-from flows.graph import DVC_IS_BUSY, Stage, changes, plan, read_graph
+from flows.graph import DVC_IS_BUSY, Stage, changes, plan, read_graph, with_descendants
 from flows.repository import let_dvc_run_without_git
 from flows.server import COMPUTE_SLOT, make_compute_slot
 from flows.workspace import held, make_workspace
@@ -249,11 +249,18 @@ def _run_stages(
     logger = get_run_logger()
     stages = read_graph(folder, logger.info)
     chosen = plan(stages, corpora, experiments, from_stage, force)
-    maybe_stale = _with_descendants(stages, {*changes(folder, on_wait=logger.info), *chosen.forced})
+    maybe_stale = with_descendants(stages, {*changes(folder, on_wait=logger.info), *chosen.forced})
     names = {stage.name for stage in chosen.stages}
-    left_out = maybe_stale - names
-    for stage in chosen.stages:
+    left_out: set[str] = set()
+    for stage in stages:
         missing = sorted(stage.upstream & left_out)
+        if stage.name not in names:
+            # What stands behind a stage that ran may turn out to be as it was.
+            if stage.name in maybe_stale and (
+                missing or changes(folder, stage.name, logger.info).get(stage.name)
+            ):
+                left_out.add(stage.name)
+            continue
         if stage.name not in maybe_stale:
             yield Outcome(stage.name, "up to date", "")
         elif missing:
@@ -263,29 +270,27 @@ def _run_stages(
             yield Outcome(stage.name, "left out", f"{missing[0]} is stale and not chosen")
         else:
             forced = stage.name in chosen.forced
-            why = ["forced"]
-            if not forced:
-                why = changes(folder, stage.name, logger.info).get(stage.name, [])
-            if not why:
-                yield Outcome(stage.name, "up to date", "")
-                continue
-            logger.info("%s: %s", stage.name, "; ".join(why[:3]))
-            if forced and stage.kind == "train":
-                # Else it would find every seed finished, and train none.
-                for finished in folder.glob(f"work/train/{stage.subject}/*/finished.json"):
-                    remove(finished.parent)
-            started = time.monotonic()
-            try:
-                state = run_stage(stage.name, folder, forced, time_limit_h, run_key)
-            except Exception:
-                yield Outcome(stage.name, "failed", "; ".join(why), time.monotonic() - started)
-                raise
-            yield Outcome(stage.name, state, "; ".join(why), time.monotonic() - started)
+            yield from _bring_up_to_date(stage, folder, forced, time_limit_h, run_key)
 
 
-def _with_descendants(stages: list[Stage], names: set[str]) -> set[str]:
-    found = set(names)
-    for stage in stages:
-        if stage.upstream & found:
-            found.add(stage.name)
-    return found
+def _bring_up_to_date(
+    stage: Stage, folder: Path, forced: bool, time_limit_h: float, run_key: str
+) -> Iterator[Outcome]:
+    """Runs a stage if it is stale now, or forced."""
+    logger = get_run_logger()
+    why = ["forced"] if forced else changes(folder, stage.name, logger.info).get(stage.name, [])
+    if not why:
+        yield Outcome(stage.name, "up to date", "")
+        return
+    logger.info("%s: %s", stage.name, "; ".join(why[:3]))
+    if forced and stage.kind == "train":
+        # Else it would find every seed finished, and train none.
+        for finished in folder.glob(f"work/train/{stage.subject}/*/finished.json"):
+            remove(finished.parent)
+    started = time.monotonic()
+    try:
+        state = run_stage(stage.name, folder, forced, time_limit_h, run_key)
+    except Exception:
+        yield Outcome(stage.name, "failed", "; ".join(why), time.monotonic() - started)
+        raise
+    yield Outcome(stage.name, state, "; ".join(why), time.monotonic() - started)

@@ -21,6 +21,7 @@ from brewline.core.files import read_json
 from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.tracking.runs import PIPELINE_VARIABLE
 from flows.children import stop_group
+from flows.graph import changes, read_graph, with_descendants
 from flows.workspace import make_workspace
 
 _LOG_FOLDER = Path("work/sweeps")
@@ -62,6 +63,12 @@ def sweep(
         if (not corpora or row["corpus"] in corpora)
         and (not experiments or row["experiment"] in experiments)
     ]
+    if not rows:
+        raise BrewlineError(
+            "no table was measured, because something that it shows is stale and was not chosen: "
+            "see the artifact `stages` of a run, and choose its experiments or corpora too",
+            "settings",
+        )
     rows.sort(key=lambda row: -row[SELECTION_METRIC])
     create_table_artifact(rows, key="sweep", description="The runs of a sweep, best on dev first")
     return rows
@@ -145,7 +152,11 @@ def _log_folder() -> Path:
 
 def _dev_results(folder: Path, overrides: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     rows = []
+    stale = with_descendants(read_graph(folder), {*changes(folder)})
     for name, table in load_params(folder / "params.yaml").tables.items():
+        # It was left out, and its numbers are those of other parameters.
+        if f"score@{name}" in stale:
+            continue
         measured = read_json(folder / f"metrics/{name}.json")
         for row, experiment in table.rows.items():
             if metric in measured.get(row, {}):

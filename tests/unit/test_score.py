@@ -15,7 +15,13 @@ from brewline.evaluation.examples import Texts
 from brewline.evaluation.outputs import Evaluation
 from brewline.evaluation.score import ModelVectors, score_table
 from brewline.evaluation.texts import read_texts
-from brewline.evaluation.vectors import SplitEmbeddings, closest, load_vectors, save_vectors
+from brewline.evaluation.vectors import (
+    SplitEmbeddings,
+    closest,
+    holds_vectors,
+    load_vectors,
+    save_vectors,
+)
 from brewline.tables.parquet import TEXT, table_schema, write_table
 
 PARAMS = EvaluateParams(
@@ -214,3 +220,12 @@ def test_vectors_of_other_utterances_than_the_manifest_has_are_one_sentence() ->
     texts = {one: text for one, text in TEXTS.items() if one != "dev-0"}
     with pytest.raises(BrewlineError, match="measured on utterance 'dev-0', which the manifest"):
         score_table(iter(MODELS), texts, TABLE, PARAMS)
+
+
+def test_partial_vectors_are_taken_if_they_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "seed-0.safetensors"
+    assert not holds_vectors(path)
+    save_vectors(path, MODELS[0].splits)
+    assert holds_vectors(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert not holds_vectors(path)

@@ -300,6 +300,8 @@ def recorded(project: Path, experiment: str, params: Params = PARAMS) -> Any:
 
 def test_a_run_says_what_its_model_is_and_where_it_comes_from(project: Path) -> None:
     data = recorded(project, EXPERIMENT).data
+    recipe = PARAMS.recipes["mini"]
+    assert recipe
     tags = {"experiment": EXPERIMENT, "task": "retrieval", "variant": "full", "corpus": CORPUS}
     assert data.tags.items() >= (tags | {"trained_on": CORPUS, "seed": "0"}).items()
     assert "init" not in data.tags
@@ -310,7 +312,7 @@ def test_a_run_says_what_its_model_is_and_where_it_comes_from(project: Path) -> 
             "variant.alpha": "0.1",
             "variant.acoustic.layers": "1",
             "variant.acoustic.padding_mask": "valid",
-            "recipe.steps": "60",
+            "recipe.steps": str(recipe.steps),
             "recipe.learn_temperature": "True",
             "backbones.clip": "b" * 64,
         }.items()

@@ -53,17 +53,7 @@ def score_table(
         for split in _SPLITS:
             embeddings = model.splits[split]
             first, ids = asked.setdefault(split, (model.name, embeddings.utterance_ids))
-            if set(ids) != set(embeddings.utterance_ids):
-                raise BrewlineError(
-                    f"{model.name} and {first} were measured on different utterances of {split}; "
-                    "run `dvc repro`"
-                )
-            unknown = next((one for one in embeddings.utterance_ids if one not in texts), None)
-            if unknown is not None:
-                raise BrewlineError(
-                    f"{model.name} was measured on utterance {unknown!r}, which the manifest does "
-                    "not have; run `dvc repro`"
-                )
+            _check_ids(model.name, first, embeddings.utterance_ids, ids, texts)
             one = score_retrieval(embeddings, split, params.recall_at)
             found = RetrievalScores(
                 found.metrics | one.metrics, found.by_image | one.by_image, one.rank_of
@@ -92,6 +82,22 @@ def score_table(
         },
         recall_rows=list(recall_rows(metrics, params.recall_at)),
     )
+
+
+def _check_ids(
+    model: str, first: str, own: Sequence[str], ids: Sequence[str], texts: Mapping[str, Texts]
+) -> None:
+    """Models are compared on the same utterances, and these are those of the manifest."""
+    if set(ids) != set(own):
+        raise BrewlineError(
+            f"{model} and {first} were measured on different utterances; run `dvc repro`"
+        )
+    unknown = next((one for one in own if one not in texts), None)
+    if unknown is not None:
+        raise BrewlineError(
+            f"{model} was measured on utterance {unknown!r}, which the manifest does not have; run "
+            "`dvc repro`"
+        )
 
 
 def _aggregate(models: Sequence[RetrievalScores], bootstrap: Bootstrap) -> dict[str, float]:

@@ -78,6 +78,14 @@ def load_vectors(path: Path) -> dict[str, SplitEmbeddings]:
     return splits
 
 
+def holds_vectors(path: Path) -> bool:
+    """Whether a file of partial work is there and whole."""
+    try:
+        return bool(load_vectors(path))
+    except BrewlineError:
+        return False
+
+
 def closest(targets: Embeddings, query: Embeddings, top: int) -> list[tuple[int, float]]:
     """The rows of `targets` (N, D) most like `query` (D,), best first: (row, cosine).
 

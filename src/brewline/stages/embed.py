@@ -10,7 +10,7 @@ from brewline.core.devices import choose_device
 from brewline.core.files import fingerprint, move_folder, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.evaluation.embedding import embed_split
-from brewline.evaluation.vectors import save_vectors
+from brewline.evaluation.vectors import holds_vectors, save_vectors
 from brewline.models.backbones import load_clip
 from brewline.models.card import load_backbone_hashes
 from brewline.models.folder import load_model
@@ -36,7 +36,7 @@ def main() -> None:
     transforms = input_transforms(backbone, switches)
     for name in model_names(params, experiment):
         path = work / f"{name}.safetensors"
-        if path.exists():
+        if holds_vectors(path):
             continue
         model, _ = load_model(model_folder(experiment, name), backbone, hashes)
         model = model.to(choose_device(params.runtime.device))

@@ -54,7 +54,7 @@ def main() -> None:
 
 def _train_seed(seed: _Seed) -> None:
     """Trains from one seed, in a process of its own where there are several."""
-    from brewline.training.experiment import finish, make_job, read_data
+    from brewline.training.experiment import keep, make_job, mark_finished, read_data
     from brewline.training.loop import train
 
     (card, work), params = seed, load_params()
@@ -62,10 +62,12 @@ def _train_seed(seed: _Seed) -> None:
     with live(facts, params.tracking, work / "run.json") as run:
         job = make_job(params, card)
         trained = train(job, read_data(card), work, params.runtime, on_row=run.log_row)
-        folder = finish(work, card, trained)
+        folder = keep(work, card, trained)
         run.model_made(folder)
     # Completes the run where the store was away for a while.
     record(folder, params, run_id_path=work / "run.json")
+    # Last: whoever is killed before that goes on with the same run.
+    mark_finished(work)
 
 
 if __name__ == "__main__":

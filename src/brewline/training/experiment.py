@@ -40,13 +40,17 @@ def read_data(card: ModelCard) -> TrainingData:
     return TrainingData.from_shards(Path("data/shards") / card.corpus, states)
 
 
-def finish(work: Path, card: ModelCard, trained: Trained) -> Path:
-    """Keeps a trained model in its work folder, for a later run with more seeds; returns its place.
+def keep(work: Path, card: ModelCard, trained: Trained) -> Path:
+    """Keeps a trained model in its work folder; returns its place there."""
+    folder = work / MODEL
+    save_model(folder, card, trained)
+    return folder
+
+
+def mark_finished(work: Path) -> None:
+    """Notes that the seed of a work folder is finished, for a later run with more seeds.
 
     What a restart would need is removed: it is several times as large.
     """
-    folder = work / MODEL
-    save_model(folder, card, trained)
-    write_json(work / FINISHED, {"sha256": sha256_tree(folder)})
+    write_json(work / FINISHED, {"sha256": sha256_tree(work / MODEL)})
     remove(work / CHECKPOINT_FILE)
-    return folder

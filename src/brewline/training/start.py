@@ -60,5 +60,6 @@ def finished_model(work: Path) -> Path | None:
     """The model that an earlier run kept, if it is whole."""
     folder = work / MODEL
     facts = read_partial_json(work / FINISHED, "this seed is trained anew")
-    whole = facts is not None and folder.is_dir() and sha256_tree(folder) == facts["sha256"]
-    return folder if whole else None
+    if not isinstance(facts, dict) or not folder.is_dir():
+        return None
+    return folder if facts.get("sha256") == sha256_tree(folder) else None
