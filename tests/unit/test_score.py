@@ -127,7 +127,7 @@ def test_models_of_different_utterances_are_one_sentence() -> None:
     with pytest.raises(BrewlineError) as caught:
         score_table(models, TEXTS, TABLE, PARAMS)
     assert str(caught.value) == (
-        "b/seed-0 and a/seed-0 were measured on different utterances"
+        "b/seed-0 and a/seed-0 were measured on different utterances; run `dvc repro`"
     )
 
 

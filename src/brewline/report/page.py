@@ -176,7 +176,8 @@ def headline(
     return {
         "row": best,
         "value": on_test[best],
-        "reference": f" {table.baseline}: {on_test[table.baseline or best]}\u00a0%." * compared,
+        "reference": f" The baseline, {table.baseline}: {on_test[table.baseline or best]}\u00a0%."
+        * compared,
     }
 
 
