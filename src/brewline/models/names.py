@@ -19,7 +19,12 @@ TENSORS_FILE = "model.safetensors"
 def model_names(params: Params, experiment: str) -> list[str]:
     """The folders of an experiment's models: one per seed, or `frozen` where nothing is trained."""
     seeds = params.seeds_of(experiment)
-    return ["frozen"] if seeds is None else [f"seed-{seed}" for seed in seeds]
+    return [model_name(None)] if seeds is None else [model_name(seed) for seed in seeds]
+
+
+def model_name(seed: int | None) -> str:
+    """The folder of the model of a seed, or of what was not trained."""
+    return "frozen" if seed is None else f"seed-{seed}"
 
 
 def model_folder(experiment: str, name: str, project: Path = Path()) -> Path:

@@ -33,14 +33,16 @@ def main() -> None:
     models = Path("models") / experiment
     work = work_dir("embed", fingerprint(load_versions().embed, facts, [models]))
     backbone = load_clip()
+    device = choose_device(params.runtime.device)
+    # One for all seeds: pictures and texts are prepared once.
     transforms = input_transforms(backbone, switches)
+    collator = Collator(transforms, switches, params.runtime.image_cache_mb)
     for name in model_names(params, experiment):
         path = work / f"{name}.safetensors"
         if holds_vectors(path):
             continue
         model, _ = load_model(model_folder(experiment, name), backbone, hashes)
-        model = model.to(choose_device(params.runtime.device))
-        collator = Collator(transforms, switches, params.runtime.image_cache_mb)
+        model = model.to(device)
         splits = {
             split: embed_split(model, collator, read_split(shards, split, states), batch_size)
             for split in ("dev", "test")

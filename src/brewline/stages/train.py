@@ -11,6 +11,7 @@ from brewline.config import load_params, load_versions
 from brewline.core.files import atomic_path, fingerprint, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, new_card
+from brewline.models.names import model_name
 from brewline.samples.shards import index_digest
 from brewline.stages.arguments import named_argument
 from brewline.tracking.live_run import live
@@ -40,7 +41,7 @@ def main() -> None:
             own = start_from(one.init, card.model_copy(update={"seed": seed, "data": data}))
             # The card names everything that is read by its hash.
             name = fingerprint(load_versions().train, own.model_dump(), [])
-            seeds.append((own, work_dir("train", f"{experiment}/seed-{seed}-{name}")))
+            seeds.append((own, work_dir("train", f"{experiment}/{model_name(seed)}-{name}")))
         # Imported late, here and below: what is not trained needs no torch.
         from brewline.core.devices import choose_device, in_processes
 
@@ -49,7 +50,7 @@ def main() -> None:
         waiting = [each for each in seeds if finished_model(each[1]) is None]
         in_processes(_train_seed, waiting, 1 if on_gpu else params.runtime.train_workers)
         for own, work in seeds:
-            shutil.copytree(work / MODEL, partial / f"seed-{own.seed}")
+            shutil.copytree(work / MODEL, partial / model_name(own.seed))
 
 
 def _train_seed(seed: _Seed) -> None:

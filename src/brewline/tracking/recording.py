@@ -17,7 +17,7 @@ from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
 from brewline.evaluation.recall_plot import recall_png
 from brewline.media.corpus_media import project_media
-from brewline.models.names import model_folder, model_names
+from brewline.models.names import model_folder, model_name, model_names
 from brewline.tracking import runs
 from brewline.tracking.store import (
     RefusedError,
@@ -191,8 +191,7 @@ def _measured(facts: Mapping[str, Any], evaluation: EvaluationFiles | None) -> d
     if evaluation is None:
         return {}
     path = evaluation.folder / "models.json"
-    seed = "frozen" if facts["seed"] is None else f"seed-{facts['seed']}"
-    name = f"{facts['experiment']}/{seed}"
+    name = f"{facts['experiment']}/{model_name(facts['seed'])}"
     metrics = read_json(path).get(name)
     if metrics is None:
         raise BrewlineError(f"{path} has no metrics of {name}; run `dvc repro score`")

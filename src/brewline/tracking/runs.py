@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from brewline.config import Params
 from brewline.core.files import read_partial_json, write_json
 from brewline.core.locks import locked
+from brewline.models.names import model_name
 from brewline.tracking.store import Store, lock_file, public_uri
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def _is_model(facts: Mapping[str, Any]) -> bool:
 def run_name(facts: Mapping[str, Any]) -> str:
     if not _is_model(facts):
         return f"{facts['corpus']} transcription"
-    seed = "frozen" if facts["seed"] is None else f"seed-{facts['seed']}"
-    return f"{facts['experiment']} {seed}"
+    return f"{facts['experiment']} {model_name(facts['seed'])}"
 
 
 def _tags(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from brewline.core.files import remove, sha256_tree, write_json
 from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
-from brewline.models.names import model_folder
+from brewline.models.names import model_folder, model_name
 from brewline.training.checkpoint import CHECKPOINT_FILE
 from brewline.training.loop import TrainingData, TrainingJob
 from brewline.training.start import FINISHED, MODEL
@@ -30,7 +30,7 @@ def make_job(params: Params, card: ModelCard) -> TrainingJob:
     task = TASKS[one.task](card.switches, recipe, load_clip(), params.runtime.image_cache_mb)
     start = None
     if card.init is not None:
-        start = load_tensors(model_folder(card.init["experiment"], f"seed-{card.seed}"))
+        start = load_tensors(model_folder(card.init["experiment"], model_name(card.seed)))
     return TrainingJob(task, recipe, card.seed, start)
 
 

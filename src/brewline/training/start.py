@@ -8,7 +8,7 @@ from brewline.config import Params
 from brewline.config.recipes import NONE
 from brewline.core.files import read_partial_json, sha256_tree
 from brewline.models.card import ModelCard, load_card, save_card
-from brewline.models.names import TENSORS_FILE, model_folder, model_names
+from brewline.models.names import TENSORS_FILE, model_folder, model_name, model_names
 
 # A finished seed's model in its work folder, and the note that it is whole.
 MODEL = "model"
@@ -23,7 +23,7 @@ def start_from(init: str, card: ModelCard) -> ModelCard:
     """
     if init == NONE:
         return card
-    return card.model_copy(update={"init": _facts_of(init, f"seed-{card.seed}")})
+    return card.model_copy(update={"init": _facts_of(init, model_name(card.seed))})
 
 
 def _facts_of(experiment: str, name: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ def take_over(params: Params, card: ModelCard, folder: Path) -> None:
     """
     init = params.experiments[card.experiment].init
     if init == NONE:
-        save_card(folder / "frozen", card)
+        save_card(folder / model_name(None), card)
         return
     for name in model_names(params, init):
         source = model_folder(init, name)
