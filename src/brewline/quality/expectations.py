@@ -1,5 +1,7 @@
 """Expectations held against tables by Great Expectations, each outcome in words."""
 
+import importlib
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,13 @@ class Expectation:
 def complaints(failed: Iterable[Expectation]) -> str:
     """What is not met, with what was observed instead."""
     return "; ".join(f"{one.rule} (observed {one.observed}; {one.name})" for one in failed)
+
+
+def import_ahead() -> None:
+    """Imports Great Expectations beside other work: it takes as long as a small corpus."""
+    threading.Thread(
+        target=importlib.import_module, args=("great_expectations",), daemon=True
+    ).start()
 
 
 def run_suites(

@@ -1,7 +1,9 @@
 """Word and character error rates of transcripts, after Whisper's English normaliser."""
 
+import importlib.util
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +78,26 @@ def align(texts: Iterable[tuple[str, str | None, str]]) -> Iterator[Heard]:
 
 
 def _normalised(texts: Iterable[tuple[str, str | None, str]]) -> Iterator[tuple[str, str, str]]:
-    from whisper.normalizers import EnglishTextNormalizer
-
-    normalise = EnglishTextNormalizer()
+    normalise = english_normaliser()
     for utterance_id, caption, transcript in texts:
         said = " ".join(normalise(caption or "").split())
         if said:
             yield utterance_id, said, " ".join(normalise(transcript).split())
+
+
+def english_normaliser() -> Callable[[str], str]:
+    """Whisper's own, without the rest of its package, which imports torch for seconds."""
+    name = "whisper_normalizers"
+    if name not in sys.modules:
+        package = importlib.util.find_spec("whisper")
+        assert package is not None and package.submodule_search_locations
+        folder = f"{package.submodule_search_locations[0]}/normalizers"
+        spec = importlib.util.spec_from_file_location(name, f"{folder}/__init__.py")
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    normaliser: Callable[[str], str] = sys.modules[name].EnglishTextNormalizer()
+    return normaliser
 
 
 def _aligned(pairs: Sequence[tuple[str, str, str]]) -> Iterator[Heard]:

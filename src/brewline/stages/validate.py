@@ -11,6 +11,7 @@ from brewline.corpora.survey import survey
 from brewline.corpora.transcripts import with_transcripts
 from brewline.media.archives import MediaStore
 from brewline.quality.corpus_suites import account, expect
+from brewline.quality.expectations import import_ahead
 from brewline.quality.explain import explain
 from brewline.quality.page import validation_page
 from brewline.quality.results import gather, write_tables
@@ -39,6 +40,7 @@ def main() -> None:
         print(f"{corpus}: {imported} transcripts imported, {num_unused} of no utterance left out")
     reports = Path("reports/validation") / corpus
     workers = params.runtime.validate_workers
+    import_ahead()
     verdicts = check_corpus(store, listings, limits, workers, decode_limit_s)
     with (
         atomic_path(Path(f"data/manifest/{corpus}.parquet")) as manifest,

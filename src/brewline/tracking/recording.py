@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brewline.config import Params
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.errors import BrewlineError
-from brewline.core.files import read_json, sha256_tree
+from brewline.core.files import read_json, sha256_file, sha256_tree
 from brewline.core.locks import locked
 from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
@@ -151,7 +151,7 @@ def _record(
             store.client.set_tag(run_id, "model_digest", digest)
         runs.log_missing_facts(store, run, facts)
         _log_missing_points(store, run, model_dir, _measured(facts, evaluation))
-        _log_changed_artifacts(store, run, _artifacts(model_dir, facts, evaluation))
+        _log_changed_artifacts(store, run, model_dir, facts, evaluation)
         if evaluation and evaluation.validation and evaluation.validation.exists():
             _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
         if run.info.status != "FINISHED":
@@ -223,13 +223,24 @@ def _artifacts(
     return artifacts
 
 
-def _log_changed_artifacts(store: Store, run: "Run", artifacts: Mapping[str, bytes]) -> None:
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in artifacts.items()}
-    digest = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+def _log_changed_artifacts(
+    store: Store,
+    run: "Run",
+    model_dir: Path,
+    facts: Mapping[str, Any],
+    evaluation: EvaluationFiles | None,
+) -> None:
+    # Of what they are made from: drawing them anew takes longer than all else.
+    made_from = [sha256_tree(model_dir)]
+    if evaluation is not None:
+        names = ("recall.csv", "examples.json")
+        made_from += [sha256_file(evaluation.folder / name) for name in names]
+        made_from += [evaluation.row, evaluation.notice]
+    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     if run.data.tags.get("artifacts_digest") == digest:
         return
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in artifacts.items():
+        for name, data in _artifacts(model_dir, facts, evaluation).items():
             path = Path(folder) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
