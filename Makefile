@@ -52,7 +52,9 @@ NAMES := GIT_AUTHOR_NAME GIT_COMMITTER_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL
 IDENTITY = $(if $(shell git config user.email),,$(NAMES:%=%=brewline@localhost))
 
 tables: install needs-git ## Train and compare every corpus with pictures x variant x seed, in a workspace apart
-	@$(IDENTITY) $(BIN)/dvc exp run --temp --force --name tables $(foreach override,$(TABLES),--set-param '$(override)')
+# `--force` would replace the last experiment of this name, and run every stage anew.
+	@$(BIN)/dvc exp remove --quiet tables 2>/dev/null || true
+	@$(IDENTITY) $(BIN)/dvc exp run --temp --name tables $(foreach override,$(TABLES),--set-param '$(override)')
 	@for file in results.md results.csv index.html; do \
 	  $(BIN)/dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file || exit; done
 	@cat reports/tables/results.md
