@@ -80,6 +80,7 @@ def start(name: str, arguments: dict[str, Any]) -> None:
 def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> None:
     # Prefect reads its settings once, when it is imported.
     os.environ.update(server.environment(project, api_url))
+    import httpx
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.pipeline import pipeline
@@ -93,6 +94,12 @@ def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> N
     try:
         with temporary_settings({PREFECT_API_URL: api_url}):
             flows[name](**arguments)
+    except httpx.TransportError as error:
+        raise BrewlineError(
+            f"the Prefect server at {api_url} went away ({type(error).__name__}); what was "
+            "finished is kept: run this again to continue",
+            "network",
+        ) from None
     finally:
         # The server may be stopped right after this, and the last lines are still on their way.
         for handler in logging.getLogger("prefect.flow_runs").handlers:

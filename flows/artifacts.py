@@ -1,8 +1,10 @@
 """What a run leaves to look at in the Prefect UI: tables, links and a picture."""
 
 import base64
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +15,26 @@ from prefect.artifacts import (
 )
 
 from brewline.config import Params
+from brewline.evaluation.outputs import Metrics
 from brewline.quality.verdicts import count_reasons
+from brewline.report.changes import METRICS, changes_markdown, find_changes, metrics_here
 from brewline.tables.parquet import read_table
 from brewline.tracking.store import public_uri, tracking_uri
 
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
+
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def never_in_the_way() -> Iterator[None]:
+    """Lets work go on where what it shows cannot be shown: the server may be away for a while."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever a server or its client does
+        _log.warning("Prefect does not take an artifact (%s); the work goes on", error)
 
 
 def key_of(name: str) -> str:
@@ -37,23 +53,32 @@ def stages_table(outcomes: "Sequence[Outcome]") -> None:
         }
         for outcome in outcomes
     ]
-    create_table_artifact(rows, key="stages", description="The stages of this run, in order")
+    with never_in_the_way():
+        create_table_artifact(rows, key="stages", description="The stages of this run, in order")
 
 
-def results(folder: Path, params: Params) -> None:
+def results(folder: Path, params: Params, before: Metrics) -> None:
     """The results, what was quarantined, where to read on, and the recall curves.
 
     Args:
         folder: The tree or workspace of the run.
         params: Those of the run.
+        before: The metrics that lay there when it began.
     """
+    with never_in_the_way():
+        _results(folder, params, before)
+
+
+def _results(folder: Path, params: Params, before: Metrics) -> None:
     table = folder / "reports/results.md"
     if table.exists():
         links = (
             f"Page with pictures and recordings: `{(folder / 'reports/index.html').absolute()}`  \n"
             f"MLflow: {_mlflow_link(params.tracking.experiment)}"
         )
-        text = f"{table.read_text(encoding='utf-8')}\n\n{links}\n"
+        changed = find_changes(before, metrics_here(folder / METRICS))
+        delta = f"## Changed by this run\n\n{changes_markdown(changed)}\n\n" if changed else ""
+        text = f"{links}\n\n{delta}{table.read_text(encoding='utf-8')}"
         create_markdown_artifact(text, key="results", description="Results on test")
     rows = [
         {"corpus": corpus, "reason": reason, "recordings": count}

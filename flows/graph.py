@@ -158,10 +158,16 @@ def _reasons(entries: list[Any]) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run looks at, in order; `forced` are run even if nothing changed."""
+    """What a run looks at, in order.
+
+    `forced` are run even if nothing changed. `asked` are those that somebody waits for: without
+    them the run has failed. Of the stages that all corpora and experiments share it does what it
+    can.
+    """
 
     stages: list[Stage]
     forced: frozenset[str]
+    asked: frozenset[str]
 
 
 def plan(
@@ -206,7 +212,23 @@ def plan(
             for stage in chosen
             if from_stage in (stage.name, stage.name.split("@")[0], stage.kind)
         }
-    return Plan(chosen, frozenset(forced))
+    return Plan(chosen, frozenset(forced), _asked(chosen, corpora, experiments))
+
+
+def _asked(
+    chosen: list[Stage], corpora: Collection[str], experiments: Collection[str]
+) -> frozenset[str]:
+    everything = not corpora and not experiments
+    of = {stage.name: stage.experiment for stage in chosen}
+
+    def is_asked(stage: Stage) -> bool:
+        if everything or not stage.corpus:
+            return everything
+        # A table is asked for with any of its rows.
+        shown = {of.get(name) for name in stage.upstream}
+        return not experiments or stage.kind not in _OF_TABLES or bool(shown & {*experiments})
+
+    return frozenset(stage.name for stage in chosen if is_asked(stage))
 
 
 def _started_from(stages: list[Stage], names: set[str]) -> set[str]:

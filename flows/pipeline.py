@@ -1,63 +1,26 @@
 """Flow `pipeline`: `dvc repro` with eyes, each stale stage a task of its own."""
 
-import contextlib
 import os
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.sync import concurrency
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
-from prefect.tasks import Task
 from pydantic import Field
 
 from brewline.config import load_params
-from brewline.core.errors import BrewlineError, FailureKind
-from brewline.core.files import read_json, remove
-from brewline.core.programs import FAILURE_FILE
+from brewline.core.errors import BrewlineError
+from brewline.core.files import remove
+from brewline.report.changes import METRICS, metrics_here
 from brewline.tracking.runs import PIPELINE_VARIABLE
-from brewline.tracking.store import tracking_uri
-from flows import artifacts
-from flows.children import Line, TimeLimitError, run_child
-from flows.graph import DVC_IS_BUSY, Stage, changes, plan, read_graph, with_descendants
+from flows import artifacts, form
+from flows.dead_runs import alive
+from flows.graph import Plan, Stage, changes, plan, read_graph, with_descendants
 from flows.repository import let_dvc_run_without_git
-from flows.server import COMPUTE_SLOT, make_compute_slot
+from flows.stage import StageFailedError, Work, run_stage
 from flows.workspace import held, make_workspace
-
-# Prefect writes down that a task runs while the task already does. A request for a slot that meets
-# this finds SQLite busy, and is repeated only two seconds later, at every stage.
-_RECORDED_S = 0.2
-# How often a stage is tried, by the kind of its failure; every other kind is tried once.
-TRIES = {"network": 4, "busy": 4, "crash": 2}
-RETRY_DELAYS_S = [10.0, 60.0, 300.0]
-_PROGRESS_EVERY_S = 5.0
-_LOG_PROGRESS_EVERY_S = 60.0
-# What DVC says after every stage and nobody needs to read again.
-_CHATTER = (
-    "Updating lock file",
-    "To track the changes",
-    "git add",
-    "To enable auto",
-    "dvc config",
-    "Use `dvc push`",
-)
-_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
-_RESTORED = "is cached - skipping run"
-_KEPT_LINES = 40
-
-
-class StageFailedError(BrewlineError):
-    """A stage failed."""
-
-    def __init__(self, stage: str, kind: FailureKind, message: str) -> None:
-        super().__init__(f"{stage} failed ({kind}): {message}", kind)
 
 
 @dataclass
@@ -70,137 +33,19 @@ class Outcome:
     seconds: float | None = None
 
 
-def another_try_helps(
-    task: Task[..., Any],
-    run: TaskRun,
-    state: "State[Any]",
-) -> bool:
-    """Whether a failed stage is to be tried again."""
-    error = state.result(raise_on_failure=False)
-    tries = TRIES.get(error.kind, 1) if isinstance(error, StageFailedError) else 1
-    return run.run_count < tries
+# What the form offers.
+Corpora = Annotated[list[str], form.Choice(form.corpora)]
+Experiments = Annotated[list[str], form.Choice(form.experiments)]
+StageName = Annotated[str, form.Choice(form.stages, ("",))]
 
 
-@task(
-    task_run_name="{stage}",
-    retries=max(TRIES.values()) - 1,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=another_try_helps,
-    cache_policy=NO_CACHE,
-)
-def run_stage(stage: str, folder: Path, force: bool, time_limit_h: float, run_key: str) -> str:
-    """Runs one stage with DVC, in a process group that ends with this task.
-
-    Args:
-        stage: Its address in `dvc.yaml`.
-        folder: The tree or workspace.
-        force: Runs it even if nothing changed.
-        time_limit_h: When to stop it.
-        run_key: Names the pipeline run, under which MLflow gathers the models.
-
-    Returns:
-        `ran`, or `restored` where DVC's run cache had the result.
-
-    Raises:
-        StageFailedError: it failed; the kind is that of `work/failure.json`.
-    """
-    logger = get_run_logger()
-    remove(folder / FAILURE_FILE)
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    reporter = _Reporter(stage)
-    time.sleep(_RECORDED_S)
-    with concurrency(COMPUTE_SLOT, occupy=1, strict=True, lease_duration=60):
-        try:
-            status = run_child(
-                [*command, "--force"] if force else command,
-                folder,
-                _environment(run_key),
-                reporter,
-                time_limit_h * 3600,
-            )
-        except TimeLimitError:
-            message = f"it took more than {time_limit_h:g} hours and was stopped"
-            raise StageFailedError(stage, "time", message) from None
-    if status != 0:
-        raise _failure(stage, folder, reporter.last_lines)
-    reporter.done()
-    restored = any(_RESTORED in line for line in reporter.last_lines)
-    if restored:
-        logger.info("%s: DVC's run cache had the result", stage)
-    return "restored" if restored else "ran"
-
-
-class _Reporter:
-    """Logs what a stage writes; of a progress bar it keeps an artifact and few log lines."""
-
-    def __init__(self, stage: str) -> None:
-        self.last_lines: list[str] = []
-        self._logger = get_run_logger()
-        self._key = f"progress-{artifacts.key_of(stage)}"
-        self._artifact: Any = None
-        self._next_update = self._next_log = time.monotonic() + _PROGRESS_EVERY_S
-
-    def __call__(self, line: Line) -> None:
-        if not line.redraw:
-            self.last_lines = [*self.last_lines, line.text][-_KEPT_LINES:]
-            if not line.text.strip().startswith(_CHATTER):
-                self._logger.info("%s", line.text)
-        now = time.monotonic()
-        if line.redraw and now > self._next_log:
-            self._next_log = now + _LOG_PROGRESS_EVERY_S
-            self._logger.info("%s", line.text)
-        if line.percent is not None and now > self._next_update:
-            self._next_update = now + _PROGRESS_EVERY_S
-            self._show(line.percent)
-
-    def done(self) -> None:
-        if self._artifact is not None:
-            self._show(100.0)
-
-    def _show(self, percent: float) -> None:
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(progress=percent, key=self._key)
-        else:
-            update_progress_artifact(self._artifact, progress=percent)
-
-
-def _failure(stage: str, folder: Path, last_lines: list[str]) -> StageFailedError:
-    """What went wrong, from the stage's own words where it left any."""
-    # There is none where a stage was killed, or where the disk had no room for it.
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        failure = read_json(folder / FAILURE_FILE)
-        return StageFailedError(stage, failure["kind"], failure["message"])
-    busy = next((line for line in last_lines if any(words in line for words in _BUSY)), None)
-    if busy:
-        # What DVC says of its lock sends people to remove it, under whoever holds it.
-        is_locked = _BUSY[0] in busy
-        return StageFailedError(stage, "busy", DVC_IS_BUSY if is_locked else busy)
-    own = [line.removeprefix("error: ") for line in last_lines if line.startswith("error: ")]
-    of_dvc = [line for line in last_lines if "ERROR" in line]
-    last = ["no message", *of_dvc, *own][-1]
-    return StageFailedError(stage, "crash", last)
-
-
-def _environment(run_key: str) -> dict[str, str]:
-    """Of a stage: this Python first, and the tracking store of the project, not of a workspace."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {
-        "PATH": path,
-        PIPELINE_VARIABLE: run_key,
-        # A sweep's runs would otherwise hand on the sweep's.
-        "PREFECT__FLOW_RUN_ID": str(flow_run.get_id()),
-        "MLFLOW_TRACKING_URI": tracking_uri(),
-        "DVC_NO_ANALYTICS": "1",
-    }
-
-
-@flow(name="pipeline")
+@flow(name="pipeline", flow_run_name=lambda: form.run_name(flow_run.parameters))
 def pipeline(
-    corpora: list[str] = [],
-    experiments: list[str] = [],
+    corpora: Corpora = [],
+    experiments: Experiments = [],
     overrides: dict[str, Any] = {},
     force: bool = False,
-    from_stage: str = "",
+    from_stage: StageName = "",
     time_limit_h: Annotated[float, Field(gt=0)] = 24.0,
 ) -> dict[str, str]:
     """Brings everything up to date: data, transcripts, models, metrics, report.
@@ -220,77 +65,105 @@ def pipeline(
     """
     project = Path.cwd()
     let_dvc_run_without_git(project)
-    run_key = os.environ.get(PIPELINE_VARIABLE) or str(flow_run.get_id())
+    logger, run_id = get_run_logger(), str(flow_run.get_id())
     place = make_workspace(project, overrides) if overrides else project
-    make_compute_slot()
-    outcomes: list[Outcome] = []
-    with held(place, get_run_logger().info) as folder:
+    with alive(project, run_id), held(place, logger.info) as folder:
         params = load_params(folder / "params.yaml")
+        parallel = load_params(project / "params.yaml").runtime.parallel_stages
+        run_key = os.environ.get(PIPELINE_VARIABLE) or run_id
+        stages = read_graph(folder, logger.info)
+        chosen = plan(stages, corpora, experiments, from_stage, force)
+        before = metrics_here(folder / METRICS)
+        run = _Run(Work(project, folder, time_limit_h, parallel, run_key), stages, chosen)
         try:
-            for outcome in _run_stages(
-                folder, run_key, corpora, experiments, from_stage, force, time_limit_h
-            ):
-                outcomes.append(outcome)
+            run.bring_up_to_date()
         finally:
-            artifacts.stages_table(outcomes)
-        artifacts.results(folder, params)
-    return {outcome.stage: outcome.state for outcome in outcomes}
+            artifacts.stages_table(run.outcomes)
+        artifacts.results(folder, params, before)
+        run.check_delivered()
+    return {outcome.stage: outcome.state for outcome in run.outcomes}
 
 
-def _run_stages(
-    folder: Path,
-    run_key: str,
-    corpora: list[str],
-    experiments: list[str],
-    from_stage: str,
-    force: bool,
-    time_limit_h: float,
-) -> Iterator[Outcome]:
-    logger = get_run_logger()
-    stages = read_graph(folder, logger.info)
-    chosen = plan(stages, corpora, experiments, from_stage, force)
-    maybe_stale = with_descendants(stages, {*changes(folder, on_wait=logger.info), *chosen.forced})
-    names = {stage.name for stage in chosen.stages}
-    left_out: set[str] = set()
-    for stage in stages:
-        missing = sorted(stage.upstream & left_out)
-        if stage.name not in names:
-            # What stands behind a stage that ran may turn out to be as it was.
-            if stage.name in maybe_stale and (
-                missing or changes(folder, stage.name, logger.info).get(stage.name)
-            ):
-                left_out.add(stage.name)
-            continue
-        if stage.name not in maybe_stale:
-            yield Outcome(stage.name, "up to date", "")
-        elif missing:
-            # DVC would run it on whatever lies there, with `--single-item`.
-            left_out.add(stage.name)
-            logger.warning("%s is left out: %s is stale and not chosen", stage.name, missing[0])
-            yield Outcome(stage.name, "left out", f"{missing[0]} is stale and not chosen")
-        else:
-            forced = stage.name in chosen.forced
-            yield from _bring_up_to_date(stage, folder, forced, time_limit_h, run_key)
+class _Run:
+    """A walk over the stages, in order, which goes round whatever failed."""
 
+    def __init__(self, work: Work, stages: list[Stage], chosen: Plan) -> None:
+        self.outcomes: list[Outcome] = []
+        self._work = work
+        self._stages = stages
+        self._chosen = chosen
+        self._logger = get_run_logger()
+        # Of each stage that is stale now and stays so, why.
+        self._left: dict[str, str] = {}
+        self._failures: list[StageFailedError] = []
 
-def _bring_up_to_date(
-    stage: Stage, folder: Path, forced: bool, time_limit_h: float, run_key: str
-) -> Iterator[Outcome]:
-    """Runs a stage if it is stale now, or forced."""
-    logger = get_run_logger()
-    why = ["forced"] if forced else changes(folder, stage.name, logger.info).get(stage.name, [])
-    if not why:
-        yield Outcome(stage.name, "up to date", "")
-        return
-    logger.info("%s: %s", stage.name, "; ".join(why[:3]))
-    if forced and stage.kind == "train":
-        # Else it would find every seed finished, and train none.
-        for finished in folder.glob(f"work/train/{stage.subject}/*/finished.json"):
-            remove(finished.parent)
-    started = time.monotonic()
-    try:
-        state = run_stage(stage.name, folder, forced, time_limit_h, run_key)
-    except Exception:
-        yield Outcome(stage.name, "failed", "; ".join(why), time.monotonic() - started)
-        raise
-    yield Outcome(stage.name, state, "; ".join(why), time.monotonic() - started)
+    def bring_up_to_date(self) -> None:
+        """Runs every chosen stage that is stale, and all of whose inputs are as they should be."""
+        names = {stage.name for stage in self._chosen.stages}
+        stale = {*changes(self._work.folder, on_wait=self._logger.info), *self._chosen.forced}
+        maybe_stale = with_descendants(self._stages, stale)
+        for stage in self._stages:
+            missing = sorted(stage.upstream & {*self._left})
+            if stage.name not in maybe_stale:
+                if stage.name in names:
+                    self.outcomes.append(Outcome(stage.name, "up to date", ""))
+            elif stage.name not in names:
+                # What stands behind a stage that ran may turn out to be as it was.
+                if missing or self._changes(stage):
+                    self._left[stage.name] = f"{stage.name} is stale and not chosen"
+            elif missing:
+                # DVC would run it on whatever lies there, with `--single-item`.
+                why = self._left[stage.name] = self._left[missing[0]]
+                self._logger.warning("%s is left out: %s", stage.name, why)
+                self.outcomes.append(Outcome(stage.name, "left out", why))
+            else:
+                self._run_if_stale(stage)
+
+    def check_delivered(self) -> None:
+        """Raises what failed, or what was asked for and could not be done.
+
+        Raises:
+            StageFailedError: the only stage that failed.
+            BrewlineError: several failed, or something is left out.
+        """
+        if len(self._failures) == 1:
+            raise self._failures[0]
+        if self._failures:
+            told = "\n".join(f"  {failure}" for failure in self._failures)
+            raise BrewlineError(f"{len(self._failures)} stages failed:\n{told}", "crash")
+        undone = [
+            outcome
+            for outcome in self.outcomes
+            if outcome.state == "left out" and outcome.stage in self._chosen.asked
+        ]
+        if undone:
+            raise BrewlineError(
+                f"{', '.join(outcome.stage for outcome in undone)} could not be done: "
+                f"{undone[0].why}; choose that too, or everything",
+                "settings",
+            )
+
+    def _changes(self, stage: Stage) -> list[str]:
+        return changes(self._work.folder, stage.name, self._logger.info).get(stage.name, [])
+
+    def _run_if_stale(self, stage: Stage) -> None:
+        forced = stage.name in self._chosen.forced
+        reasons = ["forced"] if forced else self._changes(stage)
+        if not reasons:
+            self.outcomes.append(Outcome(stage.name, "up to date", ""))
+            return
+        self._logger.info("%s: %s", stage.name, "; ".join(reasons[:3]))
+        if forced and stage.kind == "train":
+            # Else it would find every seed finished, and train none.
+            for finished in self._work.folder.glob(f"work/train/{stage.subject}/*/finished.json"):
+                remove(finished.parent)
+        started = time.monotonic()
+        try:
+            state = run_stage(stage.name, self._work, forced)
+        except StageFailedError as failure:
+            # What does not depend on it goes on: a night should not be lost for one corpus.
+            state = "failed"
+            self._failures.append(failure)
+            self._left[stage.name] = f"{stage.name} failed"
+        seconds = time.monotonic() - started
+        self.outcomes.append(Outcome(stage.name, state, "; ".join(reasons), seconds))

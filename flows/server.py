@@ -5,10 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
@@ -16,16 +17,20 @@ import requests
 from brewline.config import load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
+from brewline.core.loopback import ask_loopback_directly
 from brewline.core.system import flock
-from brewline.tracking.store import open_store, tracking_uri
+from brewline.tracking.store import open_store, public_uri, tracking_uri
 from flows.children import stop_group
+from flows.dead_runs import end_dead_runs
 
-# One stage at a time uses the machine; raise the limit in the UI where there is more of it.
-COMPUTE_SLOT = "brewline-compute"
 HOME = Path(".prefect")
 # What `make ui` writes down of a server that it runs.
 SERVER_FILE = HOME / "server.json"
 _START_S = 90.0
+_LOOK_EVERY_S = 0.5
+# A server that dies more often than this within so long will not live.
+_MOST_RESTARTS = 5
+_RESTARTS_WITHIN_S = 600.0
 
 # Nothing phones home, and no banner asks to.
 _QUIET = {
@@ -39,6 +44,7 @@ _QUIET = {
 
 def environment(project: Path, api_url: str | None = None) -> dict[str, str]:
     """The environment of every process that uses Prefect."""
+    ask_loopback_directly()
     home = {"PREFECT_HOME": os.environ.get("PREFECT_HOME", str((project / HOME).absolute()))}
     return os.environ | _QUIET | home | ({"PREFECT_API_URL": api_url} if api_url else {})
 
@@ -64,27 +70,67 @@ def answers(url: str) -> bool:
 
 
 def known_api_url(project: Path) -> str | None:
-    """The configured server, else the one that `make ui` runs, else None."""
+    """The configured server, else the one that `make ui` runs, else None.
+
+    Raises:
+        BrewlineError: nothing answers where one is configured.
+    """
+    ask_loopback_directly()
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
+        try:
+            # Whatever it says, it is there; not every server tells strangers how it is.
+            requests.get(f"{configured}/health", timeout=10)
+        except requests.RequestException as error:
+            raise BrewlineError(
+                f"no Prefect server answers at PREFECT_API_URL={public_uri(configured)} "
+                f"({type(error).__name__}); start it, or unset the variable, and this command "
+                "starts a server of its own",
+                "network",
+            ) from None
         return configured
     file = project / SERVER_FILE
     url = str(read_json(file)["api_url"]) if file.exists() else None
     return url if url and answers(f"{url}/health") else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Service:
-    """What was started, or found: where it is, and what answers once it is ready."""
+    """A server that is there already, or one of our own, with a command, that is kept alive.
+
+    `ready_url` answers once it is ready; `log` gets what it writes.
+    """
 
     name: str
     url: str
     ready_url: str
     log: Path
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     child: "subprocess.Popen[bytes] | None" = None
+    gave_up: bool = False
+
+    def __post_init__(self) -> None:
+        self._is_over = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    @contextmanager
+    def running(self) -> Iterator["Service"]:
+        """Runs it until the block ends; it also ends when this process is killed."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.write_text("")
+        self._start()
+        try:
+            yield self
+        finally:
+            self._is_over.set()
+            if self._keeper:
+                self._keeper.join()
+            if self.child:
+                stop_group(self.child)
 
     def wait_until_ready(self) -> None:
-        """Returns once it answers; one that was found is not asked.
+        """Returns once it answers, and keeps it alive from then on; one that was found is not.
 
         Raises:
             BrewlineError: it does not come up; the message quotes its log.
@@ -94,16 +140,44 @@ class Service:
         end = time.monotonic() + _START_S
         while not answers(self.ready_url):
             if self.child.poll() is not None or time.monotonic() > end:
-                last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
                 raise BrewlineError(
-                    f"the {self.name} did not come up ({self.log}): {last}", "crash"
+                    f"the {self.name} did not come up ({self.log}): {self._last_words()}", "crash"
                 )
             time.sleep(0.2)
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it stopped by itself."""
-        return self.child is not None and self.child.poll() is not None
+    def _start(self) -> None:
+        with self.log.open("a") as file:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *self.command],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        """Starts it again where it ends by itself: what is at work would lose hours with it."""
+        starts: list[float] = []
+        while not self._is_over.wait(_LOOK_EVERY_S):
+            assert self.child is not None
+            if self.child.poll() is None:
+                continue
+            now = time.monotonic()
+            starts = [*(one for one in starts if now - one < _RESTARTS_WITHIN_S), now]
+            if len(starts) > _MOST_RESTARTS:
+                self.gave_up = True
+                return
+            # What of its group lives on would keep its port.
+            stop_group(self.child)
+            self._start()
+            print(f"the {self.name} ended ({self.log}): started again", file=sys.stderr, flush=True)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return next((line for line in reversed(lines) if "rror" in line), "".join(lines[-1:]))
 
 
 @contextmanager
@@ -111,49 +185,36 @@ def prefect_server(project: Path, port: int = 0) -> Iterator[Service]:
     """Starts a Prefect server on loopback, waits for it, and stops it in the end.
 
     Its URL is that of its API. Its database lies in `.prefect/` of the project, so runs are there
-    the next time. Compute slots that a killed run still held are free again.
+    the next time; those whose process is gone are marked as crashed.
 
     Raises:
         BrewlineError: it does not come up; the message quotes its log.
     """
     port = free_port(port)
     url = f"http://127.0.0.1:{port}/api"
+    settings = environment(project, url)
+    home = Path(settings["PREFECT_HOME"])
     # The UI learns the address from the environment; told on the command line, it would not.
     own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    service = Service("Prefect server", url, f"{url}/health", project / "work/prefect-server.log")
-    settings = environment(project, url) | own
-    home = Path(settings["PREFECT_HOME"])
+    service = Service(
+        name="Prefect server",
+        url=url,
+        ready_url=f"{url}/health",
+        log=project / "work/prefect-server.log",
+        command=[sys.executable, "-m", "prefect", "server", "start"],
+        environment=settings | own,
+    )
     home.mkdir(parents=True, exist_ok=True)
     # The kernel's lock: that of a killed server is free.
     with (home / "server.lock").open("w") as lock:
         is_alone = flock(lock, wait=False)
-        with started(service, command, settings) as running:
-            running.wait_until_ready()
+        with service.running():
+            service.wait_until_ready()
             if is_alone:
-                _free_slots(url)
+                end_dead_runs(url, project)
             # Whoever comes up in the meantime waits here.
             flock(lock, shared=True)
-            yield running
-
-
-def _free_slots(url: str) -> None:
-    """Frees the compute slots of a database that no other server uses.
-
-    Nobody holds them, whatever the database says: a server knows its holders by memory, so those
-    of one that was killed are forgotten, and their slots would be taken for ever.
-    """
-    limit = f"{url}/v2/concurrency_limits/{COMPUTE_SLOT}"
-    end = time.monotonic() + _START_S
-    while True:
-        answer = requests.patch(limit, json={"active_slots": 0}, timeout=30)
-        # 404: there is no such limit yet.
-        if answer.ok or answer.status_code == requests.codes.not_found:
-            return
-        # A server that has just come up answers 503 while its database is busy.
-        if time.monotonic() > end:
-            raise BrewlineError(f"Prefect does not free its slots: {answer.text}", "busy")
-        time.sleep(0.5)
+            yield service
 
 
 @contextmanager
@@ -176,49 +237,8 @@ def mlflow_server(project: Path, port: int) -> Iterator[Service]:
     command += ["--artifacts-destination", (project / "mlartifacts").absolute().as_uri()]
     # Its job runners, which nothing here uses, would take most of a gigabyte.
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    service = Service("MLflow server", url, f"{url}/health", log)
-    with started(service, command, environment(project) | own) as running:
-        yield running
-
-
-@contextmanager
-def started(
-    service: Service, command: list[str], environment: Mapping[str, str]
-) -> Iterator[Service]:
-    """Runs a server until the block ends; it also ends when this process is killed.
-
-    Args:
-        service: What is to be there; its log gets what the server writes.
-        command: Program and arguments.
-        environment: The whole environment of it.
-    """
-    service.log.parent.mkdir(parents=True, exist_ok=True)
-    with service.log.open("w") as file:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *command],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield replace(service, child=child)
-    finally:
-        stop_group(child)
-
-
-def make_compute_slot() -> None:
-    """Makes the limit that lets one stage run at a time; leaves one that is there as it is."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(COMPUTE_SLOT)
-        except ObjectNotFound:
-            with contextlib.suppress(ObjectAlreadyExists):
-                client.create_global_concurrency_limit(
-                    GlobalConcurrencyLimitCreate(name=COMPUTE_SLOT, limit=1)
-                )
+    service = Service(
+        "MLflow server", url, f"{url}/health", log, command, environment(project) | own
+    )
+    with service.running():
+        yield service

@@ -21,7 +21,9 @@ from brewline.core.files import read_json
 from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.tracking.runs import PIPELINE_VARIABLE
 from flows.children import stop_group
+from flows.dead_runs import alive
 from flows.graph import changes, read_graph, with_descendants
+from flows.pipeline import Corpora, Experiments
 from flows.workspace import make_workspace
 
 _LOG_FOLDER = Path("work/sweeps")
@@ -31,8 +33,8 @@ _LOG_FOLDER = Path("work/sweeps")
 def sweep(
     grid: dict[str, list[Any]] = {},
     runs: list[dict[str, Any]] = [],
-    corpora: list[str] = [],
-    experiments: list[str] = [],
+    corpora: Corpora = [],
+    experiments: Experiments = [],
     parallel: int = 1,
 ) -> list[dict[str, Any]]:
     """Runs the pipeline once for each of several overrides.
@@ -45,14 +47,24 @@ def sweep(
         runs: These as they are (`[{"recipes.mini.steps": 60}, {"recipes.mini.steps": 120}]`).
         corpora: Only these corpora; empty: all.
         experiments: Only these experiments; empty: all.
-        parallel: How many runs go on at a time. Stages still take turns, unless the limit
-            `brewline-compute` is raised.
+        parallel: How many runs go on at a time. Stages still take turns, unless
+            `runtime.parallel_stages` is raised.
 
     Returns:
         A row for each run and row of a table, the best on dev first.
     """
     project = Path.cwd()
-    chosen = combinations(grid, runs)
+    with alive(project, str(flow_run.get_id())):
+        return _sweep(project, combinations(grid, runs), corpora, experiments, parallel)
+
+
+def _sweep(
+    project: Path,
+    chosen: list[dict[str, Any]],
+    corpora: list[str],
+    experiments: list[str],
+    parallel: int,
+) -> list[dict[str, Any]]:
     # Bad overrides show before anything runs.
     folders = [make_workspace(project, overrides) for overrides in chosen]
     _run_all(chosen, corpora, experiments, parallel)

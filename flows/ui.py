@@ -14,6 +14,7 @@ from pathlib import Path
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import remove, write_json
+from flows.dead_runs import end_dead_runs
 from flows.repository import let_dvc_run_without_git
 from flows.server import (
     SERVER_FILE,
@@ -21,8 +22,10 @@ from flows.server import (
     environment,
     mlflow_server,
     prefect_server,
-    started,
 )
+
+# With it all are registered; its module would bring the whole of Prefect into this process.
+_LAST_DEPLOYMENT = "rollback/roll-back-model"
 
 
 def main() -> None:
@@ -50,25 +53,26 @@ def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
         mlflow.wait_until_ready()
         write_json(project / SERVER_FILE, {"api_url": prefect.url, "mlflow_url": mlflow.url})
         stack.callback(remove, project / SERVER_FILE)
-        log = project / "work/deployments.log"
-        # The last one that they register.
-        ready_url = f"{prefect.url}/deployments/name/rollback/on-demand"
-        deployments = stack.enter_context(
-            started(
-                Service("process that starts flows", prefect.url, ready_url, log),
-                [sys.executable, "-m", "flows.deployments"],
-                environment(project, prefect.url) | {"MLFLOW_TRACKING_URI": mlflow.url},
-            )
+        # Runs that end with us are written down as such while the server is still there.
+        stack.callback(end_dead_runs, prefect.url, project)
+        deployments = Service(
+            name="process that starts flows",
+            url=prefect.url,
+            ready_url=f"{prefect.url}/deployments/name/{_LAST_DEPLOYMENT}",
+            log=project / "work/deployments.log",
+            command=[sys.executable, "-m", "flows.deployments"],
+            environment=environment(project, prefect.url) | {"MLFLOW_TRACKING_URI": mlflow.url},
         )
+        stack.enter_context(deployments.running())
         deployments.wait_until_ready()
         print(f"Prefect: {prefect.url.removesuffix('/api')}   start and watch flows")
         print(f"MLflow:  {mlflow.url}   compare runs, see models")
         print("Ctrl-C stops all of it.", flush=True)
         while not stop.wait(1.0):
             for service in (mlflow, prefect, deployments):
-                if service.has_ended:
+                if service.gave_up:
                     raise BrewlineError(
-                        f"the {service.name} ended by itself; see {service.log}", "crash"
+                        f"the {service.name} ends again and again; see {service.log}", "crash"
                     )
         print("stopping", flush=True)
 

@@ -6,9 +6,12 @@ Only files on this machine can be watched; others are fetched once and known by 
 from pathlib import Path
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 
 from brewline.config import Params, load_params
 from brewline.core.files import read_json, total_size, write_json
+from brewline.core.locks import PIPELINE_LOCK, is_held
+from flows.dead_runs import alive
 from flows.pipeline import pipeline
 
 _SEEN = Path("work/watch.json")
@@ -25,12 +28,16 @@ def watch() -> list[str]:
         The corpora that had changed.
     """
     logger = get_run_logger()
+    if is_held(PIPELINE_LOCK):
+        logger.info("a run is at work: the files are looked at when it has ended")
+        return []
     now = local_files(load_params())
     before = read_json(_SEEN) if _SEEN.exists() else now
     changed = [corpus for corpus in now if now[corpus] != before.get(corpus, now[corpus])]
     for corpus in changed:
         logger.info("%s has changed", corpus)
-        pipeline(from_stage=f"download@{corpus}")
+        with alive(Path.cwd(), str(flow_run.get_id())):
+            pipeline(from_stage=f"download@{corpus}")
     if not changed:
         logger.info("nothing has changed in %d corpora", len(now))
     # Only now: a run that failed is tried again at the next look.

@@ -21,7 +21,7 @@ import yaml
 from brewline.config import parse_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_text
-from brewline.core.locks import locked
+from brewline.core.locks import PIPELINE_LOCK, is_held, locked
 from flows.repository import need_git
 
 WORKSPACES = Path("work/workspaces")
@@ -44,7 +44,7 @@ def held(folder: Path, on_wait: Callable[[str], None]) -> Iterator[Path]:
     def wait(holder: str) -> None:
         on_wait(f"another run works in {folder} (process {holder}): waiting")
 
-    with locked(folder / "work/pipeline.lock", wait):
+    with locked(folder / PIPELINE_LOCK, wait):
         yield folder
 
 
@@ -134,7 +134,9 @@ def _make(project: Path, folder: Path) -> None:
     local = project / ".dvc/config.local"
     if local.exists():
         shutil.copy(local, partial / ".dvc")
-    _dvc(partial, "cache", "dir", "--local", str(cache_dir(project)))
+    # Relative: DVC cannot write a path with letters beyond ASCII into its settings.
+    cache = os.path.relpath(cache_dir(project), partial.resolve())
+    _dvc(partial, "cache", "dir", "--local", cache)
     _dvc(partial, "checkout", "--quiet", "--allow-missing")
     partial.replace(folder)
 
@@ -146,7 +148,8 @@ def cache_dir(project: Path) -> Path:
 
 def _remove_old(folder: Path) -> None:
     for one in folder.glob("*"):
-        if time.time() - one.stat().st_mtime > KEEP_DAYS * 86400:
+        is_old = time.time() - one.stat().st_mtime > KEEP_DAYS * 86400
+        if is_old and not is_held(one / PIPELINE_LOCK):
             shutil.rmtree(one, ignore_errors=True)
 
 

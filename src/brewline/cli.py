@@ -39,28 +39,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    found = commands.add_parser(
-        "search",
-        help="find pictures by a recording, or recordings by a photo",
-        description="Ranks the pictures of a corpus for a recording, or its recordings for a "
-        "photo. What the file is, is decided by its content.",
-    )
-    found.add_argument("query", type=Path, help="a recording or a picture")
-    found.add_argument(
-        "--model",
-        type=Path,
-        help="a model's folder, as in models/mini-lncoco-full/seed-0 (default: the best on dev, "
-        "of the first corpus that has one)",
-    )
-    found.add_argument(
-        "--split", choices=("train", "dev", "test"), default="test", help="default: %(default)s"
-    )
-    found.add_argument("--top", type=_positive, default=5, help="default: %(default)s")
-    found.add_argument("--html", type=Path, help="also write a page with pictures and players")
-    found.set_defaults(command=_search)
-
+    _add_search(commands)
     shown = commands.add_parser("results", help="print the results on test")
     shown.set_defaults(command=_results)
+
+    compared = commands.add_parser(
+        "compare",
+        help="name the headlines that differ between two commits or experiments",
+        description="Compares recall@1 of every row, on dev and test, with the intervals of each "
+        "side. Whether a difference is one that the pictures can show, the report says, of rows "
+        "that are measured together.",
+    )
+    compared.add_argument(
+        "before",
+        nargs="?",
+        default="HEAD",
+        help="a commit, branch or experiment of DVC's (%(default)s)",
+    )
+    compared.add_argument("after", nargs="?", help="another (default: what lies in metrics/ now)")
+    compared.set_defaults(command=_compare)
 
     cleaned = commands.add_parser(
         "clean",
@@ -81,6 +78,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     recorded.set_defaults(command=_record)
     return parser
+
+
+def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    found = commands.add_parser(
+        "search",
+        help="find pictures by a recording, or recordings by a photo",
+        description="Ranks the pictures of a corpus for a recording, or its recordings for a "
+        "photo. What the file is, is decided by its content.",
+    )
+    found.add_argument("query", type=Path, help="a recording or a picture")
+    found.add_argument(
+        "--model",
+        type=Path,
+        help="a model's folder, as in models/mini-lncoco-full/seed-0 (default: the best on dev, "
+        "of the first corpus that has one)",
+    )
+    found.add_argument(
+        "--split", choices=("train", "dev", "test"), default="test", help="default: %(default)s"
+    )
+    found.add_argument("--top", type=_positive, default=5, help="default: %(default)s")
+    found.add_argument("--html", type=Path, help="also write a page with pictures and players")
+    found.set_defaults(command=_search)
 
 
 def _positive(text: str) -> int:
@@ -133,6 +152,14 @@ def _results(options: argparse.Namespace) -> int:
 
     print(results_table(load_params(), Path("metrics")), end="")
     print(_NEXT, end="")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from brewline.report.changes import changes_text, find_changes, metrics_here, metrics_of
+
+    after = metrics_of(options.after) if options.after else metrics_here()
+    print(changes_text(find_changes(metrics_of(options.before), after)), end="")
     return 0
 
 

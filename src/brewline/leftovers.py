@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import WORK_DIR, remove, total_size
-from brewline.core.locks import locked
+from brewline.core.locks import PIPELINE_LOCK, locked
 from brewline.core.programs import LOCKS
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # The stages that keep partial work under `work/<stage>/`.
 _RESUMED = ("transcribe", "shard", "train", "embed")
-_PIPELINE_LOCK = WORK_DIR / "pipeline.lock"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def remove_leftovers(found: Leftovers, project: Path = Path()) -> None:
     from dvc.utils.serialize import modify_yaml
 
     with ExitStack() as held, _repository(project) as repo:
-        for lock in [project / _PIPELINE_LOCK, *sorted((project / LOCKS).glob("*.lock"))]:
+        for lock in [project / PIPELINE_LOCK, *sorted((project / LOCKS).glob("*.lock"))]:
             held.enter_context(locked(lock, _refuse))
         held.enter_context(repo.lock)
         for one in found.paths:

@@ -179,11 +179,14 @@ def test_no_function_is_long() -> None:
 
 
 def test_a_package_is_imported_by_its_modules() -> None:
-    """Facades hide where things are; that of `config` has what everybody reads."""
+    """Facades hide where things are; that of `config` has what everybody reads.
+
+    That of `stages` is no facade: it binds a stage to its DVC before the stage's own imports.
+    """
     with_code = {
         room_of(path)
         for path in files()
         if path.name == "__init__.py"
         and not all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
     }
-    assert with_code == {"config"}
+    assert with_code == {"config", "stages"}

@@ -60,7 +60,7 @@ def dvc_project(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def services(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """`make ui` in a project of its own."""
-    project = copy_project(dvc_project, tmp_path_factory.mktemp("flows") / "project")
+    project = copy_project(dvc_project, tmp_path_factory.mktemp("flüsse") / "project")
     environment = {
         name: value
         for name, value in os.environ.items()

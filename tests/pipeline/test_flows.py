@@ -15,6 +15,7 @@ from driving import ONE_MODEL, Services, wait_for, working_on
 from tiny_project import git, run_stage
 
 from brewline.core.files import sha256_tree
+from flows.server import answers, prefect_server
 from flows.workspace import workspace_of
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 def test_a_run_with_nothing_to_do_is_green_and_quick(services: Services) -> None:
-    run = services.start("pipeline/on-demand")
+    run = services.start("pipeline/run-pipeline")
     started = time.monotonic()
     assert services.finish(run) == "COMPLETED"
     took_s = time.monotonic() - started
@@ -42,7 +43,7 @@ def test_overrides_leave_the_tree_alone(services: Services) -> None:
     project, overrides = services.project, {"validate.max_quarantine_rate": 0.5}
     before = git(project, "status", "--porcelain"), (project / "params.yaml").read_bytes()
     reports = sha256_tree(project / "reports")
-    run = services.start("pipeline/on-demand", overrides=overrides, corpora=["mini-ravdess"])
+    run = services.start("pipeline/run-pipeline", overrides=overrides, corpora=["mini-ravdess"])
     assert services.finish(run) == "COMPLETED", services.logs(run)
     assert services.tasks(run) == {"validate@mini-ravdess"}
     assert (git(project, "status", "--porcelain"), (project / "params.yaml").read_bytes()) == before
@@ -52,11 +53,35 @@ def test_overrides_leave_the_tree_alone(services: Services) -> None:
 
 
 def test_bad_parameters_end_with_one_sentence(services: Services) -> None:
-    run = services.start("pipeline/on-demand", overrides={"variants.full.alhpa": 0.3})
+    run = services.start("pipeline/run-pipeline", overrides={"variants.full.alhpa": 0.3})
     assert services.finish(run) == "FAILED"
     services.wait_for_log(run, "did you mean 'alpha'?")
     assert "Traceback" not in services.logs(run)
     assert services.tasks(run) == set()
+
+
+def test_a_stage_that_fails_stops_only_what_needs_it(services: Services) -> None:
+    # A quarter of mini-lncoco is quarantined, and nothing of the other.
+    overrides, corpora = {"validate.max_quarantine_rate": 0.1}, ["mini-lncoco", "mini-ravdess"]
+    run = services.start("pipeline/run-pipeline", overrides=overrides, corpora=corpora)
+    assert services.finish(run) == "FAILED"
+    table = {row["stage"]: row for row in services.artifact(run, "stages")}
+    assert [name for name, row in table.items() if row["state"] == "failed"] == [
+        "validate@mini-lncoco"
+    ]
+    assert table["validate@mini-ravdess"]["state"] == "ran"
+    assert table["transcribe@mini-lncoco"]["state"] == "left out"
+    assert table["transcribe@mini-lncoco"]["why"] == "validate@mini-lncoco failed"
+    assert "Traceback" not in services.logs(run)
+
+
+def test_what_was_asked_for_and_is_not_done_is_told(services: Services) -> None:
+    """The table shows another experiment, which the same override made stale."""
+    overrides = {"recipes.mini-e2e.steps": 4, "recipes.mini.steps": 4}
+    run = services.start("pipeline/run-pipeline", overrides=overrides, **ONE_MODEL)
+    assert services.finish(run) == "FAILED"
+    services.wait_for_log(run, "score@mini-flickr8k could not be done: ")
+    services.wait_for_log(run, "is stale and not chosen; choose that too")
 
 
 def workspaces(project: Path) -> set[Path]:
@@ -66,7 +91,7 @@ def workspaces(project: Path) -> set[Path]:
 def start_long_training(services: Services, **overrides: Any) -> tuple[str, Path]:
     """Starts a training of many steps; returns its run and workspace once it trains."""
     before = workspaces(services.project)
-    run = services.start("pipeline/on-demand", overrides=overrides, **ONE_MODEL)
+    run = services.start("pipeline/run-pipeline", overrides=overrides, **ONE_MODEL)
 
     def trains() -> bool:
         new = workspaces(services.project) - before
@@ -88,6 +113,23 @@ def test_cancelling_stops_the_stage_and_closes_its_run(services: Services) -> No
     wait_for(lambda: services.models()[0]["info"]["status"] == "KILLED", 10)
 
 
+def test_training_goes_on_while_the_server_is_away(services: Services) -> None:
+    overrides = {"recipes.mini.steps": 400, "recipes.mini.seeds": [0]}
+    run, folder = start_long_training(services, **overrides)
+    servers = [
+        process
+        for process in psutil.Process(services.process.pid).children(recursive=True)
+        if {"prefect", "server", "start"} <= {*process.cmdline()}
+    ]
+    assert servers
+    for server in servers:
+        server.kill()
+    assert working_on(folder)
+    wait_for(lambda: answers(f"{services.prefect}/api/health"), 60)
+    assert services.finish(run) == "COMPLETED", services.logs(run)
+    assert list(folder.glob("models/mini-flickr8k-full/seed-0/*"))
+
+
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
 def test_a_person_starts_a_run_and_compares_models(services: Services, tmp_path: Path) -> None:
     tour = pytest.importorskip("tour", reason="playwright is not installed")
@@ -99,7 +141,7 @@ def test_a_person_starts_a_run_and_compares_models(services: Services, tmp_path:
 def test_a_sweep_runs_every_combination_and_sorts_them(services: Services) -> None:
     before = workspaces(services.project)
     run = services.start(
-        "sweep/on-demand", grid={"evaluate.bootstrap_samples": [40, 60]}, parallel=2, **ONE_MODEL
+        "sweep/run-sweep", grid={"evaluate.bootstrap_samples": [40, 60]}, parallel=2, **ONE_MODEL
     )
     assert services.finish(run, 240) == "COMPLETED", services.logs(run)
     table = services.artifact(run, "sweep")
@@ -114,7 +156,7 @@ def test_a_sweep_runs_every_combination_and_sorts_them(services: Services) -> No
 
 def test_a_changed_corpus_is_noticed(services: Services) -> None:
     def look() -> None:
-        run = services.start("watch/every-five-minutes")
+        run = services.start("watch/watch-sources")
         assert services.finish(run) == "COMPLETED", services.logs(run)
 
     def downloaded() -> bool:
@@ -137,7 +179,9 @@ def test_a_forced_training_trains_seeds_that_are_finished(services: Services) ->
 
     before, model = finished(), services.project / "models/mini-flickr8k-full"
     digest = sha256_tree(model)
-    run = services.start("pipeline/on-demand", from_stage="train@mini-flickr8k-full", **ONE_MODEL)
+    run = services.start(
+        "pipeline/run-pipeline", from_stage="train@mini-flickr8k-full", **ONE_MODEL
+    )
     assert services.finish(run) == "COMPLETED", services.logs(run)
     assert services.tasks(run) == {"train@mini-flickr8k-full"}
     after = finished()
@@ -169,7 +213,7 @@ def killed(services: Services) -> Killed:
     for engine in engines:
         engine.kill()
     wait_for(lambda: not working_on(folder), 15)
-    again = services.start("pipeline/on-demand", overrides=overrides, **ONE_MODEL)
+    again = services.start("pipeline/run-pipeline", overrides=overrides, **ONE_MODEL)
     wait_for(lambda: services.tasks(again), 60)
     return Killed(run, again, folder)
 
@@ -222,14 +266,14 @@ def test_promotion_rejection_approval_and_rollback(
 
     say_measured("1", 0.9)
     use_policy(services.project, margin=1.0)
-    rejected = services.start("promote/on-demand", corpus="mini-flickr8k")
+    rejected = services.start("promote/promote-model", corpus="mini-flickr8k")
     assert services.finish(rejected) == "COMPLETED", services.logs(rejected)
     assert champion() is None
     assert "Champion now: none" in services.artifact(rejected, "promotion-mini-flickr8k")
 
     use_policy(services.project, margin=0.0)
     for answer, expected in ((False, None), (True, "1")):
-        asked = services.start("promote/on-demand", corpus="mini-flickr8k", approval=True)
+        asked = services.start("promote/promote-model", corpus="mini-flickr8k", approval=True)
         wait_for(lambda asked=asked: services.state(asked) == "PAUSED", 60)
         services.post(f"flow_runs/{asked}/resume", run_input={"approve": answer, "comment": "ok"})
         assert services.finish(asked) == "COMPLETED", services.logs(asked)
@@ -245,12 +289,12 @@ def test_promotion_rejection_approval_and_rollback(
     models.write_text(json.dumps(found))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", services.mlflow)
     run_stage(services.project, "register")
-    promoted = services.start("promote/on-demand", corpus="mini-flickr8k")
+    promoted = services.start("promote/promote-model", corpus="mini-flickr8k")
     assert services.finish(promoted) == "COMPLETED", services.logs(promoted)
     assert champion() == "2"
 
     for expected in ("COMPLETED", "FAILED"):
-        back = services.start("rollback/on-demand", corpus="mini-flickr8k")
+        back = services.start("rollback/roll-back-model", corpus="mini-flickr8k")
         assert services.finish(back) == expected, services.logs(back)
         assert champion() == "1"
     services.wait_for_log(back, "had no champion before it")
@@ -277,12 +321,25 @@ def own_memory(process: psutil.Process) -> int:
 
 def test_stopping_the_services_leaves_no_process_and_no_port(services: Services) -> None:
     """Comes last: it stops what the tests of this file use."""
+
+    def engines() -> list[psutil.Process]:
+        family = psutil.Process(services.process.pid).children(recursive=True)
+        return [one for one in family if "prefect.engine" in one.cmdline()]
+
+    # The schedule may look at this moment.
+    wait_for(lambda: not engines(), 120)
     family = psutil.Process(services.process.pid).children(recursive=True)
     assert len(family) >= 3
     assert sum(map(own_memory, family)) < 1.5e9
+    run, folder = start_long_training(services, **{"recipes.mini.steps": 200_000})
+    family = psutil.Process(services.process.pid).children(recursive=True)
     services.process.send_signal(signal.SIGINT)
     assert services.process.wait(30) == 0
     assert not [member for member in family if member.is_running()]
     for address in (services.prefect, services.mlflow):
         with pytest.raises(requests.ConnectionError):
             requests.get(address, timeout=2)
+    assert not working_on(folder)
+    with prefect_server(services.project) as server:
+        found = requests.get(f"{server.url}/flow_runs/{run}", timeout=30).json()
+    assert found["state"]["type"] in ("CRASHED", "CANCELLED")

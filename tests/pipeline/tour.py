@@ -35,7 +35,7 @@ def walk(prefect: str, mlflow: str, folder: Path) -> str:
 
 def _start(page: Page, prefect: str, picture: Path) -> str:
     """Fills the form and submits it; returns the flow run's id."""
-    found = requests.get(f"{prefect}/api/deployments/name/pipeline/on-demand", timeout=30).json()
+    found = requests.get(f"{prefect}/api/deployments/name/pipeline/run-pipeline", timeout=30).json()
     page.goto(f"{prefect}/deployments/deployment/{found['id']}/run")
     page.get_by_text("from_stage").first.wait_for()
     # The only free text of the form.

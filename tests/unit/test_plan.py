@@ -49,3 +49,17 @@ def test_descendants_are_all_that_depends_on_a_stage() -> None:
         "embed@a-of-b",
         "score@a",
     }
+
+
+def asked(corpora: list[str], experiments: list[str]) -> set[str]:
+    return {*plan(GRAPH, corpora, experiments).asked}
+
+
+def test_a_table_is_asked_for_with_any_experiment_that_it_shows() -> None:
+    assert "score@a" in asked([], ["a-of-b"])
+    assert "score@a" not in asked([], ["a-full"])
+    assert {"score@a", "train@a-full"} <= asked(["a"], [])
+
+
+def test_who_chooses_nothing_asks_for_everything() -> None:
+    assert asked([], []) == {one.name for one in GRAPH}

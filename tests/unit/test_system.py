@@ -63,6 +63,27 @@ def test_a_process_ends_with_its_parent(code: str) -> None:
     assert not psutil.wait_procs(family, timeout=5)[1]
 
 
+def begin_stage(parent: str) -> subprocess.CompletedProcess[str]:
+    """Begins a stage with what `dvc.yaml` hands over; it says whom its own children would get."""
+    code = "import brewline.stages, os; print('lives', os.environ.get('BREWLINE_PARENT'))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"BREWLINE_PARENT": parent},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_stage_whose_dvc_is_gone_before_it_looked_does_not_begin() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert begin_stage(str(gone.pid)).stdout == ""
+    # A shell without PPID hands over nothing: whoever is the parent then is meant.
+    for parent in (str(os.getpid()), ""):
+        done = begin_stage(parent)
+        assert done.stdout == "lives None\n", done.stderr
+
+
 def test_signals_to_a_supervisor_reach_its_command() -> None:
     parent, (supervisor, command) = start(SUPERVISED)
     supervisor.send_signal(signal.SIGTERM)

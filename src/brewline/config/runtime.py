@@ -15,6 +15,8 @@ class RuntimeParams(Section):
     changes how many threads compute it, and so, on a processor, the last digits of a sum.
     """
 
+    # Stages of flows that use the machine at the same time.
+    parallel_stages: PositiveInt
     # Where models run; auto: a CUDA device where there is one, else the processor.
     device: DeviceName
     # Files that are downloaded at a time.

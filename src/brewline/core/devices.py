@@ -109,5 +109,7 @@ def _end(children: Sequence[BaseProcess]) -> None:
 
 
 def _start_worker(num_threads: int) -> None:
-    end_with_parent()
+    # Who is gone before we looked is not to be taken for whoever we belong to since.
+    starter = multiprocessing.parent_process()
+    end_with_parent(starter.pid if starter else None)
     torch.set_num_threads(num_threads)

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from brewline.core.errors import BrewlineError, FailureKind, explain
 from brewline.core.files import write_json
 from brewline.core.locks import locked
-from brewline.core.system import end_with_parent
 
 FAILURE_FILE = Path("work/failure.json")
 LOCKS = Path("work/locks")
@@ -65,14 +64,12 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     """Wraps a program so that a user's mistake ends it with one sentence and exit code 1.
 
     Our own mistakes keep their traceback. Either way `work/failure.json` says which kind of
-    failure it was, because DVC's exit code is 255 for all of them. A stage that DVC started ends
-    with DVC. Who writes what another process is writing is refused.
+    failure it was, because DVC's exit code is 255 for all of them. Who writes what another process
+    is writing is refused.
     """
 
     @functools.wraps(main)
     def wrapper() -> None:
-        if "DVC_STAGE" in os.environ:
-            end_with_parent()
         try:
             with _alone(Path(inspect.getfile(main)).stem, sys.argv[1:]):
                 main()

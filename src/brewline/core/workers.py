@@ -88,7 +88,9 @@ class _Worker:
 
 def _serve(connection: Connection, prepare: Callable[[], Callable[[Any], Any]]) -> None:
     """The process: prepares, says so, and answers chunks of tasks until there are no more."""
-    end_with_parent()
+    # Who is gone before we looked is not to be taken for whoever we belong to since.
+    starter = multiprocessing.parent_process()
+    end_with_parent(starter.pid if starter else None)
     # Ctrl-C reaches the whole group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

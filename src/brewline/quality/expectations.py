@@ -34,11 +34,15 @@ def complaints(failed: Iterable[Expectation]) -> str:
     return "; ".join(f"{one.rule} (observed {one.observed}; {one.name})" for one in failed)
 
 
-def import_ahead() -> None:
-    """Imports Great Expectations beside other work: it takes as long as a small corpus."""
-    threading.Thread(
-        target=importlib.import_module, args=("great_expectations",), daemon=True
-    ).start()
+def import_ahead() -> threading.Thread:
+    """Imports Great Expectations beside other work: it takes as long as a small corpus.
+
+    Join the thread before anything else imports it: two imports at once each see half of it.
+    """
+    name = "great_expectations"
+    thread = threading.Thread(target=importlib.import_module, args=(name,), daemon=True)
+    thread.start()
+    return thread
 
 
 def run_suites(

@@ -40,7 +40,7 @@ def main() -> None:
         print(f"{corpus}: {imported} transcripts imported, {num_unused} of no utterance left out")
     reports = Path("reports/validation") / corpus
     workers = params.runtime.validate_workers
-    import_ahead()
+    importing = import_ahead()
     verdicts = check_corpus(store, listings, limits, workers, decode_limit_s)
     with (
         atomic_path(Path(f"data/manifest/{corpus}.parquet")) as manifest,
@@ -48,6 +48,7 @@ def main() -> None:
     ):
         duplicates = write_tables(verdicts, corpus, manifest, quarantine)
         utterances, dropped = read_frame(manifest), read_table(quarantine)
+        importing.join()
         listed = account(listings, len(dropped))
         data_docs = reports / "data_docs" if limits.data_docs else None
         outcomes = expect(utterances, listed, limits, source.expected, data_docs)
