@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import psutil
 
 # Between asking a group to end and making it.
 GRACE_S = 4.0
+# Rows and columns.
+_TERMINAL = (40, 100)
 _READ_BYTES = 1 << 16
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PERCENT = re.compile(r"(\d{1,3})%\|")
@@ -67,13 +70,15 @@ def run_child(
         TimeLimitError: it ran longer.
     """
     ours, theirs = pty.openpty()
+    # A new terminal has no columns, and bars that fit into none are not drawn.
+    termios.tcsetwinsize(theirs, _TERMINAL)
     child = None
     try:
         child = subprocess.Popen(
             # A flow that is killed takes the child with it; the child's own children follow.
             [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *command],
             cwd=cwd,
-            env=dict(environment) | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
+            env=dict(environment) | {"PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=theirs,
             stderr=theirs,

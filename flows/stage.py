@@ -146,10 +146,13 @@ class _Reporter:
             if not line.text.strip().startswith(_CHATTER):
                 self._logger.info("%s", line.text)
         now = time.monotonic()
-        if line.redraw and now > self._next_log:
+        # DVC draws bars of another kind over what it does in a moment.
+        if line.percent is None:
+            return
+        if now > self._next_log:
             self._next_log = now + _LOG_PROGRESS_EVERY_S
             self._logger.info("%s", line.text)
-        if line.percent is not None and now > self._next_update:
+        if now > self._next_update:
             self._next_update = now + _PROGRESS_EVERY_S
             self._show(line.percent)
 

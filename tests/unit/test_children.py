@@ -1,0 +1,53 @@
+"""Children of a flow are heard as people would see them, and never outlive their time."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.children import Line, TimeLimitError, run_child
+
+BAR = """
+import time
+from tqdm import tqdm
+for _ in tqdm(range(4), "images", disable=None, mininterval=0):
+    time.sleep(0.02)
+print("done")
+"""
+FAMILY = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+def run(code: str, folder: Path, time_limit_s: float | None = None) -> tuple[int, list[Line]]:
+    lines: list[Line] = []
+    command = [sys.executable, "-c", code]
+    return run_child(command, folder, os.environ, lines.append, time_limit_s), lines
+
+
+def test_a_bar_is_drawn_and_its_share_is_read(tmp_path: Path) -> None:
+    status, lines = run(BAR, tmp_path)
+    assert status == 0
+    shares = [line.percent for line in lines if line.redraw and line.percent is not None]
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert {25.0, 50.0, 75.0} <= {*shares}
+    assert lines[-1] == Line("done")
+
+
+def test_a_child_out_of_time_is_ended_with_its_own_children(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(TimeLimitError):
+        run(FAMILY, tmp_path, time_limit_s=2)
+    assert time.monotonic() - started < 8
+    assert not [
+        process
+        for process in psutil.process_iter(["cwd"])
+        if process.info["cwd"] == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE
+    ]
