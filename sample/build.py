@@ -1,4 +1,4 @@
-"""Makes the miniature world again: `python sample/build.py [corpora|whisper|clip|all]`.
+"""Makes the miniature world again: `python sample/build.py [corpora|recording|whisper|clip|all]`.
 
 Everything follows from seeds. Whoever rebuilds it needs the program espeak-ng; nobody else does.
 """
@@ -9,16 +9,22 @@ import json
 from pathlib import Path
 
 import corpora
+import numpy as np
+import speech
 import train_clip
 import train_whisper
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = ("corpora", "weights")
+# Something to search with at once: a new voice, in words that the miniature Whisper knows.
+SENTENCE = "A small orange cat and a purple truck on the street in the evening."
+RECORDING = HERE / "recording.ogg"
 
 
 def write_checksums() -> None:
     """SHA-256 and size of every shipped file, into `checksums.json`."""
     paths = sorted(p for part in SHIPPED for p in (HERE / part).rglob("*") if p.is_file())
+    paths.append(RECORDING)
     entries = {
         path.relative_to(HERE).as_posix(): {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -27,6 +33,13 @@ def write_checksums() -> None:
         for path in paths
     }
     (HERE / "checksums.json").write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def write_recording() -> None:
+    """The recording of `SENTENCE`."""
+    wave = speech.synthesise(SENTENCE, speech.Voice("en-us", "m1", rate=150, pitch=40))
+    room = speech.Condition(noise="pink", snr_db=30)
+    RECORDING.write_bytes(speech.opus_bytes(speech.degrade(wave, room, np.random.default_rng(0))))
 
 
 def main() -> None:
@@ -49,11 +62,13 @@ def main() -> None:
         train_clip.build(HERE / "weights", scratch, train_clip.Recipe())
     if "corpora" in parts:
         corpora.build(HERE / "corpora")
+    if "recording" in parts:
+        write_recording()
     write_checksums()
     print(f"wrote {', '.join(parts)} and checksums.json below {HERE}")
 
 
-SHIPPED_PARTS = ("whisper", "clip", "corpora")
+SHIPPED_PARTS = ("whisper", "clip", "corpora", "recording")
 
 if __name__ == "__main__":
     main()
