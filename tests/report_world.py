@@ -100,7 +100,9 @@ def tone(number: int, suffix: str = "OGG") -> bytes:
 @functools.cache
 def migrated_store() -> bytes:
     """An MLflow database without runs; kept, because its migrations take seconds."""
-    settings = TrackingParams(experiment="another", system_metrics=False)
+    settings = TrackingParams(
+        experiment="another", system_metrics=False, register_experiments=False
+    )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         open_store(settings, Path(folder))
