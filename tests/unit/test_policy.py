@@ -192,7 +192,7 @@ def test_the_best_of_many_is_said_to_be_lucky_and_decided_alike() -> None:
     assert many.promote
     assert many.reasons[:-1] == judge(CHALLENGER).reasons
     assert many.reasons[-1] == (
-        "version 4 (full) was picked as the best on dev of up to 6 models: part of its "
+        "It was picked as the best on dev of up to 6 models: part of its "
         "dev/mean_recall_at_1 may be luck, which the interval does not count."
     )
     refused = judge(replace(CHALLENGER, chosen_among=6, ranks=ranks(first(81))))

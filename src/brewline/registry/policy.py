@@ -194,7 +194,7 @@ def _caution(challenger: Evidence, policy: Policy) -> Iterator[str]:
     """What the interval does not know: that the model was picked for this very number."""
     if challenger.chosen_among > 1:
         yield (
-            f"{challenger.name} was picked as the best on dev of up to {challenger.chosen_among} "
+            f"It was picked as the best on dev of up to {challenger.chosen_among} "
             f"models: part of its {policy.metric} may be luck, which the interval does not count."
         )
 
