@@ -26,7 +26,7 @@ class Approval(RunInput):
 @flow(name="promote")
 def promote(
     corpus: str,
-    version: Annotated[int, Field(ge=1)] | None = None,
+    version: int | None = None,
     approval: bool = False,
     approval_within_h: float = 24.0,
 ) -> bool:

@@ -191,7 +191,8 @@ def use_policy(project: Path, margin: float) -> None:
     """A policy whose margin decides alone."""
     policy = {
         "metric": METRIC,
-        "confidence": 0.5,
+        # Three pictures of dev tell little.
+        "confidence": 0.1,
         "margin": margin,
         "must_not_drop": {},
         "max_wer": None,

@@ -72,10 +72,9 @@ class Answer:
     @property
     def sentence(self) -> str:
         """The answer as a reason."""
-        if not self.by:
-            return f"Nobody approved: {self.comment or 'no answer came'}."
-        said = "approved" if self.approved else "said no"
-        return f"{self.by} {said}: {self.comment or 'no comment'}."
+        who = self.by or "Nobody"
+        said = "approved" if self.approved or not self.by else "said no"
+        return f"{who} {said}: {self.comment.rstrip('.') or 'no comment'}."
 
 
 def propose(

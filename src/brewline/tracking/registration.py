@@ -114,15 +114,17 @@ def _register(
     project: Path,
 ) -> Registration:
     name = registered_name(challenger.corpus)
+    is_experiment = project_around(project) is not None
     _make_registered_model(store, name, params, challenger.corpus)
     found = _find_version(store, name, challenger.digest)
     if found is None:
         run_id = runs[challenger.folder]
         assert run_id is not None
         found = _make_version(store, params, challenger, run_id, project)
-    else:
+    # What an experiment measured on dev data of its own is not what the project goes by.
+    elif not is_experiment:
         keep_evidence(store, found, challenger.evidence)
-    notes = list(_put_forward(store, found, policy.metric, project_around(project) is not None))
+    notes = list(_put_forward(store, found, policy.metric, is_experiment))
     return Registration(name, challenger.name, str(found.version), runs, notes)
 
 
@@ -229,6 +231,6 @@ def _describe(store: Store, params: Params, challenger: Challenger, model_id: st
     lines = [
         f"**{challenger.name}**, the best on dev of {chosen} of its pipeline run.",
         synthetic_notice(params, [challenger.corpus]),
-        f"[Model card]({page}): its artifact `{MODEL_CARD}` says what it is.",
+        f"[Model card]({page}), the file `{MODEL_CARD}` there, says what it is.",
     ]
     return "\n\n".join(line for line in lines if line)

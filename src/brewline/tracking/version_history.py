@@ -40,7 +40,7 @@ def add_to_history(
     # To the microsecond: no two decisions share a tag.
     time = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     lines = [_short(reason) for reason in reasons]
-    entry = json.dumps({"what": what, "by": by, "reasons": lines}, ensure_ascii=False)
+    entry = json.dumps({"what": what, "by": _short(by), "reasons": lines}, ensure_ascii=False)
     store.client.set_model_version_tag(name, number, f"{HISTORY_TAG}{time}", entry)
     version = store.client.get_model_version(name, number)
     text = f"{(version.description or '').partition(_HEADING)[0]}{_HEADING}"
