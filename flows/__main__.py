@@ -18,6 +18,9 @@ from brewline.core.errors import BrewlineError
 from flows import graph, server
 from flows.repository import let_dvc_run_without_git
 
+# The exit code of a promotion that was refused, which is no error.
+REFUSED = 3
+
 
 def main() -> None:
     """Command line."""
@@ -29,13 +32,22 @@ def main() -> None:
     run.add_argument("--overrides", type=_overrides, default={}, metavar="JSON")
     run.add_argument("--force", action="store_true")
     run.add_argument("--from-stage", default="", metavar="STAGE")
-    move = commands.add_parser("promote", help="make the challenger the champion, if it may be")
+    move = commands.add_parser(
+        "promote",
+        help="make the challenger the champion, if it may be",
+        description="Makes the challenger of a corpus, or another version, its champion, if the "
+        "policy in mlflow/promotion.yaml allows it.",
+        epilog=f"Exit code: 0 where the version is the champion now, {REFUSED} where the policy or "
+        "a person says no, 1 after an error.",
+    )
     move.add_argument("corpus")
+    move.add_argument("--version", type=int, metavar="N", help="this one (default: the challenger)")
     move = commands.add_parser("rollback", help="make the champion before it the champion again")
     move.add_argument("corpus")
     arguments = vars(parser.parse_args())
     try:
-        start(arguments.pop("flow"), arguments)
+        if start(arguments.pop("flow"), arguments) is False:
+            sys.exit(REFUSED)
     except BrewlineError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -56,8 +68,11 @@ def _overrides(text: str) -> dict[str, Any]:
     return values
 
 
-def start(name: str, arguments: dict[str, Any]) -> None:
+def start(name: str, arguments: dict[str, Any]) -> Any:
     """Runs a flow of ours in this process.
+
+    Returns:
+        What the flow returns; None where there was nothing to run.
 
     Raises:
         BrewlineError: the settings are wrong, or no server comes up.
@@ -68,16 +83,15 @@ def start(name: str, arguments: dict[str, Any]) -> None:
     load_params()
     if name == "pipeline" and not any(arguments.values()) and not graph.changes(project):
         print("everything is up to date: nothing to run")
-        return
+        return None
     known = server.known_api_url(project)
     if known:
-        _run(name, arguments, project, known)
-    else:
-        with server.prefect_server(project) as started:
-            _run(name, arguments, project, started.url)
+        return _run(name, arguments, project, known)
+    with server.prefect_server(project) as started:
+        return _run(name, arguments, project, started.url)
 
 
-def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> None:
+def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> Any:
     # Prefect reads its settings once, when it is imported.
     os.environ.update(server.environment(project, api_url))
     import httpx
@@ -93,7 +107,7 @@ def _run(name: str, arguments: dict[str, Any], project: Path, api_url: str) -> N
     }
     try:
         with temporary_settings({PREFECT_API_URL: api_url}):
-            flows[name](**arguments)
+            return flows[name](**arguments)
     except httpx.TransportError as error:
         raise BrewlineError(
             f"the Prefect server at {api_url} went away ({type(error).__name__}); what was "

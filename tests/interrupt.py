@@ -122,7 +122,8 @@ def one_kill(folder: Path, stage: str, whom: str, moment_s: float) -> tuple[str 
         time.sleep(0.1)
     wrong = [f"process {process.pid} lives" for process in working_on(folder)]
     again = subprocess.run(
-        [BIN / "dvc", "repro", "--single-item", stage],
+        # DVC's cache of runs would give the outputs without running anything.
+        [BIN / "dvc", "repro", "--single-item", "--no-run-cache", stage],
         cwd=folder,
         env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True,

@@ -7,6 +7,7 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from brewline.config import Params, load_params
 from brewline.config.recipes import NONE
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import write_json
+from brewline.evaluation.query_ranks import QueryRanks
 from brewline.models.card import new_card
 from brewline.models.names import model_folder, model_names
 from brewline.report.page import ReportInputs
@@ -100,7 +102,9 @@ def tone(number: int, suffix: str = "OGG") -> bytes:
 @functools.cache
 def migrated_store() -> bytes:
     """An MLflow database without runs; kept, because its migrations take seconds."""
-    settings = TrackingParams(experiment="another", system_metrics=False)
+    settings = TrackingParams(
+        experiment="another", system_metrics=False, register_experiments=False
+    )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         open_store(settings, Path(folder))
@@ -255,6 +259,11 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
         for model in model_names(chosen, experiment)
     }
     write_json(folder / "models.json", models)
+    ranks = {
+        name: asdict(made_ranks(round(values["dev/mean_recall_at_1"] * num_images), num_images))
+        for name, values in models.items()
+    }
+    write_json(folder / "dev_ranks.json", ranks)
     write_json(folder / "comparisons.json", _comparisons(chosen, name))
     write_json(folder / "examples.json", _examples(chosen, name, num_images))
     with (folder / "recall.csv").open("w", newline="") as file:
@@ -265,6 +274,14 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
                 level = min(1.0, (0.42 + _boost(chosen, experiment)) * k**0.25)
                 writer.writerow([row, "test", "speech_to_image", k, f"{level:.4f}"])
                 writer.writerow([row, "test", "image_to_speech", k, f"{min(1, level + 0.05):.4f}"])
+
+
+def made_ranks(num_hits: int, num_images: int) -> QueryRanks:
+    """Both ways the first images are found at once, and the others not among the first fifty."""
+    ranks = {
+        f"dev-image-{number}": [1 if number < num_hits else 60] * 2 for number in range(num_images)
+    }
+    return QueryRanks(ranks, ranks)
 
 
 def _comparisons(chosen: Params, name: str) -> list[dict[str, Any]]:

@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         help="bring every model into MLflow",
         description="Finds or makes the MLflow run of every model that has a row in "
         "a table of params.yaml and completes it from the files; once stage register has "
-        "run, registers the best one of each corpus too. Doing it again changes nothing.",
+        "run, registers the best one of each corpus too, but for experiments (runs with overrides, "
+        "or of `dvc exp run --temp`). Doing it again changes nothing.",
     )
     recorded.set_defaults(command=_record)
     return parser
@@ -199,7 +200,7 @@ def _record(options: argparse.Namespace) -> int:
             complete = complete and run_id is not None
             print(f"{folder}: {run_id or 'not recorded'}")
         if registered:
-            complete = complete and registered.version is not None
+            complete = complete and registered.is_complete
             print("\n".join(registered.lines))
     return 0 if complete else 1
 

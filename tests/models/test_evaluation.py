@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -164,6 +166,8 @@ def test_files_hold_what_was_found(evaluation, tmp_path):
     assert read_json(folder / "models.json") == evaluation.models
     assert read_json(folder / "comparisons.json") == evaluation.comparisons
     assert read_json(folder / "examples.json") == evaluation.examples
+    ranks = {name: asdict(one) for name, one in evaluation.dev_ranks.items()}
+    assert read_json(folder / "dev_ranks.json") == ranks
     lines = (folder / "recall.csv").read_text().splitlines()
     assert lines[0] == "row,split,direction,k,recall"
     assert len(lines) == 1 + len(evaluation.recall_rows)

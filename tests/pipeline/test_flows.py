@@ -1,9 +1,12 @@
 """The flows over HTTP, as the Prefect UI drives them, with real servers on the tiny project."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,13 @@ import yaml
 from driving import ONE_MODEL, Services, wait_for, working_on
 from tiny_project import git, run_stage
 
+from brewline.config import load_params
 from brewline.core.files import sha256_tree
-from flows.server import answers, prefect_server
+from brewline.evaluation.query_ranks import QueryRanks
+from brewline.registry.policy import Evidence
+from brewline.tracking.store import open_store
+from brewline.tracking.version_evidence import keep_evidence
+from flows import server
 from flows.workspace import workspace_of
 
 pytestmark = pytest.mark.slow
@@ -122,10 +130,10 @@ def test_training_goes_on_while_the_server_is_away(services: Services) -> None:
         if {"prefect", "server", "start"} <= {*process.cmdline()}
     ]
     assert servers
-    for server in servers:
-        server.kill()
+    for one in servers:
+        one.kill()
     assert working_on(folder)
-    wait_for(lambda: answers(f"{services.prefect}/api/health"), 60)
+    wait_for(lambda: server.answers(f"{services.prefect}/api/health"), 60)
     assert services.finish(run) == "COMPLETED", services.logs(run)
     assert list(folder.glob("models/mini-flickr8k-full/seed-0/*"))
 
@@ -227,6 +235,8 @@ def use_policy(project: Path, margin: float) -> None:
     """A policy whose margin decides alone."""
     policy = {
         "metric": METRIC,
+        # Three pictures of dev tell little.
+        "confidence": 0.1,
         "margin": margin,
         "must_not_drop": {},
         "max_wer": None,
@@ -236,67 +246,142 @@ def use_policy(project: Path, margin: float) -> None:
     (project / "mlflow/promotion.yaml").write_text(yaml.safe_dump(policy))
 
 
-def test_promotion_rejection_approval_and_rollback(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "brewline-mini-flickr8k"
+@dataclass(frozen=True)
+class Registry:
+    """MLflow's registry over HTTP, as its UI asks it."""
 
-    def mlflow(method: str, path: str, **body: Any) -> Any:
+    url: str
+    name: str = "brewline-mini-flickr8k"
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
         place = "params" if method == "get" else "json"
-        url = f"{services.mlflow}/api/2.0/mlflow/{path}"
-        answer = requests.request(method, url, timeout=30, **{place: body})
+        answer = requests.request(
+            method,
+            f"{self.url}/api/2.0/mlflow/{path}",
+            timeout=30,
+            **{place: {"name": self.name, **body}},
+        )
         assert answer.ok, answer.text
         return answer.json()
 
-    def champion() -> str | None:
-        model = mlflow("get", "registered-models/get", name=name)["registered_model"]
-        aliases = {one["alias"]: one["version"] for one in model.get("aliases", [])}
-        return aliases.get("champion")
+    def aliases(self) -> dict[str, str]:
+        model = self.ask("get", "registered-models/get")["registered_model"]
+        return {one["alias"]: one["version"] for one in model.get("aliases", [])}
 
-    def version(number: str) -> Any:
-        found = mlflow("get", "model-versions/get", name=name, version=number)["model_version"]
+    def champion(self) -> str | None:
+        return self.aliases().get("champion")
+
+    def version(self, number: str) -> Any:
+        found = self.ask("get", "model-versions/get", version=number)["model_version"]
         return found | {"tags": {tag["key"]: tag["value"] for tag in found.get("tags", [])}}
 
-    def say_measured(number: str, recall: float) -> None:
-        """The tiny world's models are random: says that one of them was good on dev."""
-        measured = json.loads(version(number)["tags"]["measured"])
-        measured["dev"][METRIC] = recall
-        body = {"name": name, "version": number, "key": "measured", "value": json.dumps(measured)}
-        mlflow("post", "model-versions/set-tag", **body)
 
-    say_measured("1", 0.9)
+def answers(project: Path, share: float) -> QueryRanks:
+    """What a model would have done that finds this share of dev's pictures at once, both ways."""
+    path = project / "reports/evaluation/mini-flickr8k/dev_ranks.json"
+    asked = QueryRanks(**next(iter(json.loads(path.read_text()).values())))
+    good = set(list(asked.of_image)[: round(share * len(asked.of_image))])
+    return QueryRanks(
+        *(
+            {image: [1 if image in good else 99] * len(ranks) for image, ranks in part.items()}
+            for part in (asked.of_image, asked.of_utterances)
+        )
+    )
+
+
+def say_measured(services: Services, number: str, share: float) -> None:
+    """The tiny world's models are random: says that one of them was good on dev."""
+    store = open_store(load_params(services.project / "params.yaml").tracking)
+    version = store.client.get_model_version(Registry.name, number)
+    digest = version.tags["dev_manifest_digest"]
+    ranks = answers(services.project, share)
+    keep_evidence(store, version, Evidence("a good one", digest, {METRIC: share}, ranks))
+
+
+def register_better_seed(services: Services, than: str) -> None:
+    """Lets the other seed of a model find every picture of dev, and registers it."""
+    folder = services.project / "reports/evaluation/mini-flickr8k"
+    other = f"mini-flickr8k-full/{ {'seed-0': 'seed-1', 'seed-1': 'seed-0'}[than] }"
+    values = {METRIC: 0.95}
+    for name, changed in (("models", values), ("dev_ranks", asdict(answers(services.project, 1)))):
+        path = folder / f"{name}.json"
+        found = json.loads(path.read_text())
+        found[other] |= changed
+        # Not into the file that is there: it is a link into DVC's cache, and read-only.
+        path.unlink()
+        path.write_text(json.dumps(found))
+    run_stage(services.project, "register")
+
+
+def paused(services: Services, **parameters: Any) -> str:
+    """Starts a promotion that asks; returns its run once it does."""
+    run = services.start(
+        "promote/promote-model", corpus="mini-flickr8k", approval=True, **parameters
+    )
+    wait_for(lambda: services.state(run) == "PAUSED", 60)
+    return run
+
+
+def test_promotion_rejection_approval_and_rollback(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", services.mlflow)
+    registry, corpus = Registry(services.mlflow), "mini-flickr8k"
+
+    def promote_by_command(*options: str) -> int:
+        command = [sys.executable, "-m", "flows", "promote", corpus, *options]
+        environment = os.environ | {"PYTHONPATH": str(services.project / "src")}
+        done = subprocess.run(command, cwd=services.project, env=environment, check=False)
+        return done.returncode
+
+    say_measured(services, "1", 2 / 3)
     use_policy(services.project, margin=1.0)
-    rejected = services.start("promote/promote-model", corpus="mini-flickr8k")
+    rejected = services.start("promote/promote-model", corpus=corpus)
     assert services.finish(rejected) == "COMPLETED", services.logs(rejected)
-    assert champion() is None
+    assert registry.champion() is None
     assert "Champion now: none" in services.artifact(rejected, "promotion-mini-flickr8k")
+    assert promote_by_command() == 3
+    assert promote_by_command("--version", "7") == 1
 
     use_policy(services.project, margin=0.0)
-    for answer, expected in ((False, None), (True, "1")):
-        asked = services.start("promote/promote-model", corpus="mini-flickr8k", approval=True)
-        wait_for(lambda asked=asked: services.state(asked) == "PAUSED", 60)
-        services.post(f"flow_runs/{asked}/resume", run_input={"approve": answer, "comment": "ok"})
-        assert services.finish(asked) == "COMPLETED", services.logs(asked)
-        assert champion() == expected
+    refused = paused(services)
+    # Nobody answers without a name.
+    answer = {"run_input": {"approve": True, "decided_by": " "}}
+    assert services.post(f"flow_runs/{refused}/resume", **answer)["status"] == "REJECT"
+    answer = {"run_input": {"approve": False, "decided_by": "Bob", "comment": "not yet"}}
+    services.post(f"flow_runs/{refused}/resume", **answer)
+    assert services.finish(refused) == "COMPLETED", services.logs(refused)
+    assert registry.champion() is None
+    assert promote_by_command() == 3
 
-    # Another seed is better on dev now: its model is version 2.
-    models = services.project / "reports/evaluation/mini-flickr8k/models.json"
-    found = json.loads(models.read_text())
-    other = {"seed-0": "seed-1", "seed-1": "seed-0"}[version("1")["tags"]["seed"]]
-    found[f"mini-flickr8k-full/{other}"][METRIC] = 0.95
-    # Not into the file that is there: it is a link into DVC's cache, and read-only.
-    models.unlink()
-    models.write_text(json.dumps(found))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", services.mlflow)
-    run_stage(services.project, "register")
-    promoted = services.start("promote/promote-model", corpus="mini-flickr8k")
+    registry.ask("delete", "model-versions/delete-tag", version="1", key="refused_at")
+    approved = paused(services, version=1)
+    answer = {"run_input": {"approve": True, "decided_by": "Ada", "comment": "fine"}}
+    services.post(f"flow_runs/{approved}/resume", **answer)
+    assert services.finish(approved) == "COMPLETED", services.logs(approved)
+    assert registry.champion() == "1"
+    shown = registry.version("1")
+    assert "**promoted** by Ada" in shown["description"]
+    assert "**refused** by Bob" in shown["description"]
+    assert promote_by_command() == 0
+
+    register_better_seed(services, than=shown["tags"]["seed"])
+    assert registry.aliases() == {"challenger": "2", "champion": "1"}
+    # What was approved is what was shown, and not what has become challenger since.
+    stale = paused(services)
+    registry.ask("post", "registered-models/alias", alias="challenger", version="1")
+    services.post(f"flow_runs/{stale}/resume", **answer)
+    assert services.finish(stale) == "COMPLETED", services.logs(stale)
+    assert registry.champion() == "1"
+    services.wait_for_log(stale, "and is version 1 now; nothing was promoted.")
+    promoted = services.start("promote/promote-model", corpus=corpus, version=2)
     assert services.finish(promoted) == "COMPLETED", services.logs(promoted)
-    assert champion() == "2"
+    assert registry.champion() == "2"
 
     for expected in ("COMPLETED", "FAILED"):
-        back = services.start("rollback/roll-back-model", corpus="mini-flickr8k")
+        back = services.start("rollback/roll-back-model", corpus=corpus)
         assert services.finish(back) == expected, services.logs(back)
-        assert champion() == "1"
+        assert registry.champion() == "1"
     services.wait_for_log(back, "had no champion before it")
 
 
@@ -340,6 +425,6 @@ def test_stopping_the_services_leaves_no_process_and_no_port(services: Services)
         with pytest.raises(requests.ConnectionError):
             requests.get(address, timeout=2)
     assert not working_on(folder)
-    with prefect_server(services.project) as server:
-        found = requests.get(f"{server.url}/flow_runs/{run}", timeout=30).json()
+    with server.prefect_server(services.project) as running:
+        found = requests.get(f"{running.url}/flow_runs/{run}", timeout=30).json()
     assert found["state"]["type"] in ("CRASHED", "CANCELLED")

@@ -81,6 +81,9 @@ def test_the_best_on_dev_hears_speech_and_was_trained(project: Path, params: Par
     assert found.folder == project / f"models/{LNCOCO}-full/seed-1"
     assert found.digest == sha256_tree(found.folder)
     assert found.evidence.metrics == {METRIC: 0.2, WER: 0.117}
+    # Both seeds of both rows that were trained and hear speech.
+    assert found.evidence.chosen_among == found.facts["chosen_among"] == 4
+    assert found.evidence.ranks == report_world.made_ranks(7, 12)
     # Of equals, the first that params.yaml names.
     set_dev(project, LNCOCO, {ceiling: 0.9, baseline: 0.9})
     assert best(params, LNCOCO, project) == f"{LNCOCO}-prompted/seed-0"
@@ -136,6 +139,10 @@ def test_what_is_missing_is_named(project: Path, params: Params) -> None:
     with pytest.raises(BrewlineError, match=f"{name} has no {METRIC}; run `dvc repro score`"):
         find_challenger(params, LNCOCO, POLICY, project)
     write_json(path, models)
+    ranks = path.with_name("dev_ranks.json")
+    write_json(ranks, {one: values for one, values in read_json(ranks).items() if one != name})
+    with pytest.raises(BrewlineError, match=f"the ranks of {name} on dev of {LNCOCO} are missing"):
+        read_evidence(params, LNCOCO, name, project)
     shutil.rmtree(project / "models" / f"{LNCOCO}-full")
     with pytest.raises(BrewlineError, match=f"{LNCOCO}-full/seed-0 is missing; run `dvc repro`"):
         find_challenger(params, LNCOCO, POLICY, project)

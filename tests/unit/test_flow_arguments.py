@@ -1,5 +1,6 @@
 """What a flow is asked for on the command line is checked before anything is started."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,46 @@ def test_a_time_limit_that_is_over_before_it_begins_is_refused(hours: float) -> 
     assert pipeline.validate_parameters({"time_limit_h": 0.5})["time_limit_h"] == 0.5
     with pytest.raises(Exception, match="greater than 0"):
         pipeline.validate_parameters({"time_limit_h": hours})
+
+
+@pytest.mark.parametrize(("promoted", "code"), [(True, None), (False, 3)])
+def test_a_refused_promotion_has_an_exit_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, promoted: bool, code: int | None
+) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    def flow(name: str, arguments: dict[str, Any]) -> bool:
+        started.append((name, arguments))
+        return promoted
+
+    monkeypatch.setattr("flows.__main__.start", flow)
+    monkeypatch.setattr("sys.argv", ["flows", "promote", "mini-lncoco", "--version", "7"])
+    ended = contextlib.nullcontext() if code is None else pytest.raises(SystemExit)
+    with ended as caught:
+        main()
+    assert (caught.value.code if caught else None) == code
+    assert started == [("promote", {"corpus": "mini-lncoco", "version": 7})]
+
+
+def test_the_exit_codes_of_a_promotion_are_in_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["flows", "promote", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "0 where the version is the champion now, 3 where the policy or a person" in said
+    assert "says no, 1 after an error" in said
+
+
+def test_an_error_of_a_promotion_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flow(name: str, arguments: dict[str, Any]) -> bool:
+        raise BrewlineError("brewline-mini-lncoco has no version 7; it has 1")
+
+    monkeypatch.setattr("flows.__main__.start", flow)
+    monkeypatch.setattr("sys.argv", ["flows", "promote", "mini-lncoco", "--version", "7"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    # Python prints a text on its standard error, and exits with 1.
+    assert ended.value.code == "error: brewline-mini-lncoco has no version 7; it has 1"

@@ -13,6 +13,7 @@ from brewline.config.experiments import TableParams
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.examples import Texts
 from brewline.evaluation.outputs import Evaluation
+from brewline.evaluation.query_metrics import parts_of
 from brewline.evaluation.score import ModelVectors, score_table
 from brewline.evaluation.texts import read_texts
 from brewline.evaluation.vectors import (
@@ -80,6 +81,18 @@ def test_a_row_is_the_mean_of_its_seeds_with_their_deviation() -> None:
     assert ours["num_seeds"] == 2
     assert ours["dev/mean_recall_at_1"] == pytest.approx(3 / 4)
     assert ours["test/speech_to_image/recall_at_3"] == 1
+
+
+def test_the_ranks_of_dev_give_its_metrics_again() -> None:
+    found = score()
+    assert list(found.dev_ranks) == list(found.models)
+    for name, ranks in found.dev_ranks.items():
+        assert set(ranks.of_image) == {f"dev-image-{number}" for number in range(3)}
+        for metric, value in found.models[name].items():
+            if not metric.startswith("dev/") or "recall" not in metric:
+                continue
+            parts = parts_of(metric, ranks)
+            assert np.mean([part.mean for part in parts]) == pytest.approx(value), metric
 
 
 def test_rows_are_compared_with_the_baseline_and_as_the_table_says() -> None:

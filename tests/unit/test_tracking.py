@@ -37,7 +37,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["brewline.tracking.recording", "mlflow", "mlflow.store.tracking.sqlalchemy_store"]
 )
-TRACKING = TrackingParams(experiment="brewline", system_metrics=False)
+TRACKING = TrackingParams(experiment="brewline", system_metrics=False, register_experiments=False)
 PARAMS = report_world.params().model_copy(update={"tracking": TRACKING})
 CORPUS, ROW = "mini-lncoco", "full"
 EXPERIMENT = f"{CORPUS}-{ROW}"
@@ -207,7 +207,7 @@ def test_exception_fails_the_run_and_its_parent(project: Path) -> None:
 
 def _train_until_killed(project: Path, path: Path, started: Any) -> None:
     os.chdir(project)
-    watched = TrackingParams(experiment="brewline", system_metrics=True)
+    watched = TrackingParams(experiment="brewline", system_metrics=True, register_experiments=False)
     with live(facts(), watched, path) as run:
         run.log_row({"step": 1, "loss": 2.0})
         started.set()

@@ -45,3 +45,6 @@ class TrackingParams(Section):
 
     experiment: str
     system_metrics: bool
+    # Whether the best model of a run with overrides, or of `dvc exp run --temp`, becomes a version
+    # too, which may become the challenger.
+    register_experiments: bool

@@ -84,10 +84,27 @@ def bootstrap_difference(
     Raises:
         ValueError: the two were measured on different images.
     """
-    _require_same_images([table, baseline])
-    weights = bootstrap.weights(len(table.image_ids))
-    low, high = bootstrap.interval(_resampled(table, weights) - _resampled(baseline, weights))
-    return table.mean - baseline.mean, low, high
+    return bootstrap_mean_difference([(table, baseline)], bootstrap)
+
+
+def bootstrap_mean_difference(
+    pairs: Sequence[tuple[ByImage, ByImage]], bootstrap: Bootstrap
+) -> tuple[float, float, float]:
+    """The mean of several differences, such as one for each direction, and an interval for it.
+
+    All of them see the same drawn images; see `bootstrap_difference`.
+    """
+    if len({table.image_ids for table, _ in pairs}) != 1:
+        raise ValueError("the means are over different images")
+    for table, baseline in pairs:
+        _require_same_images([table, baseline])
+    weights = bootstrap.weights(len(pairs[0][0].image_ids))
+    drawn = [
+        _resampled(table, weights) - _resampled(baseline, weights) for table, baseline in pairs
+    ]
+    low, high = bootstrap.interval(np.mean(drawn, axis=0))
+    differences = [table.mean - baseline.mean for table, baseline in pairs]
+    return float(np.mean(differences)), low, high
 
 
 def _resampled(table: ByImage, weights: Ints) -> NDArray[np.float64]:

@@ -3,17 +3,20 @@
 import collections
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, read_stage_output, write_json
+from brewline.evaluation.query_ranks import QueryRanks
 
 # Under this name word error rates stand beside the rows.
 ASR_KEY = "asr"
+DEV_RANKS_FILE = "dev_ranks.json"
 SPEECH_TO_IMAGE = "speech_to_image"
 IMAGE_TO_SPEECH = "image_to_speech"
 DIRECTION_NAMES = {SPEECH_TO_IMAGE: "speech to image", IMAGE_TO_SPEECH: "image to speech"}
@@ -25,13 +28,15 @@ Metrics = dict[str, dict[str, dict[str, float]]]
 class Evaluation:
     """Everything that is reported of a table, ready to be written as files.
 
-    `metrics` and `models` are metrics by row and by model, `asr` word error rates; `comparisons`,
-    `examples` and `recall_rows` are as the files of the same names hold them.
+    `metrics` and `models` are metrics by row and by model, `asr` word error rates, `dev_ranks` the
+    ranks of dev's queries by model; `comparisons`, `examples` and `recall_rows` are as the files of
+    the same names hold them.
     """
 
     metrics: dict[str, dict[str, float]]
     asr: dict[str, float]
     models: dict[str, dict[str, float]]
+    dev_ranks: dict[str, QueryRanks]
     comparisons: list[dict[str, Any]]
     examples: dict[str, list[dict[str, Any]]]
     recall_rows: list[dict[str, Any]]
@@ -48,6 +53,9 @@ def write_evaluation(evaluation: Evaluation, metrics_file: Path, folder: Path) -
     with atomic_path(folder) as partial:
         partial.mkdir()
         write_json(partial / "models.json", evaluation.models)
+        ranks = {name: asdict(one) for name, one in evaluation.dev_ranks.items()}
+        # Two numbers for each query and model: on one line, not on two million.
+        (partial / DEV_RANKS_FILE).write_text(json.dumps(ranks, sort_keys=True), encoding="utf-8")
         write_json(partial / "comparisons.json", evaluation.comparisons)
         write_json(partial / "examples.json", evaluation.examples)
         with (partial / "recall.csv").open("w", encoding="utf-8", newline="") as file:
@@ -152,3 +160,24 @@ def read_model_metrics(
         if table.data == corpus:
             models |= read_stage_output(evaluation_dir / name / "models.json", "score")
     return models
+
+
+def read_dev_ranks(params: Params, corpus: str, model: str, evaluation_dir: Path) -> QueryRanks:
+    """Reads `dev_ranks.json` of the tables on a corpus: how a model answered each query of dev.
+
+    Args:
+        params: The tables.
+        corpus: What the model was measured on.
+        model: As in `mini-full/seed-0`.
+        evaluation_dir: `reports/evaluation`.
+
+    Raises:
+        BrewlineError: a file is missing, or none has the model.
+    """
+    for name in params.tables_on(corpus):
+        found = read_stage_output(evaluation_dir / name / DEV_RANKS_FILE, "score")
+        if model in found:
+            return QueryRanks(**found[model])
+    raise BrewlineError(
+        f"the ranks of {model} on dev of {corpus} are missing; run `dvc repro score`"
+    )

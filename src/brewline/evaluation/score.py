@@ -56,12 +56,16 @@ def score_table(
             _check_ids(model.name, first, embeddings.utterance_ids, ids, texts)
             one = score_retrieval(embeddings, split, params.recall_at)
             found = RetrievalScores(
-                found.metrics | one.metrics, found.by_image | one.by_image, one.rank_of
+                found.metrics | one.metrics,
+                found.by_image | one.by_image,
+                one.rank_of,
+                found.dev_ranks or one.dev_ranks,
             )
         scores.setdefault(model.row, {})[model.name] = found
         # Examples show one model of each row, the first.
         test.setdefault(model.row, model.splits["test"])
     bootstrap = Bootstrap(params.bootstrap_samples, params.bootstrap_seed, params.confidence)
+    by_model = {name: one for found in scores.values() for name, one in found.items()}
     by_row = {row: list(found.values()) for row, found in scores.items()}
     metrics = {row: _aggregate(found, bootstrap) for row, found in by_row.items()}
     shown = {row: found[0] for row, found in by_row.items()}
@@ -72,7 +76,8 @@ def score_table(
     return Evaluation(
         metrics=metrics,
         asr=asr,
-        models={name: one.metrics for found in scores.values() for name, one in found.items()},
+        models={name: one.metrics for name, one in by_model.items()},
+        dev_ranks={name: one.dev_ranks for name, one in by_model.items() if one.dev_ranks},
         comparisons=compare(by_row, table.pairs, bootstrap),
         examples={
             row: [

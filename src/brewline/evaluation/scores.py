@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from brewline.evaluation.bootstrap import ByImage, sum_by_image
+from brewline.evaluation.query_metrics import query_ranks
+from brewline.evaluation.query_ranks import QueryRanks
 from brewline.evaluation.ranks import Ranks, rank_embeddings
 from brewline.evaluation.vectors import SplitEmbeddings
 
@@ -20,12 +22,13 @@ SELECTION_METRIC = "dev/mean_recall_at_1"
 class RetrievalScores:
     """The metrics of one model; `by_image` has what their intervals are computed from.
 
-    `rank_of` is the rank of the right image by utterance id, on test.
+    `rank_of` is the rank of the right image by utterance id, on test; `dev_ranks` are all of dev.
     """
 
     metrics: dict[str, float]
     by_image: dict[str, ByImage] = field(default_factory=dict)
     rank_of: dict[str, int] = field(default_factory=dict)
+    dev_ranks: QueryRanks | None = None
 
 
 def score_retrieval(
@@ -49,12 +52,14 @@ def score_retrieval(
         by_image[f"{i2s}/recall_at_{k}"] = sum_by_image(backward.fraction_found(k), image_ids)
     metrics = {name: table.mean for name, table in by_image.items()}
     metrics |= _sizes(s2i, forward) | _sizes(i2s, backward)
+    dev_ranks = None
     if split == "dev":
+        dev_ranks = query_ranks(forward, backward, image_of, image_ids)
         metrics[SELECTION_METRIC] = float(
             (forward.any_hit(1).mean() + backward.any_hit(1).mean()) / 2
         )
     rank_of = dict(zip(embeddings.utterance_ids, forward.best.tolist(), strict=True))
-    return RetrievalScores(metrics, by_image, rank_of)
+    return RetrievalScores(metrics, by_image, rank_of, dev_ranks)
 
 
 def _sizes(prefix: str, ranks: Ranks) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Nothing in it depends on the time or the machine. Reading and writing it needs no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +122,12 @@ def describe(params: Params, experiment: str) -> str:
     prompts = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
     elsewhere = "" if source == one.data else f", trained on {source}"
     return f"{channels}, {prompts}{elsewhere}"
+
+
+def flatten(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested sections by their dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{start}{name}.")
+        else:
+            yield f"{start}{name}", value

@@ -12,7 +12,7 @@ from typing import Any
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_stage_output, sha256_tree
-from brewline.evaluation.outputs import ASR_KEY, read_model_metrics
+from brewline.evaluation.outputs import ASR_KEY, read_dev_ranks, read_model_metrics
 from brewline.models.names import model_names
 from brewline.registry.policy import WER, Evidence, Policy
 from brewline.tables.parquet import read_table
@@ -40,6 +40,7 @@ class Challenger:
             "dev_manifest_digest": self.evidence.dev_digest,
             "quarantine_rate": self.evidence.quarantine_rate,
             "dev": dict(self.evidence.metrics),
+            "chosen_among": self.evidence.chosen_among,
         }
 
 
@@ -88,7 +89,7 @@ def find_challenger(
     folder = project / "models" / name
     if not folder.is_dir():
         raise BrewlineError(f"{folder} is missing; run `dvc repro`")
-    evidence = read_evidence(params, corpus, name, project)
+    evidence = replace(read_evidence(params, corpus, name, project), chosen_among=len(names))
     return Challenger(corpus, name, folder, sha256_tree(folder), evidence)
 
 
@@ -116,7 +117,8 @@ def read_evidence(params: Params, corpus: str, name: str, project: Path = Path()
     Raises:
         BrewlineError: the model was not measured.
     """
-    models = read_model_metrics(params, corpus, project / "reports/evaluation")
+    evaluation = project / "reports/evaluation"
+    models = read_model_metrics(params, corpus, evaluation)
     if name not in models:
         raise BrewlineError(
             f"{name} was not measured on {corpus}; name it in a table of params.yaml and run "
@@ -127,7 +129,13 @@ def read_evidence(params: Params, corpus: str, name: str, project: Path = Path()
     if WER in rates:
         metrics[WER] = rates[WER]
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
-    return Evidence(name, digest, metrics, quarantine_rate(project, corpus))
+    return Evidence(
+        name,
+        digest,
+        metrics,
+        read_dev_ranks(params, corpus, name, evaluation),
+        quarantine_rate=quarantine_rate(project, corpus),
+    )
 
 
 def read_error_rates(params: Params, corpus: str, project: Path = Path()) -> dict[str, float]:

@@ -9,7 +9,7 @@ from brewline.config import Params
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.files import read_stage_output, sha256_file
 from brewline.evaluation.outputs import read_model_metrics
-from brewline.models.card import describe, load_card
+from brewline.models.card import ModelCard, describe, flatten, load_card
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 from brewline.pages.render import percent, render_markdown
 from brewline.registry import serving
@@ -44,6 +44,7 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
         corpus=corpus,
         card=card,
         what=describe(params, card.experiment),
+        settings=_settings(card),
         digest=challenger.digest,
         confidence=percent(params.evaluate.confidence),
         results=_results(params, challenger, card.experiment, project),
@@ -71,6 +72,12 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
             "text": serving.MAX_TEXT_LENGTH,
         },
     )
+
+
+def _settings(card: ModelCard) -> dict[str, Any]:
+    """The variant and the recipe, as `params.yaml` had them; what is not set is left out."""
+    sections = {"variant": card.switches.model_dump(), "recipe": card.recipe or {}}
+    return {name: value for name, value in flatten(sections) if value is not None}
 
 
 def _results(

@@ -6,30 +6,32 @@ Values in, a decision with its reasons out; nothing here knows MLflow. Choices r
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from brewline.config import choose
-from brewline.config.types import Fraction, PositiveFloat
-from brewline.core.errors import BrewlineError
+from brewline.config.evaluate import EvaluateParams
+from brewline.config.loading import parse, read_yaml
+from brewline.config.types import Fraction, PositiveFloat, Section
+from brewline.evaluation.bootstrap import Bootstrap, bootstrap_mean_difference
+from brewline.evaluation.query_metrics import QUERY_METRIC, parts_of
+from brewline.evaluation.query_ranks import QueryRanks
 
 POLICY_FILE = Path("mlflow/promotion.yaml")
 WER = "dev/asr/wer"
 
 # What is on the test split is shown, and never decides.
-DevMetric = Annotated[str, Field(pattern=r"^dev/")]
+QueryMetric = Annotated[str, Field(pattern=QUERY_METRIC)]
 
 
-class Policy(BaseModel):
+class Policy(Section):
     """What `mlflow/promotion.yaml` says; see the comments there."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    metric: DevMetric
+    metric: QueryMetric
+    confidence: Annotated[float, Field(gt=0, lt=1)]
     margin: Fraction
-    must_not_drop: dict[DevMetric, Fraction]
+    must_not_drop: dict[QueryMetric, Fraction]
     max_wer: PositiveFloat | None
     max_quarantine_rate: Fraction | None
     max_latency_ms: PositiveFloat | None
@@ -40,19 +42,26 @@ class Evidence:
     """What is known of a model when promotion is decided.
 
     `name` is how reasons call it; `metrics` are those of dev, with `dev/asr/wer` where the corpus
-    has captions; `dev_digest` names the dev manifest that they were measured on.
+    has captions; `dev_digest` names the dev manifest that they were measured on, and `ranks` say
+    how each of its queries was answered, None where nobody kept them. `chosen_among` is how many
+    models it was the best of on dev.
     """
 
     name: str
     dev_digest: str
     metrics: Mapping[str, float]
+    ranks: QueryRanks | None = None
+    chosen_among: int = 1
     quarantine_rate: float | None = None
     latency_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`reasons` are sentences: what speaks against promotion, or, with none of these, for it."""
+    """`reasons` are sentences: what speaks against promotion, or, with none of these, for it.
+
+    The last one may be a caution that decides nothing.
+    """
 
     promote: bool
     reasons: list[str] = field(default_factory=list)
@@ -62,71 +71,131 @@ def load_policy(path: Path = POLICY_FILE) -> Policy:
     """Reads and checks the policy.
 
     Raises:
-        BrewlineError: naming every bad key with its value, or an unknown one with the choices.
+        BrewlineError: naming every bad key with its value and the choices.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BrewlineError(f"{path} is missing; it says when to promote", "settings") from None
-    except yaml.YAMLError as error:
-        raise BrewlineError(f"{path} is not valid YAML: {error}", "settings") from None
-    for key in values if isinstance(values, dict) else ():
-        choose(f"key in {path}", str(key), list(Policy.model_fields))
-    try:
-        return Policy.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc']))}: "
-            + ("is missing" if problem["type"] == "missing" else f"{problem['msg']}")
-            for problem in error.errors()
-        ]
-        raise BrewlineError("\n  ".join([f"{path} is not valid:", *problems]), "settings") from None
+    return parse(Policy, read_yaml(path), str(path))
 
 
-def decide(challenger: Evidence, champion: Evidence, policy: Policy) -> Decision:
+def decide(
+    challenger: Evidence, champion: Evidence, policy: Policy, evaluate: EvaluateParams
+) -> Decision:
     """Decides whether the challenger takes the champion's place.
 
     Args:
         challenger: The model that is put forward.
         champion: The one in place; where there is none, the baseline of the table.
         policy: What is asked of the challenger.
+        evaluate: How many samples the bootstrap draws, and its seed.
     """
-    if challenger.dev_digest != champion.dev_digest:
-        return Decision(
-            False,
-            [
-                f"{challenger.name} was measured on the dev manifest {challenger.dev_digest[:12]}, "
-                f"{champion.name} on {champion.dev_digest[:12]}: they cannot be compared."
-            ],
-        )
-    checks = [*_against(challenger, champion, policy), *_within_limits(challenger, policy)]
+    incomparable = _incomparable(challenger, champion)
+    if incomparable:
+        return Decision(False, [incomparable])
+    bootstrap = Bootstrap(evaluate.bootstrap_samples, evaluate.bootstrap_seed, policy.confidence)
+    checks = [
+        _is_better(challenger, champion, policy, bootstrap),
+        *_has_not_dropped(challenger, champion, policy, bootstrap),
+        *_within_limits(challenger, policy),
+    ]
     objections = [reason for passed, reason in checks if not passed]
-    return Decision(not objections, objections or [reason for _, reason in checks])
+    reasons = objections or [reason for _, reason in checks]
+    return Decision(not objections, [*reasons, *_caution(challenger, policy)])
 
 
-def _against(
-    challenger: Evidence, champion: Evidence, policy: Policy
+def _incomparable(challenger: Evidence, champion: Evidence) -> str | None:
+    """Why the two cannot be compared query by query, or None."""
+    if challenger.dev_digest != champion.dev_digest:
+        return (
+            f"{challenger.name} was measured on the dev manifest {challenger.dev_digest[:12]}, "
+            f"{champion.name} on {champion.dev_digest[:12]}: they cannot be compared."
+        )
+    if challenger.ranks is None or champion.ranks is None:
+        lacking = challenger if challenger.ranks is None else champion
+        return (
+            f"Of {lacking.name} nobody kept how it answered each query of dev, without which no "
+            "interval of the difference can be given."
+        )
+    if not challenger.ranks.asks_the_same_as(champion.ranks):
+        return (
+            f"{challenger.name} and {champion.name} were asked other queries of the same dev "
+            "manifest, since recordings were left out of one: they cannot be compared."
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Two models in one metric of dev; `difference` is with its interval, (difference, low, high).
+
+    Rounded: a difference of fractions such as 0.3 - 0.2 misses 0.1 by a rounding error.
+    """
+
+    ours: float
+    theirs: float
+    difference: tuple[float, float, float]
+    num_images: int
+
+
+def _compare(
+    challenger: Evidence, champion: Evidence, metric: str, bootstrap: Bootstrap
+) -> _Comparison:
+    assert challenger.ranks is not None and champion.ranks is not None
+    ours, theirs = (parts_of(metric, one) for one in (challenger.ranks, champion.ranks))
+    found = bootstrap_mean_difference(list(zip(ours, theirs, strict=True)), bootstrap)
+    difference, low, high = (round(value, 9) for value in found)
+    our_mean, their_mean = (fmean(part.mean for part in parts) for parts in (ours, theirs))
+    return _Comparison(our_mean, their_mean, (difference, low, high), len(ours[0].image_ids))
+
+
+def _say(metric: str, champion: str, found: _Comparison, confidence: float) -> str:
+    difference, low, high = found.difference
+    return (
+        f"{metric} is {found.ours:.4f}, {champion} has {found.theirs:.4f}: a difference of "
+        f"{difference:+.4f} ({100 * confidence:g} % interval {low:+.4f} to {high:+.4f} over "
+        f"{found.num_images} pictures)"
+    )
+
+
+def _is_better(
+    challenger: Evidence, champion: Evidence, policy: Policy, bootstrap: Bootstrap
+) -> tuple[bool, str]:
+    """Whether all of the interval of the difference lies above the margin, and a sentence."""
+    found = _compare(challenger, champion, policy.metric, bootstrap)
+    difference, low, high = found.difference
+    than = f"better by more than {policy.margin:g}" if policy.margin else "better"
+    if low > policy.margin:
+        meaning = f"it is {than}, and not by chance alone"
+    elif high < 0:
+        meaning = "it is worse, and not by chance alone"
+    elif difference <= policy.margin:
+        meaning = f"it is not {than}"
+    else:
+        meaning = f"that it is {than} may be chance"
+    said = _say(policy.metric, champion.name, found, policy.confidence)
+    return low > policy.margin, f"{said}; {meaning}."
+
+
+def _has_not_dropped(
+    challenger: Evidence, champion: Evidence, policy: Policy, bootstrap: Bootstrap
 ) -> Iterator[tuple[bool, str]]:
-    """Yields whether each comparison is passed, and a sentence about it."""
-    asked = {policy.metric: policy.margin}
-    asked |= {name: -tolerance for name, tolerance in policy.must_not_drop.items()}
-    for metric, least in asked.items():
-        ours, theirs = challenger.metrics.get(metric), champion.metrics.get(metric)
-        if ours is None or theirs is None:
-            lacking = challenger if ours is None else champion
-            yield False, f"{metric} of {lacking.name} was not measured."
-            continue
-        # A difference of fractions such as 0.3 - 0.2 misses 0.1 by a rounding error.
-        difference = round(ours - theirs, 9)
-        passed = difference >= least and (metric != policy.metric or difference > 0)
+    """Yields whether each metric has kept within its tolerance, and a sentence about it.
+
+    The difference itself is asked: an interval of a few hundred queries is wider than a tolerance.
+    """
+    for metric, tolerance in policy.must_not_drop.items():
+        found = _compare(challenger, champion, metric, bootstrap)
+        said = _say(metric, champion.name, found, policy.confidence)
         yield (
-            passed,
-            f"{metric} is {ours:.4f}, {champion.name} has {theirs:.4f}: a difference of "
-            f"{difference:+.4f}, where {'more than 0' if least == 0 else f'at least {least:+.4f}'} "
-            "is asked for."
-            if metric == policy.metric
-            else f"{metric} is {ours:.4f}, {champion.name} has {theirs:.4f}: a difference of "
-            f"{difference:+.4f}, where {least:+.4f} is the most that it may drop.",
+            found.difference[0] >= -tolerance,
+            f"{said}, where {-tolerance:+.4f} is the most that it may drop.",
+        )
+
+
+def _caution(challenger: Evidence, policy: Policy) -> Iterator[str]:
+    """What the interval does not know: that the model was picked for this very number."""
+    if challenger.chosen_among > 1:
+        yield (
+            f"It was picked as the best on dev of up to {challenger.chosen_among} "
+            f"models: part of its {policy.metric} may be luck, which the interval does not count."
         )
 
 

@@ -49,11 +49,18 @@ def evaluate_again(served: Served, params: Params, name: str, project: Path = Pa
     embedded = embed_split(
         embedder.model, embedder.collator, utterances(), params.runtime.embed_batch_size
     )
-    metrics = score_retrieval(embedded, "dev", params.evaluate.recall_at).metrics
+    scores = score_retrieval(embedded, "dev", params.evaluate.recall_at)
+    metrics = dict(scores.metrics)
     rates = asr_metrics("dev", ((u.utterance_id, u.caption, u.transcript) for u in heard))
     metrics |= {WER: rates[WER]} if WER in rates else {}
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
-    return Evidence(name, digest, metrics, quarantine_rate(project, corpus))
+    return Evidence(
+        name,
+        digest,
+        metrics,
+        scores.dev_ranks,
+        quarantine_rate=quarantine_rate(project, corpus),
+    )
 
 
 def _dev_utterances(served: Served, project: Path) -> Iterator[Utterance]:

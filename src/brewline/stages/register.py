@@ -1,7 +1,11 @@
-"""Stage `register`: the best model of each corpus becomes a version in MLflow, and the challenger.
+"""Stage `register`: the best model of each corpus becomes a version in MLflow.
 
-Writes `reports/registration.json`: which model that is and what was measured of it, a function of
-the project's files. The versions and runs in the store are named in `work/register/versions.json`.
+The best version of all on dev is the challenger. An experiment registers nothing, unless
+`tracking.register_experiments` asks for it.
+
+Writes `reports/registration.json`: which model of each corpus is the best and what was measured of
+it, a function of the project's files. The versions and runs in the store are named in
+`work/register/versions.json`.
 
 With the tracking server out of reach the stage says so once and succeeds, with the same
 `registration.json`; `brewline record` brings the versions in later. Registering a model again

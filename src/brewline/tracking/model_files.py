@@ -126,11 +126,18 @@ def served_requirements(lock: Path) -> list[str]:
 @contextmanager
 def downloaded_bundle(store: Store, version: "ModelVersion") -> Iterator[Path]:
     """The folder that serving needs, copied from the store."""
+    with downloaded(store, version, BUNDLE) as folder:
+        yield folder
+
+
+@contextmanager
+def downloaded(store: Store, version: "ModelVersion", name: str) -> Iterator[Path]:
+    """A file or folder of a version, copied from the store."""
     import mlflow
 
     uri = store.client.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory() as folder:
         mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{uri.rstrip('/')}/{BUNDLE}", dst_path=folder, tracking_uri=store.uri
+            artifact_uri=f"{uri.rstrip('/')}/{name}", dst_path=folder, tracking_uri=store.uri
         )
-        yield Path(folder) / Path(BUNDLE).name
+        yield Path(folder) / Path(name).name

@@ -1,8 +1,9 @@
 """The registry: one registered model per corpus, whose aliases say which version is for what.
 
 `brewline-<corpus>` has a version for every model that was ever the best of its pipeline run, found
-again by the digest of the model's folder. `challenger` is the newest of them; `champion` is the
-one in use, and moves by `promote` and `rollback` alone, or by a person.
+again by the digest of the model's folder. `challenger` is the best of them on dev that was neither
+rolled back nor refused; `champion` is the one in use, and moves by `promote` and `rollback` alone,
+or by a person.
 
 What a person does by hand is respected. The registered model's tags say what these functions set
 last, so that a difference is somebody's decision:
@@ -10,7 +11,7 @@ last, so that a difference is somebody's decision:
 - A `champion` that a person set is the one that the next promotion compares with, and says so
   once; a rollback from it goes to the champion that promotion had chosen.
 - Where a person took `champion` away, there is none, and the table's baseline stands in for it.
-- A `challenger` that a person set or took away stays so until another model is registered.
+- A `challenger` that a person set or took away stays so until another version is the best one.
 """
 
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from brewline.tracking.store import (
     public_uri,
     tracking_uri,
 )
+from brewline.tracking.version_history import add_to_history
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -117,5 +119,6 @@ def adopt_champion(store: Store, model: "RegisteredModel") -> None:
         return
     store.client.set_registered_model_tag(model.name, CHAMPION, present)
     store.client.set_model_version_tag(model.name, present, "promotion", "by hand")
+    add_to_history(store, model.name, present, "champion", [moved_by_hand(CHAMPION, present, ours)])
     if ours:
         store.client.set_model_version_tag(model.name, present, "previous_champion", ours)

@@ -1,7 +1,12 @@
-"""The best model of a corpus becomes a version of its registered model, and the challenger."""
+"""The best model of a corpus becomes a version of its registered model, and perhaps the challenger.
+
+The challenger is the best on dev of all versions, whichever came last. An experiment (see
+`project_around`) becomes no version unless `tracking.register_experiments` asks for it.
+"""
 
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +14,8 @@ from brewline.config import Params
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.errors import BrewlineError
 from brewline.registry.candidates import Challenger, find_challenger
-from brewline.registry.policy import POLICY_FILE, load_policy
+from brewline.registry.policy import POLICY_FILE, Policy, load_policy
+from brewline.tracking.challengers import best_version, set_challenger
 from brewline.tracking.model_files import LOGGED_MODEL_TAG, MODEL_CARD, save_served_model
 from brewline.tracking.recording import record_corpus
 from brewline.tracking.registered_models import (
@@ -19,8 +25,14 @@ from brewline.tracking.registered_models import (
     open_registry,
     registered_name,
 )
-from brewline.tracking.store import Store, say_once, tracking_uri
-from brewline.tracking.version_evidence import evidence_tags
+from brewline.tracking.store import Store, project_around, say_once, tracking_uri
+from brewline.tracking.version_evidence import (
+    DEV_DIGEST_TAG,
+    call_version,
+    keep_evidence,
+    measured,
+    write_evidence,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -30,8 +42,9 @@ if TYPE_CHECKING:
 class Registration:
     """What became of a corpus' best model.
 
-    `version` is its version of `name`, or None where the store cannot be reached; `runs` are as
-    from `record_corpus`; `notes` are sentences about what people did by hand.
+    `version` is its version of `name`, or None where the store cannot be reached, or where it is an
+    experiment that nobody asked to register; `runs` are as from `record_corpus`; `notes` are
+    sentences about who the challenger is, and what people did by hand.
     """
 
     name: str
@@ -39,16 +52,24 @@ class Registration:
     version: str | None
     runs: dict[Path, str | None]
     notes: list[str] = field(default_factory=list)
+    is_experiment: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all was done that was asked for."""
+        return self.version is not None or self.is_experiment
 
     @property
     def lines(self) -> list[str]:
         """What to tell people."""
         became = f"version {self.version}" if self.version else "not registered"
+        if self.is_experiment:
+            became += ", as an experiment; tracking.register_experiments in params.yaml asks for it"
         return [f"{self.name}, {self.model}: {became}", *self.notes]
 
 
 def register_corpus(params: Params, corpus: str, project: Path = Path()) -> Registration | None:
-    """Records the runs of a corpus, and makes its best model a version and the challenger.
+    """Records the runs of a corpus, makes its best model a version, and the best one challenger.
 
     A model that is a version already, by its digest, becomes no second one.
 
@@ -70,12 +91,13 @@ def register_corpus(params: Params, corpus: str, project: Path = Path()) -> Regi
     if challenger is None:
         return None
     unreached = Registration(registered_name(corpus), challenger.name, None, runs)
-    run_id = runs[challenger.folder]
-    if run_id is None:
+    if project_around(project) and not params.tracking.register_experiments:
+        return replace(unreached, is_experiment=True)
+    if runs[challenger.folder] is None:
         return unreached
     try:
         with open_registry(params) as store:
-            return _register(store, params, challenger, runs, project)
+            return _register(store, params, challenger, policy, runs, project)
     except BrewlineError as error:
         if error.kind != "network":
             raise
@@ -87,26 +109,53 @@ def _register(
     store: Store,
     params: Params,
     challenger: Challenger,
+    policy: Policy,
     runs: dict[Path, str | None],
     project: Path,
 ) -> Registration:
     name = registered_name(challenger.corpus)
+    is_experiment = project_around(project) is not None
     _make_registered_model(store, name, params, challenger.corpus)
     found = _find_version(store, name, challenger.digest)
     if found is None:
         run_id = runs[challenger.folder]
         assert run_id is not None
         found = _make_version(store, params, challenger, run_id, project)
-    version = str(found.version)
+    # What an experiment measured on dev data of its own is not what the project goes by.
+    elif not is_experiment:
+        keep_evidence(store, found, challenger.evidence)
+    notes = list(_put_forward(store, found, policy.metric, is_experiment))
+    return Registration(name, challenger.name, str(found.version), runs, notes)
+
+
+def _put_forward(
+    store: Store, registered: "ModelVersion", metric: str, is_experiment: bool
+) -> Iterator[str]:
+    """Makes the best version on dev the challenger; yields what there is to say about it."""
+    name = registered.name
     model = store.client.get_registered_model(name)
     ours, present = model.tags.get(CHALLENGER), aliases_of(model).get(CHALLENGER)
-    notes = []
-    if version != ours:
-        store.client.set_registered_model_alias(name, CHALLENGER, version)
-        store.client.set_registered_model_tag(name, CHALLENGER, version)
-    elif present != version:
-        notes = [moved_by_hand(CHALLENGER, present, version)]
-    return Registration(name, challenger.name, version, runs, notes)
+    registered = store.client.get_model_version(name, registered.version)
+    dev_digest = registered.tags[DEV_DIGEST_TAG]
+    if is_experiment and present is not None:
+        # On dev data of its own an experiment would be alone, and so the best.
+        dev_digest = store.client.get_model_version(name, present).tags.get(DEV_DIGEST_TAG, "")
+    best = best_version(store, name, dev_digest, metric)
+    if best is None:
+        yield "No version may be challenger: what was measured on this dev data was turned down."
+        return
+    chosen = str(best.version)
+    if chosen != ours:
+        set_challenger(store, name, chosen)
+    elif present != chosen:
+        yield moved_by_hand(CHALLENGER, present, chosen)
+    if chosen != str(registered.version):
+        values = [measured(one)["dev"].get(metric) for one in (best, registered)]
+        reached = ["not measured" if value is None else f"{value:.4f}" for value in values]
+        yield (
+            f"{call_version(best)} is the best on dev that may be challenger: {metric} is "
+            f"{reached[0]}, of version {registered.version} {reached[1]}."
+        )
 
 
 def _make_registered_model(store: Store, name: str, params: Params, corpus: str) -> None:
@@ -153,22 +202,35 @@ def _make_version(
         save_served_model(
             params, challenger, path, project, Model(run_id=run_id, model_id=made.model_id)
         )
+        evidence_tags = write_evidence(challenger.evidence, path)
         store.client.log_model_artifacts(made.model_id, str(path))
     store.client.finalize_logged_model(made.model_id, "READY")
     store.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-    best = f"{challenger.name}, the best on dev of its pipeline run."
     return store.client.create_model_version(
         registered_name(challenger.corpus),
         # Not `models:/<id>`, which MLflow looks up in the store of the process, not in this one.
         source=made.artifact_location,
         run_id=run_id,
         model_id=made.model_id,
-        description=f"{best} Its artifact {MODEL_CARD} says what it is.",
+        description=_describe(store, params, challenger, made.model_id),
         tags={
             "model_digest": challenger.digest,
             "experiment": experiment,
             "seed": seed,
             LOGGED_MODEL_TAG: made.model_id,
-            **evidence_tags(challenger.evidence),
+            **evidence_tags,
         },
     )
+
+
+def _describe(store: Store, params: Params, challenger: Challenger, model_id: str) -> str:
+    """What the version's page says: what it is, with a link to its card among its files."""
+    # Without an address: it works wherever the server is.
+    page = f"#/experiments/{store.experiment_id}/models/{model_id}/artifacts"
+    chosen = challenger.evidence.chosen_among
+    lines = [
+        f"**{challenger.name}**, the best on dev of {chosen} of its pipeline run.",
+        synthetic_notice(params, [challenger.corpus]),
+        f"[Model card]({page}), the file `{MODEL_CARD}` there, says what it is.",
+    ]
+    return "\n\n".join(line for line in lines if line)

@@ -8,13 +8,14 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.config import Params
 from brewline.core.files import read_partial_json, write_json
 from brewline.core.locks import locked
+from brewline.models.card import flatten
 from brewline.models.names import model_name
 from brewline.tracking.store import Store, lock_file, public_uri
 
@@ -135,7 +136,7 @@ def _params(facts: Mapping[str, Any]) -> dict[str, str]:
     params = {
         f"{section}.{name}": str(value)
         for section, values in sections.items()
-        for name, value in _flat(values or {})
+        for name, value in flatten(values or {})
         if value is not None
     }
     # Of a model that is yet to be trained the number is not known, and MLflow takes no second one.
@@ -143,15 +144,6 @@ def _params(facts: Mapping[str, Any]) -> dict[str, str]:
     if number or (number == 0 and facts.get("seed") is None):
         params["num_trained_parameters"] = str(number)
     return params
-
-
-def _flat(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested sections by their dotted names."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{start}{name}.")
-        else:
-            yield f"{start}{name}", value
 
 
 def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> None:

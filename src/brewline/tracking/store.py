@@ -28,6 +28,8 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+# The folders in which experiments have theirs: DVC's, and the flows'.
+_EXPERIMENTS = ((".dvc", "tmp", "exps"), ("work", "workspaces"))
 _NOISY_LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
 _OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
@@ -46,17 +48,25 @@ class RefusedError(Exception):
 
 
 def tracking_uri(project: Path = Path()) -> str:
-    """Returns `MLFLOW_TRACKING_URI`, else the SQLite file in the project's folder, absolute."""
+    """Returns `MLFLOW_TRACKING_URI`, else the SQLite file in the project's folder, absolute.
+
+    An experiment's is that of the project around it: its own folder is removed one day.
+    """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
-    return configured or f"sqlite:///{_lasting(project.absolute())}/mlflow.db"
+    lasting = project_around(project) or project.absolute()
+    return configured or f"sqlite:///{lasting}/mlflow.db"
 
 
-def _lasting(project: Path) -> Path:
-    """The project around a workspace of `dvc exp run --temp`, which is removed at its end."""
-    for folder in project.parents:
-        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
-            return folder.parents[2]
-    return project
+def project_around(folder: Path) -> Path | None:
+    """The project that an experiment belongs to, or None where a folder is the project itself.
+
+    An experiment is a run with overrides, or one of `dvc exp run --temp`, in a copy of the project.
+    """
+    for parent in folder.absolute().parents:
+        for kind in _EXPERIMENTS:
+            if parent.parts[-len(kind) :] == kind:
+                return parent.parents[len(kind) - 1]
+    return None
 
 
 def public_uri(uri: str) -> str:
