@@ -122,8 +122,8 @@ def one_kill(folder: Path, stage: str, whom: str, moment_s: float) -> tuple[str 
         time.sleep(0.1)
     wrong = [f"process {process.pid} lives" for process in working_on(folder)]
     again = subprocess.run(
-        # DVC's cache of runs would give the outputs without running anything.
-        [BIN / "dvc", "repro", "--single-item", "--no-run-cache", stage],
+        # DVC would take the outputs of before from its cache, and run nothing.
+        [BIN / "dvc", "repro", "--single-item", "--force", stage],
         cwd=folder,
         env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True,
