@@ -15,6 +15,7 @@ from prefect.artifacts import (
 from brewline.config import Params
 from brewline.quality.verdicts import count_reasons
 from brewline.tables.parquet import read_table
+from brewline.tracking.first_view import runs_link
 from brewline.tracking.store import public_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def results(folder: Path, params: Params) -> None:
     if table.exists():
         links = (
             f"Page with pictures and recordings: `{(folder / 'reports/index.html').absolute()}`  \n"
-            f"MLflow: {_mlflow_link(params.tracking.experiment)}"
+            f"MLflow: {_mlflow_link(params)}"
         )
         text = f"{table.read_text(encoding='utf-8')}\n\n{links}\n"
         create_markdown_artifact(text, key="results", description="Results on test")
@@ -80,8 +81,8 @@ def _recall_picture(path: Path, table: str) -> None:
     )
 
 
-def _mlflow_link(experiment: str) -> str:
-    uri = public_uri(tracking_uri())
+def _mlflow_link(params: Params) -> str:
+    experiment, uri = params.tracking.experiment, tracking_uri()
     if uri.startswith("http"):
-        return f"[experiment {experiment}]({uri})"
-    return f"experiment `{experiment}` in `{uri}` (`make ui` shows it)"
+        return f"[the runs of experiment {experiment}]({runs_link(params, uri)})"
+    return f"experiment `{experiment}` in `{public_uri(uri)}` (`make ui` shows it)"

@@ -74,10 +74,14 @@ def _parser() -> argparse.ArgumentParser:
 
     recorded = commands.add_parser(
         "record",
-        help="bring every model into MLflow",
-        description="Finds or makes the MLflow run of every model that has a row in "
-        "a table of params.yaml and completes it from the files; once stage register has "
-        "run, registers the best one of each corpus too. Doing it again changes nothing.",
+        help="bring every model and transcription into MLflow",
+        description="Finds or makes the MLflow run of every transcription, and of every model that "
+        "has a row in a table of params.yaml, and completes it from the files; ends runs whose "
+        "process is gone; once stage register has run, registers the best model of each corpus "
+        "too. Doing it again changes nothing.",
+    )
+    recorded.add_argument(
+        "--tables", nargs="*", metavar="TABLE", help="only the models of these tables"
     )
     recorded.set_defaults(command=_record)
     return parser
@@ -157,23 +161,25 @@ def _clean(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from brewline.config import load_params
-    from brewline.tracking.recording import record_corpus
+    from brewline.config import choose, load_params
+    from brewline.tracking.recording import record_everything
     from brewline.tracking.registration import register_corpus
 
     params = load_params()
+    chosen = list(params.tables) if options.tables is None else options.tables
+    for name in chosen:
+        choose("table", name, list(params.tables))
     complete = True
+    for what, run_id in record_everything(params, chosen).items():
+        complete = complete and run_id is not None
+        print(f"{what}: {run_id or 'not recorded'}")
     # Before stage register has run, the models may not have been evaluated.
-    finished = Path("reports/registration.json").exists()
-    for corpus in params.measured_corpora:
-        registered = register_corpus(params, corpus) if finished else None
-        runs = registered.runs if registered else record_corpus(params, corpus)
-        for folder, run_id in runs.items():
-            complete = complete and run_id is not None
-            print(f"{folder}: {run_id or 'not recorded'}")
-        if registered:
-            complete = complete and registered.version is not None
-            print("\n".join(registered.lines))
+    if options.tables is None and Path("reports/registration.json").exists():
+        for corpus in params.measured_corpora:
+            registered = register_corpus(params, corpus)
+            if registered:
+                complete = complete and registered.version is not None
+                print("\n".join(registered.lines))
     return 0 if complete else 1
 
 
