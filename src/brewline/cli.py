@@ -66,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         "clean",
         help="name what nothing needs any more, or remove it",
         description="Names outputs of stages that have left dvc.yaml (a corpus, an experiment or a "
-        "table that is gone), their entries in dvc.lock, and partial work that nothing will "
-        "resume. DVC's cache keeps what it has: `dvc gc --workspace` frees that.",
+        "table that is gone), their entries in dvc.lock, partial work that nothing will resume, "
+        "and files in MLflow of deleted runs and of models that are no version any more. DVC's "
+        "cache keeps what it has: `dvc gc --workspace` frees that.",
     )
     cleaned.add_argument("--yes", action="store_true", help="remove them")
     cleaned.set_defaults(command=_clean)

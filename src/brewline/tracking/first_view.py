@@ -39,14 +39,17 @@ def _keep_view(store: Store, params: Params) -> None:
 
 def _view(params: Params) -> dict[str, object]:
     """The state of MLflow's table of runs: the newest first, its models below a pipeline run."""
-    metrics = [SELECTION_METRIC, *(best_metric(table) for table in params.tables)]
+    # The widths, in pixels, are those of their headings.
+    wide = {
+        f"metrics.`{name}`": 26 + 11 * len(name) // 2
+        for name in (*(best_metric(table) for table in params.tables), SELECTION_METRIC)
+    }
+    narrow = {"attributes.`Version`": 80, "tags.`overrides`": 200}
+    fixed = {"attributes.`Run Name`": 265, "runDateAndNestInfo": 126, "duration": 68}
     return {
-        "selectedColumns": [
-            *(f"metrics.`{name}`" for name in metrics),
-            "tags.`corpus`",
-            "tags.`overrides`",
-            "attributes.`Version`",
-        ],
+        "selectedColumns": [*wide, *narrow],
+        "columnOrder": [*fixed, *wide, *narrow],
+        "columnWidths": fixed | wide | narrow,
         "runsHiddenMode": "FIRST_20_RUNS",
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,

@@ -37,8 +37,11 @@ _WER = "dev/asr/wer"
 
 
 def best_metric(table: str) -> str:
-    """What a pipeline run calls its best row of a table, by the mean recall at 1 on dev."""
-    return f"dev/best of {table}"
+    """What a pipeline run calls the mean recall at 1 on dev of a table's best row.
+
+    It is short, to be read in a column.
+    """
+    return f"dev/{table}"
 
 
 def find_or_make_parent(store: Store) -> str | None:
@@ -149,7 +152,7 @@ def _headline(
     if is_sweep:
         return found
     if (wer := metrics.get(ASR_KEY, {}).get(_WER)) is not None:
-        found[f"dev/word error rate of {table}"] = wer
+        found[f"dev/{table} word error rate"] = wer
     return found | {
         f"{MORE}/{table}/{row}/{name}": metrics[row][name]
         for row in rows
