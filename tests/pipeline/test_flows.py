@@ -92,7 +92,7 @@ def test_cancelling_stops_the_stage_and_closes_its_run(services: Services) -> No
 def test_a_person_starts_a_run_and_compares_models(services: Services, tmp_path: Path) -> None:
     tour = pytest.importorskip("tour", reason="playwright is not installed")
     assert tour.walk(services.prefect, services.mlflow, tmp_path) == "COMPLETED"
-    for name in ("form", "run", "compare", "registry"):
+    for name in ("form", "run", "runs", "compare", "registry"):
         assert (tmp_path / f"operate-{name}.png").stat().st_size > 10_000
 
 

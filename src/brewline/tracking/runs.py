@@ -36,6 +36,7 @@ NOTE = "mlflow.note.content"
 # The process that writes a run, so that one that was left behind is known.
 _PROCESS_TAG = "process"
 _METRICS_PER_REQUEST = 1000
+_SAME_START_MS = 10_000
 # The column of a data set's digest in MLflow's schema is this wide.
 _DIGEST_LENGTH = 36
 
@@ -215,7 +216,9 @@ def is_being_written(run: "Run") -> bool:
         return bool(host)
     number, _, started_ms = process.partition(" ")
     try:
-        return int(psutil.Process(int(number)).create_time() * 1000) == int(started_ms)
+        known_ms = psutil.Process(int(number)).create_time() * 1000
+        # When a process started is computed from a clock that is set now and then.
+        return abs(known_ms - int(started_ms)) < _SAME_START_MS
     except (psutil.Error, ValueError):
         return False
 
