@@ -75,7 +75,7 @@ def _look_at_mlflow(page: Page, mlflow: str, folder: Path) -> None:
     # As `make ui` prints it.
     runs = f"{mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning"
     page.goto(f"{runs}&viewStateShareKey=brewline")
-    page.get_by_text("dev/mini-lncoco").first.wait_for()
+    page.get_by_text("Run Name").first.wait_for()
     page.wait_for_timeout(3000)
     page.screenshot(path=folder / "operate-runs.png")
     found = requests.post(

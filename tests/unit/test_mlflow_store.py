@@ -307,6 +307,8 @@ def test_a_sweep_names_all_its_overrides_and_keeps_its_best(
         write_json(metrics, {"full": {"dev/mean_recall_at_1": reached}})
         log_headline(open_store(TRACKING), PARAMS, CORPUS, project / "metrics")
     (parent,) = found("pipeline")
+    # Nothing of it was trained.
+    assert parent.info.status == "FINISHED"
     assert parent.info.run_name == "sweep of recipes.mini.steps"
     values = "; ".join(f"recipes.mini.steps={number}" for number in (60, 120, 240))
     assert parent.data.tags["overrides"] == values

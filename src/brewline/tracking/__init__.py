@@ -14,6 +14,6 @@ A run holds the parameters of its variant and its recipe (`recipe.steps`), the c
 curves: MLflow lists and filters by the latest value, and that must be the chosen checkpoint's.
 `facts` says what all of it is called. MLflow refuses `@` in names, so recall is `recall_at_1`.
 
-A parent run ends when its children do: it is RUNNING while a child trains, and each child that
+A parent run ends when its children do: it is RUNNING while a child trains, and the last child that
 ends sets it to FINISHED, or to the worst status among its children.
 """

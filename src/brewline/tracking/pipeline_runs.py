@@ -22,6 +22,7 @@ from brewline.tracking.runs import (
     find_run,
     log_points,
     pipeline_key,
+    settle_parent,
     source_tags,
 )
 from brewline.tracking.store import Store, lock_file
@@ -137,6 +138,8 @@ def log_headline(store: Store, params: Params, table: str, metrics_dir: Path) ->
             and not (is_sweep and run.data.metrics.get(name, value) > value)
         ]
         log_points(store, parent_id, points)
+    # It may be new, where all its models were there already.
+    settle_parent(store, parent_id)
 
 
 def _headline(

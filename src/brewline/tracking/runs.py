@@ -226,7 +226,7 @@ def is_being_written(run: "Run") -> bool:
 def end_abandoned_runs(store: Store) -> list[str]:
     """Ends as KILLED what is RUNNING though its process is gone; returns the names.
 
-    A pipeline run that no child of is RUNNING any more ends with it.
+    A pipeline run of which nothing is RUNNING any more ends too.
     """
     running = list(store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'"))
     ended = [
@@ -236,10 +236,8 @@ def end_abandoned_runs(store: Store) -> list[str]:
     ]
     for run in ended:
         store.client.set_terminated(run.info.run_id, "KILLED")
-    left = {run.data.tags.get("mlflow.parentRunId") for run in running if run not in ended}
     for run in running:
-        # Between two stages a pipeline run is FINISHED.
-        if run.data.tags.get("kind") == "pipeline" and run.info.run_id not in left:
+        if run.data.tags.get("kind") == "pipeline":
             settle_parent(store, run.info.run_id)
     return [str(run.info.run_name) for run in ended]
 
@@ -256,11 +254,13 @@ def set_parent_status(store: Store, run: "Run", child_starts: bool) -> None:
 
 
 def settle_parent(store: Store, parent_id: str) -> None:
-    """Ends a pipeline run with the worst status among its runs."""
+    """Ends a pipeline run with the worst status among its runs, unless one is RUNNING."""
     children = store.client.search_runs(
         [store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'"
     )
     statuses = {child.info.status for child in children}
+    if "RUNNING" in statuses:
+        return
     worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
     store.client.set_terminated(parent_id, worst)
 
