@@ -19,6 +19,7 @@ from brewline.evaluation.outputs import Metrics
 from brewline.quality.verdicts import count_reasons
 from brewline.report.changes import METRICS, changes_markdown, find_changes, metrics_here
 from brewline.tables.parquet import read_table
+from brewline.tracking.first_view import runs_link
 from brewline.tracking.store import public_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _results(folder: Path, params: Params, before: Metrics) -> None:
     if table.exists():
         links = (
             f"Page with pictures and recordings: `{(folder / 'reports/index.html').absolute()}`  \n"
-            f"MLflow: {_mlflow_link(params.tracking.experiment)}"
+            f"MLflow: {_mlflow_link(params)}"
         )
         changed = find_changes(before, metrics_here(folder / METRICS))
         delta = f"## Changed by this run\n\n{changes_markdown(changed)}\n\n" if changed else ""
@@ -105,8 +106,8 @@ def _recall_picture(path: Path, table: str) -> None:
     )
 
 
-def _mlflow_link(experiment: str) -> str:
-    uri = public_uri(tracking_uri())
+def _mlflow_link(params: Params) -> str:
+    experiment, uri = params.tracking.experiment, tracking_uri()
     if uri.startswith("http"):
-        return f"[experiment {experiment}]({uri})"
-    return f"experiment `{experiment}` in `{uri}` (`make ui` shows it)"
+        return f"[the runs of experiment {experiment}]({runs_link(params, uri)})"
+    return f"experiment `{experiment}` in `{public_uri(uri)}` (`make ui` shows it)"

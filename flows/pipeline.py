@@ -19,8 +19,8 @@ from flows import artifacts, form
 from flows.dead_runs import alive
 from flows.graph import Plan, Stage, changes, plan, read_graph, with_descendants
 from flows.repository import let_dvc_run_without_git
-from flows.stage import StageFailedError, Work, run_stage
-from flows.workspace import held, make_workspace
+from flows.stage import StageFailedError, Work, record_tables, run_stage
+from flows.workspace import held, make_workspace, narrow_tables
 
 
 @dataclass
@@ -73,15 +73,31 @@ def pipeline(
         run_key = os.environ.get(PIPELINE_VARIABLE) or run_id
         stages = read_graph(folder, logger.info)
         chosen = plan(stages, corpora, experiments, from_stage, force)
+        if overrides and experiments:
+            narrow_tables(folder, _up_to_date_after(folder, stages, chosen))
+            stages = read_graph(folder, logger.info)
+            chosen = plan(stages, corpora, experiments, from_stage, force)
         before = metrics_here(folder / METRICS)
         run = _Run(Work(project, folder, time_limit_h, parallel, run_key), stages, chosen)
         try:
             run.bring_up_to_date()
         finally:
             artifacts.stages_table(run.outcomes)
+        run.record()
         artifacts.results(folder, params, before)
         run.check_delivered()
     return {outcome.stage: outcome.state for outcome in run.outcomes}
+
+
+def _up_to_date_after(folder: Path, stages: list[Stage], chosen: Plan) -> set[str]:
+    """The experiments whose vectors are up to date once the chosen stages have run."""
+    names = {stage.name for stage in chosen.stages}
+    left = with_descendants(stages, {*changes(folder), *chosen.forced}) - names
+    return {
+        stage.experiment
+        for stage in stages
+        if stage.kind == "embed" and stage.experiment and stage.name not in left
+    }
 
 
 class _Run:
@@ -118,6 +134,17 @@ class _Run:
                 self.outcomes.append(Outcome(stage.name, "left out", why))
             else:
                 self._run_if_stale(stage)
+
+    def record(self) -> None:
+        """Brings what this run measured, or took from DVC's cache, into MLflow as its own."""
+        measured = [
+            outcome.stage.removeprefix("score@")
+            for outcome in self.outcomes
+            # Of a stage that ran too: only now is there the report to link to.
+            if outcome.stage.startswith("score@") and outcome.state in ("ran", "restored")
+        ]
+        if measured:
+            record_tables(measured, self._work)
 
     def check_delivered(self) -> None:
         """Raises what failed, or what was asked for and could not be done.

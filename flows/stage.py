@@ -20,6 +20,7 @@ from brewline.core.errors import BrewlineError, FailureKind
 from brewline.core.files import read_json, remove
 from brewline.core.locks import slot
 from brewline.core.programs import FAILURE_FILE
+from brewline.tracking.pipeline_runs import NAME_VARIABLE
 from brewline.tracking.runs import PIPELINE_VARIABLE
 from brewline.tracking.store import tracking_uri
 from flows import artifacts
@@ -44,6 +45,7 @@ _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 _RESTORED = "is cached - skipping run"
 _STATUS = re.compile(r"exited with (-?\d+)$")
 _KEPT_LINES = 40
+_RECORD_LIMIT_S = 600.0
 
 
 class StageFailedError(BrewlineError):
@@ -130,6 +132,19 @@ def run_stage(stage: str, work: Work, force: bool) -> str:
     return "restored" if restored else "ran"
 
 
+def record_tables(tables: list[str], work: Work) -> None:
+    """Completes MLflow's runs of these tables: no stage has recorded what DVC's cache had."""
+    command = [sys.executable, "-m", "brewline.cli", "record", "--tables", *tables]
+    try:
+        reporter = _Reporter("record")
+        environment = _environment(work.run_key)
+        status = run_child(command, work.folder, environment, reporter, _RECORD_LIMIT_S)
+    except TimeLimitError:
+        status = 1
+    if status != 0:
+        get_run_logger().warning("not everything is in MLflow; `brewline record` tries again")
+
+
 class _Reporter:
     """Logs what a stage writes; of a progress bar it keeps an artifact and few log lines."""
 
@@ -199,6 +214,7 @@ def _environment(run_key: str) -> dict[str, str]:
     return os.environ | {
         "PATH": path,
         PIPELINE_VARIABLE: run_key,
+        NAME_VARIABLE: str(flow_run.get_name()),
         # A sweep's runs would otherwise hand on the sweep's.
         "PREFECT__FLOW_RUN_ID": str(flow_run.get_id()),
         "MLFLOW_TRACKING_URI": tracking_uri(),

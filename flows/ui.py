@@ -12,8 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
+from brewline.config import load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import remove, write_json
+from brewline.tracking.first_view import runs_link
 from flows.dead_runs import end_dead_runs
 from flows.repository import let_dvc_run_without_git
 from flows.server import (
@@ -66,7 +68,7 @@ def _serve(prefect_port: int, mlflow_port: int, stop: threading.Event) -> None:
         stack.enter_context(deployments.running())
         deployments.wait_until_ready()
         print(f"Prefect: {prefect.url.removesuffix('/api')}   start and watch flows")
-        print(f"MLflow:  {mlflow.url}   compare runs, see models")
+        print(f"MLflow:  {runs_link(load_params(), mlflow.url)}   compare runs, see models")
         print("Ctrl-C stops all of it.", flush=True)
         while not stop.wait(1.0):
             for service in (mlflow, prefect, deployments):

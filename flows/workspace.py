@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,29 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
         write_text(folder / "params.yaml", text)
     os.utime(folder)
     return folder
+
+
+def narrow_tables(folder: Path, experiments: Collection[str]) -> None:
+    """Takes the rows of other experiments out of a workspace's tables.
+
+    A table is measured only if all of its rows are up to date, and an override makes rows stale
+    that nobody chose. A table that would lose all of its rows is left as it is.
+
+    Args:
+        folder: The workspace.
+        experiments: Those that stay.
+    """
+    path = folder / "params.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for table in values["tables"].values():
+        rows = {row: one for row, one in table["rows"].items() if one in experiments}
+        if not rows or rows == table["rows"]:
+            continue
+        table["rows"] = rows
+        if table.get("baseline") not in rows:
+            table["baseline"] = None
+        table["compare"] = [pair for pair in table.get("compare") or [] if {*pair} <= {*rows}]
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
 def override(values: dict[str, Any], key: str, value: Any) -> None:

@@ -63,19 +63,23 @@ def _parser() -> argparse.ArgumentParser:
         "clean",
         help="name what nothing needs any more, or remove it",
         description="Names outputs of stages that have left dvc.yaml (a corpus, an experiment or a "
-        "table that is gone), their entries in dvc.lock, and partial work that nothing will "
-        "resume. DVC's cache keeps what it has: `dvc gc --workspace` frees that.",
+        "table that is gone), their entries in dvc.lock, partial work that nothing will resume, "
+        "and files in MLflow of deleted runs and of models that are no version any more. DVC's "
+        "cache keeps what it has: `dvc gc --workspace` frees that.",
     )
     cleaned.add_argument("--yes", action="store_true", help="remove them")
     cleaned.set_defaults(command=_clean)
 
     recorded = commands.add_parser(
         "record",
-        help="bring every model into MLflow",
-        description="Finds or makes the MLflow run of every model that has a row in "
-        "a table of params.yaml and completes it from the files; once stage register has "
-        "run, registers the best one of each corpus too, but for experiments (runs with overrides, "
-        "or of `dvc exp run --temp`). Doing it again changes nothing.",
+        help="bring every model and transcription into MLflow",
+        description="Finds or makes the MLflow run of every transcription, and of every model that "
+        "has a row in a table of params.yaml, and completes it from the files; ends runs whose "
+        "process is gone; once stage register has run, registers the best model of each corpus "
+        "too. Doing it again changes nothing.",
+    )
+    recorded.add_argument(
+        "--tables", nargs="*", metavar="TABLE", help="only the models of these tables"
     )
     recorded.set_defaults(command=_record)
     return parser
@@ -185,23 +189,25 @@ def _clean(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from brewline.config import load_params
-    from brewline.tracking.recording import record_corpus
+    from brewline.config import choose, load_params
+    from brewline.tracking.recording import record_everything
     from brewline.tracking.registration import register_corpus
 
     params = load_params()
+    chosen = list(params.tables) if options.tables is None else options.tables
+    for name in chosen:
+        choose("table", name, list(params.tables))
     complete = True
+    for what, run_id in record_everything(params, chosen).items():
+        complete = complete and run_id is not None
+        print(f"{what}: {run_id or 'not recorded'}")
     # Before stage register has run, the models may not have been evaluated.
-    finished = Path("reports/registration.json").exists()
-    for corpus in params.measured_corpora:
-        registered = register_corpus(params, corpus) if finished else None
-        runs = registered.runs if registered else record_corpus(params, corpus)
-        for folder, run_id in runs.items():
-            complete = complete and run_id is not None
-            print(f"{folder}: {run_id or 'not recorded'}")
-        if registered:
-            complete = complete and registered.is_complete
-            print("\n".join(registered.lines))
+    if options.tables is None and Path("reports/registration.json").exists():
+        for corpus in params.measured_corpora:
+            registered = register_corpus(params, corpus)
+            if registered:
+                complete = complete and registered.is_complete
+                print("\n".join(registered.lines))
     return 0 if complete else 1
 
 

@@ -1,7 +1,7 @@
-"""What earlier parameters left behind: outputs of stages that are gone, and work nobody resumes.
+"""What nothing needs any more: outputs of stages that are gone, old work, files of MLflow's.
 
-DVC never looks at an output again once its stage has left `dvc.yaml`, and partial work is named by
-what would resume it.
+DVC never looks at an output again once its stage has left `dvc.yaml`, partial work is named by
+what would resume it, and MLflow keeps the files of what was deleted in it.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import WORK_DIR, remove, total_size
 from brewline.core.locks import PIPELINE_LOCK, locked
 from brewline.core.programs import LOCKS
+from brewline.tracking.unneeded_files import UnneededFiles, find_unneeded_files, forget_models
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -33,10 +34,15 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What is left over in a project; `stages` are entries of `dvc.lock` without a stage."""
+    """What is left over in a project.
+
+    `stages` are entries of `dvc.lock` without a stage; `of_mlflow` are those of the paths that
+    MLflow has.
+    """
 
     paths: list[Leftover] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
+    of_mlflow: list[UnneededFiles] = field(default_factory=list)
 
 
 def find_leftovers(project: Path = Path()) -> Leftovers:
@@ -44,10 +50,10 @@ def find_leftovers(project: Path = Path()) -> Leftovers:
 
     Outputs of a stage that `dvc.lock` knows and `dvc.yaml` does not; partial work of stages that
     are up to date, or of experiments that are gone. Finished seeds of an experiment that is there
-    are kept: one more seed takes them over.
+    are kept: one more seed takes them over. Of MLflow see `find_unneeded_files`.
 
     Raises:
-        BrewlineError: DVC finds `dvc.yaml` invalid, or is busy.
+        BrewlineError: DVC finds `dvc.yaml` invalid, or is busy; or MLflow cannot be asked.
     """
     with _repository(project) as repo:
         current = {stage.addressing: stage for stage in repo.index.stages}
@@ -60,8 +66,32 @@ def find_leftovers(project: Path = Path()) -> Leftovers:
         for path in (project.absolute() / out["path"] for out in entry.get("outs", []))
         if path.exists() and not any(_touch(path, other) for other in needed)
     ]
+    found += _partial_files(project)
     found += _partial_work(project, {name for name in current if name not in stale}, {*current})
-    return Leftovers(sorted(found, key=lambda one: one.path), sorted(gone))
+    with _mlflow_explained():
+        of_mlflow = find_unneeded_files(project)
+    found += [
+        Leftover(_below(one.path, project), one.why, total_size(one.path)) for one in of_mlflow
+    ]
+    return Leftovers(sorted(found, key=lambda one: one.path), sorted(gone), of_mlflow)
+
+
+def _below(path: Path, project: Path) -> Path:
+    root = project.absolute()
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+@contextmanager
+def _mlflow_explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BrewlineError(
+            "MLflow cannot be reached, and knows what of its files is needed; start it, then clean",
+            "network",
+        ) from None
 
 
 def remove_leftovers(found: Leftovers, project: Path = Path()) -> None:
@@ -76,6 +106,9 @@ def remove_leftovers(found: Leftovers, project: Path = Path()) -> None:
         for lock in [project / PIPELINE_LOCK, *sorted((project / LOCKS).glob("*.lock"))]:
             held.enter_context(locked(lock, _refuse))
         held.enter_context(repo.lock)
+        # First: what is listed has its files.
+        with _mlflow_explained():
+            forget_models(found.of_mlflow, project)
         for one in found.paths:
             remove(project / one.path)
         if found.stages:
@@ -115,6 +148,14 @@ def _locked_stages(project: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _touch(path: Path, other: Path) -> bool:
     return path == other or path.is_relative_to(other) or other.is_relative_to(path)
+
+
+def _partial_files(project: Path) -> Iterator[Leftover]:
+    """Half-made outputs of stages that were killed, and whose outputs DVC's cache then had."""
+    why = "half of an output, of a stage that was killed"
+    for name in ("data", "models", "reports", "metrics"):
+        for path in sorted((project / name).rglob(".*.partial")):
+            yield Leftover(path.relative_to(project), why, total_size(path))
 
 
 def _partial_work(project: Path, up_to_date: set[str], stages: set[str]) -> Iterator[Leftover]:

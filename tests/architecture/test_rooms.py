@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
         "tracking",
         "report",
     },
-    "leftovers": {"core"},
+    "leftovers": {"core", "tracking"},
     "cli": {"core", "config", "search", "tracking", "report", "leftovers"},
 }
 

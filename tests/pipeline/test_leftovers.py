@@ -63,17 +63,19 @@ def test_what_is_gone_is_named_and_then_removed(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_lists(project, ["new"], ["here"])
+    (project / "models/.here.partial").mkdir()
     assert clean(project) == 0
     said = capsys.readouterr().out
-    assert [line.split()[0] for line in said.splitlines()[:5]] == [
+    assert [line.split()[0] for line in said.splitlines()[:6]] == [
         "data/old",
+        "models/.here.partial",
         "models/gone",
         "work/train/gone",
         "work/train/here/seed-1-aa",
         "work/transcribe/0123",
     ]
     assert "in dvc.lock, of no stage: train@gone, transcribe@old" in said
-    assert "5 paths" in said
+    assert "6 paths" in said
     assert (project / "data/old").exists()
 
     assert clean(project, "--yes") == 0

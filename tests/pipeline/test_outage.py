@@ -50,7 +50,7 @@ def test_no_metric_is_lost_when_the_server_goes_away(
             expected = {row["step"]: row["loss"] for row in rows if "loss" in row}
             history = requests.get(
                 f"{server.url}/api/2.0/mlflow/metrics/get-history",
-                params={"run_id": run_id, "metric_key": "loss", "max_results": "5000"},
+                params={"run_id": run_id, "metric_key": "training/loss", "max_results": "5000"},
                 timeout=30,
             ).json()["metrics"]
     assert len(expected) == 300

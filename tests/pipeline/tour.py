@@ -2,8 +2,8 @@
 
     python tests/pipeline/tour.py PREFECT MLFLOW FOLDER
 
-It fills the form of the pipeline, starts it, sees it end, and looks at MLflow's comparison of runs
-and at its registry. The pictures in docs/ were made this way.
+It fills the form of the pipeline, starts it, sees it end, and looks at MLflow's runs, at their
+comparison and at its registry. The pictures in docs/ were made this way.
 """
 
 import sys
@@ -66,12 +66,18 @@ def _state(prefect: str, run: str) -> str:
 
 
 def _look_at_mlflow(page: Page, mlflow: str, folder: Path) -> None:
-    """The comparison of the trained models of a corpus, and the registry."""
+    """The runs, the comparison of the trained models of a corpus, and the registry."""
     api = f"{mlflow}/api/2.0/mlflow"
     named = requests.get(
         f"{api}/experiments/get-by-name", params={"experiment_name": "brewline"}, timeout=30
     ).json()
     experiment = named["experiment"]["experiment_id"]
+    # As `make ui` prints it.
+    runs = f"{mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    page.goto(f"{runs}&viewStateShareKey=brewline")
+    page.get_by_text("Run Name").first.wait_for()
+    page.wait_for_timeout(3000)
+    page.screenshot(path=folder / "operate-runs.png")
     found = requests.post(
         f"{api}/runs/search",
         json={

@@ -1,6 +1,16 @@
 """Which stages a run looks at: those that were asked for, and what these start from."""
 
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.logging import disable_run_logger  # noqa: TID251 - what flows log to
+
+from brewline.core.errors import BrewlineError
 from flows.graph import Stage, plan, with_descendants
+from flows.pipeline import Outcome, _Run
+from flows.stage import StageFailedError, Work
+from flows.workspace import narrow_tables
 
 
 def stage(name: str, corpus: str, experiment: str | None, *upstream: str) -> Stage:
@@ -63,3 +73,56 @@ def test_a_table_is_asked_for_with_any_experiment_that_it_shows() -> None:
 
 def test_who_chooses_nothing_asks_for_everything() -> None:
     assert asked([], []) == {one.name for one in GRAPH}
+
+
+def finished(*outcomes: Outcome, experiments: tuple[str, ...] = ()) -> _Run:
+    """A run that is over."""
+    with disable_run_logger():
+        run = _Run(Work(Path(), Path(), 1, 1, "key"), GRAPH, plan(GRAPH, [], experiments))
+    run.outcomes.extend(outcomes)
+    return run
+
+
+LEFT_OUT = Outcome("score@a", "left out", "embed@a-other is stale and not chosen")
+
+
+def test_what_was_asked_for_and_is_not_done_is_an_error() -> None:
+    run = finished(LEFT_OUT, experiments=("a-of-b",))
+    with pytest.raises(BrewlineError, match=r"^score@a could not be done: embed@a-other is stale"):
+        run.check_delivered()
+    # Nobody who chose another experiment waits for this table.
+    finished(LEFT_OUT, experiments=("a-full",)).check_delivered()
+
+
+def test_each_failure_is_told() -> None:
+    run = finished(LEFT_OUT)
+    run._failures.append(StageFailedError("shard@a", "disk", "it is full"))
+    with pytest.raises(StageFailedError, match=r"^shard@a failed \(disk\): it is full$"):
+        run.check_delivered()
+    run._failures.append(StageFailedError("shard@b", "data", "it is bad"))
+    with pytest.raises(BrewlineError, match=r"^2 stages failed:\n  shard@a .*\n  shard@b "):
+        run.check_delivered()
+
+
+def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> None:
+    tables = {
+        "a": {
+            "data": "a",
+            "rows": {"zero": "a-zero", "text": "a-text", "full": "a-full"},
+            "baseline": "text",
+            "compare": [["full", "zero"], ["full", "text"]],
+        },
+        "b": {"data": "b", "rows": {"full": "b-full"}, "baseline": None},
+    }
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"tables": tables, "other": 1}))
+    narrow_tables(tmp_path, {"a-zero", "a-full"})
+    found = yaml.safe_load(path.read_text())
+    assert found["tables"]["a"] == {
+        "data": "a",
+        "rows": {"zero": "a-zero", "full": "a-full"},
+        "baseline": None,
+        "compare": [["full", "zero"]],
+    }
+    assert found["tables"]["b"] == tables["b"]
+    assert found["other"] == 1

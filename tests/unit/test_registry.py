@@ -118,6 +118,10 @@ def params(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     root = tmp_path / "project"
     shutil.copytree(template, root)
     in_project(root, monkeypatch)
+    # MLflow remembers where a model's files lie by its id, which all copies share.
+    from mlflow.tracking._tracking_service import utils  # noqa: TID251
+
+    utils._artifact_repos_cache.clear()
     return load_params()
 
 

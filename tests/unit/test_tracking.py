@@ -26,10 +26,17 @@ from brewline.core.files import sha256_tree
 from brewline.media import corpus_media
 from brewline.media.corpus_media import CorpusMedia
 from brewline.tracking import runs as runs_module
+from brewline.tracking.facts import REPORT_ONLY, model_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import EvaluationFiles, record, record_corpus, record_table
 from brewline.tracking.runs import PIPELINE_VARIABLE, create_run, pipeline_key
-from brewline.tracking.store import open_store, public_uri, say_once, tracking_uri
+from brewline.tracking.store import (
+    _write_once,
+    open_store,
+    public_uri,
+    say_once,
+    tracking_uri,
+)
 
 # Processes from one that has imported MLflow and runs no thread; a fork of this one, which does,
 # may inherit a lock that nobody frees.
@@ -42,6 +49,7 @@ PARAMS = report_world.params().model_copy(update={"tracking": TRACKING})
 CORPUS, ROW = "mini-lncoco", "full"
 EXPERIMENT = f"{CORPUS}-{ROW}"
 MODEL = Path("models") / EXPERIMENT / "seed-0"
+ON_TEST = f"{REPORT_ONLY}/test/speech_to_image/recall_at_1"
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +85,7 @@ def dead_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 def facts() -> dict[str, Any]:
     """What the train stage knows before it trains."""
     card = report_world.model_facts(PARAMS, EXPERIMENT, 0)
-    return runs_module.model_facts(
-        PARAMS, card | {"num_trained_parameters": 0, "best_step": None, "dev": {}}
-    )
+    return model_facts(PARAMS, card | {"num_trained_parameters": 0, "best_step": None, "dev": {}})
 
 
 def evaluation(project: Path) -> EvaluationFiles:
@@ -141,9 +147,9 @@ def test_live_run_is_whole(project: Path) -> None:
     assert found.data.tags["model_digest"] == sha256_tree(project / MODEL)
     assert found.data.tags["data.shards"] == "c" * 64
     assert found.data.tags["data.states"] == "d" * 64
-    assert found.data.tags["mlflow.note.content"].startswith("A generated corpus: these numbers")
+    assert "A generated corpus: these numbers" in found.data.tags["mlflow.note.content"]
     assert found.inputs.dataset_inputs[0].dataset.name == f"{CORPUS} shards"
-    assert len(points(found, "loss")) == 40
+    assert len(points(found, "training/loss")) == 40
     assert len(points(found, "dev/speech_to_image/recall_at_1")) == 4
 
 
@@ -163,7 +169,9 @@ def test_killed_training_goes_on_in_the_same_run(project: Path) -> None:
             again.log_row(row)
     (found,) = runs()
     assert found.info.status == "FINISHED"
-    assert points(found, "loss") == [(r["step"], r["loss"]) for r in history if "loss" in r]
+    assert points(found, "training/loss") == [
+        (r["step"], r["loss"]) for r in history if "loss" in r
+    ]
 
 
 def test_the_validation_of_a_corpus_is_kept_once_beside_the_pipelines_run(project: Path) -> None:
@@ -230,7 +238,7 @@ def test_sigterm_ends_the_run_as_killed(project: Path, capfd: Any) -> None:
     assert capfd.readouterr().err == ""
     (found,) = runs()
     assert found.info.status == "KILLED"
-    assert points(found, "loss") == [(1, 2.0)]
+    assert points(found, "training/loss") == [(1, 2.0)]
 
 
 def test_sigterm_handler_is_put_back(project: Path) -> None:
@@ -262,13 +270,13 @@ def test_record_completes_the_live_run_once(project: Path) -> None:
     ids = {record(project / MODEL, PARAMS, evaluation(project)) for _ in range(2)}
     assert ids == {run.run_id}
     (found,) = runs()
-    assert len(points(found, "loss")) == 40
+    assert len(points(found, "training/loss")) == 40
     assert found.data.params["num_trained_parameters"] == "264193"
     # One step after the curve, so that the latest value is the finished model's.
     curve = points(found, "dev/speech_to_image/recall_at_1")
     assert [step for step, _ in curve] == [50, 100, 150, 200, 201]
     assert found.data.metrics["dev/speech_to_image/recall_at_1"] == curve[-1][1]
-    assert found.data.metrics["test/speech_to_image/recall_at_1"] == pytest.approx(0.59)
+    assert found.data.metrics[ON_TEST] == pytest.approx(0.59)
     before = everything(found)
     names = {Path(name).name for name in before["artifacts"]}
     assert names == {"model.json", "history.jsonl", "recall.png", "examples.html"}
@@ -322,7 +330,7 @@ def test_a_run_says_what_its_model_is_and_where_it_comes_from(project: Path) -> 
 
 def test_a_model_that_was_taken_over_names_both_corpora(project: Path) -> None:
     run = recorded(project, "mini-flickr8k-full-of-lncoco")
-    assert run.info.run_name == "mini-flickr8k-full-of-lncoco seed-0"
+    assert run.info.run_name == "full-of-lncoco on mini-flickr8k, seed 0"
     assert (
         run.data.tags.items()
         >= {
@@ -338,7 +346,7 @@ def test_a_model_that_was_taken_over_names_both_corpora(project: Path) -> None:
 
 def test_what_was_never_trained_has_no_recipe(project: Path) -> None:
     run = recorded(project, f"{CORPUS}-zero-shot")
-    assert run.info.run_name == f"{CORPUS}-zero-shot frozen"
+    assert run.info.run_name == f"zero-shot on {CORPUS}, frozen"
     assert not {"trained_on", "init"} & set(run.data.tags)
     assert not [name for name in run.data.params if name.startswith(("recipe.", "variant.ac"))]
     assert run.data.params["num_trained_parameters"] == "0"
@@ -347,7 +355,7 @@ def test_what_was_never_trained_has_no_recipe(project: Path) -> None:
 def test_real_recordings_are_not_called_generated(project: Path) -> None:
     real = PARAMS.sources[CORPUS].model_copy(update={"synthetic": False})
     params = PARAMS.model_copy(update={"sources": PARAMS.sources | {CORPUS: real}})
-    assert "mlflow.note.content" not in recorded(project, EXPERIMENT, params).data.tags
+    assert "generated" not in recorded(project, EXPERIMENT, params).data.tags["mlflow.note.content"]
 
 
 def test_a_model_of_two_tables_is_recorded_once(
@@ -373,17 +381,17 @@ def test_a_model_of_two_tables_is_recorded_once(
     again = record_table(params, "more", project)
     assert [folder.parent.name for folder in again] == [f"{CORPUS}-prompted"] * 2
     ours = next(run for run in runs() if run.info.run_id == found[project / MODEL])
-    assert ours.data.metrics["test/speech_to_image/recall_at_1"] == pytest.approx(0.59)
+    assert ours.data.metrics[ON_TEST] == pytest.approx(0.59)
     assert len(runs()) == 5
 
 
 def test_record_adds_the_evaluation_later(project: Path) -> None:
     record(project / MODEL, PARAMS)
-    assert "test/speech_to_image/recall_at_1" not in runs()[0].data.metrics
+    assert ON_TEST not in runs()[0].data.metrics
     record(project / MODEL, PARAMS, evaluation(project))
     (found,) = runs()
-    assert "test/speech_to_image/recall_at_1" in found.data.metrics
-    assert len(points(found, "loss")) == 40
+    assert ON_TEST in found.data.metrics
+    assert len(points(found, "training/loss")) == 40
 
 
 def test_record_names_what_is_missing(project: Path) -> None:
@@ -414,7 +422,7 @@ def test_work_goes_on_without_a_server(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     run_id = record(project / MODEL, PARAMS, evaluation(project), path)
     assert [found.info.run_id for found in runs()] == [run_id]
-    assert len(points(runs()[0], "loss")) == 40
+    assert len(points(runs()[0], "training/loss")) == 40
 
 
 def test_server_that_goes_away_in_between(
@@ -442,7 +450,7 @@ def test_server_that_goes_away_in_between(
     assert record(project / MODEL, PARAMS, None, path) == run.run_id
     (found,) = runs()
     assert found.info.status == "FINISHED"
-    assert len(points(found, "loss")) == 40
+    assert len(points(found, "training/loss")) == 40
 
 
 @pytest.mark.parametrize(
@@ -461,11 +469,18 @@ def test_a_store_that_cannot_be_opened_is_named(
     assert "secret" not in str(error.value)
 
 
-def test_deleted_experiment_is_named(project: Path) -> None:
+def test_deleted_experiment_is_named_and_costs_no_model(project: Path, capfd: Any) -> None:
+    _write_once.cache_clear()
     store = open_store(TRACKING)
     store.client.delete_experiment(store.experiment_id)
-    with pytest.raises(BrewlineError, match="'brewline' was deleted"):
-        record(project / MODEL, PARAMS)
+    assert record(project / MODEL, PARAMS) is None
+    assert "'brewline' was deleted; restore it" in capfd.readouterr().err
+    # Before anything is done, it is a mistake to mend.
+    with (
+        pytest.raises(BrewlineError, match="'brewline' was deleted"),
+        live(facts(), TRACKING, project / "work/run.json"),
+    ):
+        pass
 
 
 def _record_in(project: Path, model: Path) -> None:

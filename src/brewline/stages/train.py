@@ -14,9 +14,9 @@ from brewline.models.card import ModelCard, load_backbone_hashes, new_card
 from brewline.models.names import model_name
 from brewline.samples.shards import index_digest
 from brewline.stages.arguments import named_argument
+from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
-from brewline.tracking.runs import model_facts
 from brewline.training.start import MODEL, finished_model, start_from, take_over
 
 # A card with its seed, and its work folder.

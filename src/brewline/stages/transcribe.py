@@ -13,8 +13,9 @@ from brewline.speech.progress import outlook, show_progress, summary
 from brewline.speech.transcriber import Transcriber
 from brewline.stages.arguments import named_argument
 from brewline.tables.parquet import read_table
+from brewline.tracking.facts import transcription_facts
 from brewline.tracking.live_run import live
-from brewline.tracking.runs import transcription_facts
+from brewline.tracking.transcription_run import record_transcription
 
 
 @exits_cleanly
@@ -63,6 +64,7 @@ def main() -> None:
     transcriber.write_outputs(
         rows, Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
     )
+    record_transcription(params, corpus, facts, run_id_path=work / "run.json")
     remove(work)
 
 

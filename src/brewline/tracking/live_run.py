@@ -1,25 +1,26 @@
 """The run of a model that is being trained, or of a corpus that is being transcribed."""
 
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.config.runtime import TrackingParams
-from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
 from brewline.tracking import runs
+from brewline.tracking.pipeline_runs import find_or_make_parent
 from brewline.tracking.store import (
     RefusedError,
     Store,
+    StoreSettingsError,
+    harmless,
     interpreted,
     open_store,
     public_uri,
-    say_once,
+    say_failure,
     tracking_uri,
 )
 
@@ -28,26 +29,34 @@ if TYPE_CHECKING:
 
 _FLUSH_AFTER_METRICS = 500
 _FLUSH_AFTER_S = 10.0
+# A store that failed is asked again after this, and after ten times what the failure took.
+_RETRY_AFTER_S = 20.0
 
 
 @dataclass
 class LiveRun:
     """A run that is being written while its work is done; made by `live`.
 
-    Without a store, or once the store is out of reach, every method does nothing.
+    While the store is out of reach what is logged is kept, and written once it is back. Whatever
+    the store does, no method raises.
     """
 
-    _uri: str
+    _facts: Mapping[str, Any]
+    _tracking: TrackingParams
+    _run_id_path: Path
+    _uri: str = field(default_factory=tracking_uri)
     _store: Store | None = None
     _run: "Run | None" = None
     _logged: set[tuple[str, int]] = field(default_factory=set)
-    _waiting: list[tuple[str, float, int]] = field(default_factory=list)
+    _waiting: list[runs.Point] = field(default_factory=list)
+    _digest: str | None = None
     _last_flush_s: float = field(default_factory=time.monotonic)
+    _next_try_s: float = 0.0
     _monitor: Any = None
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run, or None where there is no store."""
+        """MLflow's id of the run, or None as long as there was no store."""
         return self._run.info.run_id if self._run else None
 
     def log_row(self, row: Mapping[str, Any]) -> None:
@@ -56,87 +65,104 @@ class LiveRun:
         Args:
             row: `step`, and metrics by name; None is left out.
         """
-        if self._store is None:
-            return
-        for name, value, step in runs.row_points(row):
-            if (name, step) not in self._logged:
-                self._logged.add((name, step))
-                self._waiting.append((name, value, step))
+        self._waiting += runs.row_points(row)
         waited_s = time.monotonic() - self._last_flush_s
         if len(self._waiting) >= _FLUSH_AFTER_METRICS or waited_s > _FLUSH_AFTER_S:
-            self._do(self._flush)
+            self._write()
 
     def model_made(self, model_dir: Path) -> None:
         """Marks the run with the digest of the model's folder, by which `record` finds it."""
-        digest = sha256_tree(model_dir)
+        self._digest = sha256_tree(model_dir)
+        self._write()
 
-        def action(store: Store, run: "Run") -> None:
-            store.client.set_tag(run.info.run_id, "model_digest", digest)
+    def begin(self) -> None:
+        """Opens the run.
 
-        self._do(action)
-
-    def _do(self, action: Callable[[Store, "Run"], None]) -> None:
-        if self._store is None or self._run is None:
-            return
+        Raises:
+            StoreSettingsError: the store is there but refuses the run; nothing was done yet.
+        """
         try:
             with interpreted():
-                action(self._store, self._run)
-        except OSError:
-            say_once(self._uri)
-            self._store = None
+                self._connect()
         except RefusedError as error:
-            sys.stderr.write(f"brewline: MLflow refuses what is logged: {error}\n")
-            self._store = None
+            raise StoreSettingsError(
+                f"MLflow at {public_uri(self._uri)} refuses: {error}"
+            ) from None
+        except StoreSettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            say_failure(self._uri, error)
+            self._next_try_s = time.monotonic() + _RETRY_AFTER_S
+            if not self._run_id_path.exists():
+                runs.save_run_id(self._run_id_path, None, self._uri)
 
-    def _flush(self, store: Store, run: "Run") -> None:
-        points, self._waiting = self._waiting, []
-        self._last_flush_s = time.monotonic()
-        runs.log_points(store, run.info.run_id, points)
-
-    def _begin(self, system_metrics: bool) -> None:
-        def action(store: Store, run: "Run") -> None:
-            store.client.update_run(run.info.run_id, status="RUNNING")
-            runs.set_parent_status(store, run, child_starts=True)
-            if system_metrics:
-                from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-                self._monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-                    run.info.run_id, resume_logging=True, tracking_uri=store.uri
-                )
-                self._monitor.start()
-
-        self._do(action)
-
-    def _end(self, status: str) -> None:
+    def end(self, status: str) -> None:
+        """Writes what waits, and ends the run with one of MLflow's statuses."""
         if self._monitor:
-            self._monitor.finish()
-        self._do(self._flush)
-
-        def action(store: Store, run: "Run") -> None:
+            with harmless(self._uri):
+                self._monitor.finish()
+        self._next_try_s = 0.0
+        self._write()
+        with harmless(self._uri):
+            store, run = self._connect()
             store.client.set_terminated(run.info.run_id, status)
             runs.set_parent_status(store, run, child_starts=False)
 
-        self._do(action)
+    def _write(self) -> None:
+        """Sends what waits, if it is time to ask the store."""
+        self._last_flush_s = started_s = time.monotonic()
+        if started_s < self._next_try_s:
+            return
+        self._next_try_s = started_s + _RETRY_AFTER_S
+        with harmless(self._uri):
+            self._send(*self._connect())
+            self._next_try_s = 0.0
+        if self._next_try_s:
+            now_s = time.monotonic()
+            self._next_try_s = now_s + max(_RETRY_AFTER_S, 10 * (now_s - started_s))
 
+    def _send(self, store: Store, run: "Run") -> None:
+        new: dict[tuple[str, int], runs.Point] = {}
+        for point in self._waiting:
+            if (point.metric, point.step) not in self._logged:
+                new.setdefault((point.metric, point.step), point)
+        runs.log_points(store, run.info.run_id, list(new.values()))
+        self._logged.update(new)
+        self._waiting.clear()
+        if self._digest is not None:
+            store.client.set_tag(run.info.run_id, runs.DIGEST_TAG, self._digest)
 
-def _start(facts: Mapping[str, Any], tracking: TrackingParams, run_id_path: Path) -> LiveRun:
-    uri = tracking_uri()
-    try:
-        store = open_store(tracking)
-        with interpreted():
-            run = runs.saved_run(store, run_id_path)
-            logged = runs.logged_points(store, run) if run else set()
-            run = run or runs.create_run(store, facts, {})
-            runs.log_missing_facts(store, run, facts)
-    except OSError:
-        say_once(uri)
-        if not run_id_path.exists():
-            runs.save_run_id(run_id_path, None, uri)
-        return LiveRun(uri)
-    except RefusedError as error:
-        raise BrewlineError(f"MLflow at {public_uri(uri)} refuses: {error}", "settings") from None
-    runs.save_run_id(run_id_path, run.info.run_id, uri)
-    return LiveRun(uri, store, run, logged)
+    def _connect(self) -> tuple[Store, "Run"]:
+        """The open run: at first found or made, and marked as RUNNING by this process."""
+        if self._store is not None and self._run is not None:
+            return self._store, self._run
+        store = open_store(self._tracking)
+        run = runs.saved_run(store, self._run_id_path)
+        if run is not None:
+            self._logged = runs.logged_points(store, run)
+        else:
+            parent_id = find_or_make_parent(store)
+            run = runs.create_run(store, self._facts, parent_id, runs.process_tag())
+        # At once: an attempt that fails at what follows must not make a second run.
+        runs.save_run_id(self._run_id_path, run.info.run_id, self._uri)
+        runs.log_missing_facts(store, run, self._facts)
+        for name, value in runs.process_tag().items():
+            store.client.set_tag(run.info.run_id, name, value)
+        store.client.update_run(run.info.run_id, status="RUNNING")
+        runs.set_parent_status(store, run, child_starts=True)
+        self._store, self._run = store, run
+        self._watch(store, run)
+        return store, run
+
+    def _watch(self, store: Store, run: "Run") -> None:
+        if not self._tracking.system_metrics:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+            run.info.run_id, resume_logging=True, tracking_uri=store.uri
+        )
+        self._monitor.start()
 
 
 @contextmanager
@@ -169,7 +195,7 @@ def live(
     """Keeps an MLflow run while a model trains, or a corpus is transcribed.
 
     The run ends FINISHED; FAILED after an exception; KILLED after Ctrl-C or SIGTERM. A store that
-    is out of reach stops nothing.
+    goes away stops nothing, and is written to again once it is back.
 
     Args:
         facts: From `model_facts`, of a card as far as it is known before training, or from
@@ -180,11 +206,11 @@ def live(
             so it belongs in the stage's work folder.
 
     Raises:
-        BrewlineError: the store is there but refuses the run.
+        StoreSettingsError: the store is there but refuses the run, before anything was done.
     """
-    run = _start(facts, tracking, run_id_path)
+    run = LiveRun(facts, tracking, run_id_path)
     with _sigterm_raises():
-        run._begin(tracking.system_metrics)
+        run.begin()
         status = "FAILED"
         try:
             yield run
@@ -193,4 +219,4 @@ def live(
             status = "KILLED"
             raise
         finally:
-            run._end(status)
+            run.end(status)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,12 @@ from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
 from brewline.evaluation.recall_plot import recall_png
 from brewline.media.corpus_media import project_media
-from brewline.models.names import model_folder, model_name, model_names
+from brewline.models.names import model_folder, model_names
 from brewline.tracking import runs
-from brewline.tracking.store import (
-    RefusedError,
-    Store,
-    interpreted,
-    lock_file,
-    open_store,
-    public_uri,
-    say_once,
-    tracking_uri,
-)
+from brewline.tracking.facts import metric_in_mlflow, model_facts, model_key, run_name
+from brewline.tracking.pipeline_runs import find_or_make_parent, log_headline, log_report
+from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
+from brewline.tracking.transcription_run import record_transcriptions
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -58,9 +53,10 @@ def record(
 ) -> str | None:
     """Finds or makes the run of a model, and completes it from the model's files.
 
-    The run is the one in `run_id_path`, else the one that is tagged with the digest of
-    `model_dir`, else a new one. Whatever it holds already is left alone, so recording twice
-    changes nothing.
+    The run is the oldest one that is tagged with the digest of `model_dir`, else the one in
+    `run_id_path`, else one about the same that lost its store before its model was ready, else a
+    new one. Whatever it holds already is left alone, so recording twice changes nothing. Where a
+    model was trained again to the same bytes, the run of the second training is deleted.
 
     Args:
         model_dir: `models/<experiment>/<seed-n|frozen>`, or a copy of it.
@@ -69,26 +65,21 @@ def record(
         run_id_path: Is read, and holds the run's id afterwards.
 
     Returns:
-        The run's id, or None where the store cannot be reached.
+        The run's id, or None where the store cannot be reached or does not take it, which is said
+        in one sentence.
 
     Raises:
-        BrewlineError: the model's files are missing, or the store refuses them.
+        BrewlineError: the model's files are missing.
     """
     if not (model_dir / "model.json").exists():
         raise BrewlineError(f"{model_dir / 'model.json'} is missing; run `dvc repro`")
-    uri = tracking_uri()
-    try:
+    uri, run_id = tracking_uri(), None
+    with harmless(uri):
         store = open_store(params.tracking)
-        with interpreted():
-            run_id = _record(store, model_dir, params, evaluation, run_id_path)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        say_once(uri)
-        run_id = None
-    except RefusedError as error:
-        raise BrewlineError(f"MLflow at {public_uri(uri)} refuses: {error}", "settings") from None
-    runs.save_run_id(run_id_path, run_id, uri)
+        run_id = _record(store, model_dir, params, evaluation, run_id_path)
+        runs.save_run_id(run_id_path, run_id, uri)
+    if run_id is None and run_id_path and not run_id_path.exists():
+        runs.save_run_id(run_id_path, None, uri)
     return run_id
 
 
@@ -103,7 +94,8 @@ def record_corpus(params: Params, corpus: str, project: Path = Path()) -> dict[P
 def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path, str | None]:
     """Records every model of a table's rows; see `record`.
 
-    A model that several tables show is recorded with what the first one says of it.
+    A model that several tables show is recorded with what the first one says of it. The run of
+    the pipeline that this process belongs to gets the table's numbers on dev.
 
     Args:
         params: The tables.
@@ -111,10 +103,10 @@ def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path
         project: The project's folder.
 
     Returns:
-        The run's id by the model's folder; None where the store could not be reached.
+        The run's id by the model's folder; None where the store did not take it.
 
     Raises:
-        BrewlineError: files of a model are missing, or the store refuses them.
+        BrewlineError: files of a model are missing.
     """
     folder, corpus = project / "reports/evaluation" / name, params.tables[name].data
     image, notice = project_media(corpus, project).image, synthetic_notice(params, [corpus])
@@ -129,6 +121,8 @@ def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path
         for model in model_names(params, experiment):
             model_dir = model_folder(experiment, model, project)
             found[model_dir] = record(model_dir, params, evaluation)
+    with harmless(tracking_uri()):
+        log_headline(open_store(params.tracking), params, name, project / "metrics")
     return found
 
 
@@ -139,33 +133,43 @@ def _record(
     evaluation: EvaluationFiles | None,
     run_id_path: Path | None,
 ) -> str:
-    facts = runs.model_facts(params, read_json(model_dir / "model.json"))
-    digest = sha256_tree(model_dir)
+    facts = model_facts(params, read_json(model_dir / "model.json"))
+    digest, measured = sha256_tree(model_dir), _measured(facts, evaluation)
     with locked(Path(f"{lock_file(store.uri)}-record")):
-        run = _matching_run(store, digest, run_id_path)
+        run = _matching_run(store, facts, digest, run_id_path)
         if run is None:
-            tags = {"model_digest": digest, "recorded_from_files": "true"}
-            run = runs.create_run(store, facts, tags)
+            tags = {runs.DIGEST_TAG: digest, "recorded_from_files": "true"}
+            run = runs.create_run(store, facts, find_or_make_parent(store), tags)
         run_id = str(run.info.run_id)
-        if "model_digest" not in run.data.tags:
-            store.client.set_tag(run_id, "model_digest", digest)
+        if runs.DIGEST_TAG not in run.data.tags:
+            store.client.set_tag(run_id, runs.DIGEST_TAG, digest)
         runs.log_missing_facts(store, run, facts)
-        _log_missing_points(store, run, model_dir, _measured(facts, evaluation))
-        _log_changed_artifacts(store, run, model_dir, facts, evaluation)
-        if evaluation and evaluation.validation and evaluation.validation.exists():
-            _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
+        _log_missing_points(store, run, model_dir, measured)
         if run.info.status != "FINISHED":
             store.client.set_terminated(run_id, "FINISHED")
             runs.set_parent_status(store, run, child_starts=False)
+        # Last, and apart: what keeps files may be another server, which may be away.
+        with harmless(store.uri):
+            _log_changed_artifacts(store, run, model_dir, facts, evaluation)
+            if evaluation and evaluation.validation and evaluation.validation.exists():
+                _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
     return run_id
 
 
-def _matching_run(store: Store, digest: str, run_id_path: Path | None) -> "Run | None":
+def _matching_run(
+    store: Store, facts: Mapping[str, Any], digest: str, run_id_path: Path | None
+) -> "Run | None":
     saved = runs.saved_run(store, run_id_path)
-    # A run without digest was cut off from its store before its model was ready.
-    if saved and saved.data.tags.get("model_digest", digest) == digest:
-        return saved
-    return runs.find_run(store, f"tags.model_digest = '{digest}'")
+    same = runs.find_run(store, f"tags.{runs.DIGEST_TAG} = '{digest}'")
+    if same is None:
+        # A run without digest was cut off from its store before its model was ready.
+        if saved and saved.data.tags.get(runs.DIGEST_TAG, digest) == digest:
+            return saved
+        return runs.find_unfinished(store, facts)
+    if saved and saved.info.run_id != same.info.run_id:
+        store.client.delete_run(saved.info.run_id)
+        runs.set_parent_status(store, saved, child_starts=False)
+    return same
 
 
 def _log_missing_points(
@@ -175,11 +179,11 @@ def _log_missing_points(
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
     curves = [point for line in lines if line for point in runs.row_points(json.loads(line))]
     logged = runs.logged_points(store, run)
-    points = [point for point in curves if (point[0], point[2]) not in logged]
-    last_step = max((step for _, _, step in curves), default=-1)
-    latest = dict(run.data.metrics)
+    points = [point for point in curves if (point.metric, point.step) not in logged]
+    last_step = max((point.step for point in curves), default=-1)
+    latest, now_ms = dict(run.data.metrics), int(time.time() * 1000)
     points += [
-        (name, value, last_step + 1)
+        runs.Point(name, value, last_step + 1, now_ms)
         for name, value in measured.items()
         if latest.get(name) != value or (name, last_step + 1) not in logged
     ]
@@ -187,15 +191,18 @@ def _log_missing_points(
 
 
 def _measured(facts: Mapping[str, Any], evaluation: EvaluationFiles | None) -> dict[str, float]:
-    """The metrics of one model in `models.json`, by name."""
+    """The metrics of one model in `models.json`, by their names in MLflow."""
     if evaluation is None:
         return {}
     path = evaluation.folder / "models.json"
-    name = f"{facts['experiment']}/{model_name(facts['seed'])}"
-    metrics = read_json(path).get(name)
+    metrics = read_json(path).get(model_key(facts))
     if metrics is None:
-        raise BrewlineError(f"{path} has no metrics of {name}; run `dvc repro score`")
-    return {metric: float(value) for metric, value in metrics.items() if value is not None}
+        raise BrewlineError(f"{path} has no metrics of {model_key(facts)}; run `dvc repro score`")
+    return {
+        metric_in_mlflow(metric): float(value)
+        for metric, value in metrics.items()
+        if value is not None
+    }
 
 
 def _artifacts(
@@ -212,7 +219,7 @@ def _artifacts(
         return artifacts
     curves = read_recall(evaluation.folder / "recall.csv", "test")
     mine = {key: points for key, points in curves.items() if key[0] == evaluation.row}
-    artifacts["evaluation/recall.png"] = recall_png(mine, runs.run_name(facts))
+    artifacts["evaluation/recall.png"] = recall_png(mine, run_name(facts))
     artifacts["evaluation/examples.html"] = examples_page(
         f"{facts['experiment']}: examples from test of {facts['corpus']}",
         evaluation.row,
@@ -257,3 +264,34 @@ def _log_changed_validation(store: Store, run: "Run", corpus: str, folder: Path)
     if store.client.get_run(parent_id).data.tags.get(tag) != digest:
         store.client.log_artifacts(parent_id, str(folder), f"validation/{corpus}")
         store.client.set_tag(parent_id, tag, digest)
+
+
+def record_everything(
+    params: Params, tables: Sequence[str], project: Path = Path()
+) -> dict[str, str | None]:
+    """Records transcriptions and models from their files, and ends what was left RUNNING.
+
+    In a pipeline run (see `pipeline_key`), its own run gets the report and its end too.
+
+    Args:
+        params: The corpora and the tables.
+        tables: Those whose models and numbers are up to date.
+        project: The project's folder.
+
+    Returns:
+        The run's id by what it is about; None where the store did not take it.
+
+    Raises:
+        BrewlineError: files of a model are missing.
+    """
+    found = record_transcriptions(params, project)
+    for name in tables:
+        found |= {str(path): one for path, one in record_table(params, name, project).items()}
+    with harmless(tracking_uri()):
+        store = open_store(params.tracking)
+        runs.end_abandoned_runs(store)
+        parent_id = find_or_make_parent(store)
+        if parent_id is not None:
+            log_report(store, project / "reports/index.html", parent_id)
+            runs.settle_parent(store, parent_id)
+    return found

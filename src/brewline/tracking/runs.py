@@ -1,4 +1,4 @@
-"""Runs: one per model under one parent per pipeline run, their facts and their points."""
+"""Runs: one per model or transcription, found again by what they are about; their points."""
 
 import contextlib
 import getpass
@@ -6,18 +6,22 @@ import hashlib
 import json
 import os
 import re
-import subprocess
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brewline.config import Params
 from brewline.core.files import read_partial_json, write_json
-from brewline.core.locks import locked
-from brewline.models.card import flatten
-from brewline.models.names import model_name
-from brewline.tracking.store import Store, lock_file, public_uri
+from brewline.tracking.facts import (
+    GENERATED,
+    facts_params,
+    facts_tags,
+    metric_in_mlflow,
+    run_name,
+)
+from brewline.tracking.overrides import git, overrides, overrides_text
+from brewline.tracking.store import Store, public_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -25,9 +29,25 @@ if TYPE_CHECKING:
 PIPELINE_VARIABLE = "BREWLINE_PIPELINE_RUN"
 # Where a run's commit stands otherwise: the project may be a ZIP.
 NO_COMMIT = "no commit"
+# What a run's result is known by: the model's folder, or the table of transcripts.
+DIGEST_TAG = "model_digest"
+TRANSCRIPTS_TAG = "transcripts_digest"
+NOTE = "mlflow.note.content"
+# The process that writes a run, so that one that was left behind is known.
+_PROCESS_TAG = "process"
 _METRICS_PER_REQUEST = 1000
+_SAME_START_MS = 10_000
 # The column of a data set's digest in MLflow's schema is this wide.
 _DIGEST_LENGTH = 36
+
+
+class Point(NamedTuple):
+    """A value of a metric; one with the same time is logged once, however often it is sent."""
+
+    metric: str
+    value: float
+    step: int
+    time_ms: int
 
 
 def pipeline_key() -> str | None:
@@ -54,19 +74,13 @@ def _is_dvc(name: str, command: list[str]) -> bool:
     return name == "dvc" or runs_module or any(Path(part).name == "dvc" for part in command[:2])
 
 
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _source_tags() -> dict[str, str]:
-    """Which code, graph and flow made this: joins MLflow with git, DVC and Prefect."""
-    tags = {"git_sha": _git("rev-parse", "HEAD") or NO_COMMIT}
+def source_tags() -> dict[str, str]:
+    """Which code, graph, flow and parameters made this: joins MLflow with git, DVC and Prefect."""
+    tags = {"git_sha": git("rev-parse", "HEAD") or NO_COMMIT}
     if tags["git_sha"] != NO_COMMIT:
-        tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+        tags["git_dirty"] = str(bool(git("status", "--porcelain"))).lower()
+        # MLflow's own column.
+        tags["mlflow.source.git.commit"] = tags["git_sha"]
     lock = Path("dvc.lock")
     if lock.exists():
         tags["dvc_lock_md5"] = hashlib.md5(lock.read_bytes(), usedforsecurity=False).hexdigest()
@@ -76,74 +90,10 @@ def _source_tags() -> dict[str, str]:
     # An account without a name is common in containers.
     with contextlib.suppress(KeyError, OSError):
         tags["mlflow.user"] = getpass.getuser()
+    changed = overrides()
+    if changed:
+        tags["overrides"] = overrides_text(changed)
     return tags
-
-
-def model_facts(params: Params, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run of a model is about: its card, and whether a program made its corpus."""
-    source = params.sources.get(card["corpus"])
-    return {**card, "synthetic": source is not None and source.synthetic}
-
-
-def transcription_facts(params: Params, corpus: str, whisper: str, manifest: str) -> dict[str, Any]:
-    """What a run of stage `transcribe` is about: its settings, and the hashes of what it reads."""
-    return {
-        "corpus": corpus,
-        "synthetic": params.sources[corpus].synthetic,
-        "asr": params.asr.model_dump(),
-        "backbones": {"whisper": whisper},
-        "data": {"manifest": manifest},
-    }
-
-
-def _is_model(facts: Mapping[str, Any]) -> bool:
-    return "experiment" in facts
-
-
-def run_name(facts: Mapping[str, Any]) -> str:
-    if not _is_model(facts):
-        return f"{facts['corpus']} transcription"
-    return f"{facts['experiment']} {model_name(facts['seed'])}"
-
-
-def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
-    tags = {"kind": "transcription"}
-    if _is_model(facts):
-        tags = {"kind": "model", "seed": str(facts["seed"])}
-        tags |= {name: facts[name] for name in ("experiment", "task", "variant")}
-        tags |= {"trained_on": facts["trained_on"]} if facts["trained_on"] else {}
-        tags |= {"init": facts["init"]["experiment"]} if facts["init"] else {}
-    tags |= {
-        "corpus": facts["corpus"],
-        **{f"data.{name}": str(digest) for name, digest in (facts.get("data") or {}).items()},
-    }
-    if facts["synthetic"]:
-        tags["mlflow.note.content"] = (
-            "A generated corpus: these numbers show that the pipeline works. They say nothing "
-            "about real recordings and must not stand beside published ones."
-        )
-    return tags
-
-
-def _params(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a run: `variant.*`, `recipe.*` and so on, as they stand in `params.yaml`."""
-    sections = {
-        "variant": facts.get("switches"),
-        "recipe": facts.get("recipe"),
-        "asr": facts.get("asr"),
-        "backbones": facts["backbones"],
-    }
-    params = {
-        f"{section}.{name}": str(value)
-        for section, values in sections.items()
-        for name, value in flatten(values or {})
-        if value is not None
-    }
-    # Of a model that is yet to be trained the number is not known, and MLflow takes no second one.
-    number = facts.get("num_trained_parameters")
-    if number or (number == 0 and facts.get("seed") is None):
-        params["num_trained_parameters"] = str(number)
-    return params
 
 
 def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> None:
@@ -151,12 +101,13 @@ def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> Non
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
     from mlflow.exceptions import MlflowException
 
+    wanted = facts_tags(facts) | {NOTE: _note(store, run, facts)}
     params = [
-        Param(name, value) for name, value in _params(facts).items() if name not in run.data.params
+        Param(name, value)
+        for name, value in facts_params(facts).items()
+        if name not in run.data.params
     ]
-    tags = [
-        RunTag(name, value) for name, value in _tags(facts).items() if name not in run.data.tags
-    ]
+    tags = [RunTag(name, value) for name, value in wanted.items() if name not in run.data.tags]
     if params or tags:
         store.client.log_batch(run.info.run_id, params=params, tags=tags)
     if run.inputs and run.inputs.dataset_inputs:
@@ -185,9 +136,26 @@ def log_missing_facts(store: Store, run: "Run", facts: Mapping[str, Any]) -> Non
             store.client.log_inputs(run.info.run_id, datasets)
 
 
-def create_run(store: Store, facts: Mapping[str, Any], extra_tags: Mapping[str, str]) -> "Run":
-    parent_id = _find_or_make_parent(store)
-    tags = {**_source_tags(), **_tags(facts), **extra_tags}
+def _note(store: Store, run: "Run", facts: Mapping[str, Any]) -> str:
+    """The description of a run: where to read on, and what its numbers are worth."""
+    here = f"#/experiments/{store.experiment_id}/runs"
+    parent = run.data.tags.get("mlflow.parentRunId")
+    lines = (
+        [f"Part of [this pipeline run]({here}/{parent}), which has the report."] if parent else []
+    )
+    if "experiment" in facts:
+        page = f"{here}/{run.info.run_id}/artifacts/evaluation/examples.html"
+        lines.append(f"Examples to look at and to hear, once it was measured: [examples]({page}).")
+    if facts["synthetic"]:
+        lines.append(GENERATED)
+    return "\n\n".join(lines)
+
+
+def create_run(
+    store: Store, facts: Mapping[str, Any], parent_id: str | None, extra_tags: Mapping[str, str]
+) -> "Run":
+    """Makes the run of a model or of a transcription, under its pipeline run."""
+    tags = {**source_tags(), **facts_tags(facts), **extra_tags}
     if parent_id:
         tags["mlflow.parentRunId"] = parent_id
     return store.client.create_run(store.experiment_id, tags=tags, run_name=run_name(facts))
@@ -201,32 +169,98 @@ def find_run(store: Store, condition: str) -> "Run | None":
     return found[0] if found else None
 
 
-def _find_or_make_parent(store: Store) -> str | None:
-    key = pipeline_key()
-    if key is None:
-        return None
-    # Two stages of one pipeline start at the same moment, and one of them makes the parent.
-    with locked(lock_file(store.uri)):
-        parent = find_run(store, f"tags.kind = 'pipeline' and tags.pipeline_run = '{key}'")
-        if parent is None:
-            tags = {**_source_tags(), "kind": "pipeline", "pipeline_run": key}
-            parent = store.client.create_run(
-                store.experiment_id, tags=tags, run_name=f"pipeline {key}"
-            )
-    return str(parent.info.run_id)
+def find_unfinished(store: Store, facts: Mapping[str, Any]) -> "Run | None":
+    """The oldest run about the same that never learned its result, and that nobody writes.
+
+    Its store went away, or its process was killed.
+    """
+    for run in runs_about(store, facts):
+        is_open = not {DIGEST_TAG, TRANSCRIPTS_TAG} & set(run.data.tags)
+        if is_open and not is_being_written(run):
+            return run
+    return None
+
+
+def runs_about(store: Store, facts: Mapping[str, Any]) -> "list[Run]":
+    """The runs about just this, the oldest first; what one was never told counts as equal."""
+    wanted, settings = facts_tags(facts), facts_params(facts)
+    names = ("kind", "corpus", "experiment", "seed")
+    condition = " and ".join(f"tags.{name} = '{wanted[name]}'" for name in names if name in wanted)
+    found = store.client.search_runs(
+        [store.experiment_id], condition, order_by=["attributes.start_time ASC"]
+    )
+    return [
+        run
+        for run in found
+        if all(run.data.tags.get(name, value) == value for name, value in wanted.items())
+        and all(run.data.params.get(name, value) == value for name, value in settings.items())
+    ]
+
+
+def process_tag() -> dict[str, str]:
+    """Names this process, on this machine."""
+    import psutil
+
+    started_ms = int(psutil.Process().create_time() * 1000)
+    return {_PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {started_ms}"}
+
+
+def is_being_written(run: "Run") -> bool:
+    """Whether the run is RUNNING, and its process may live: one elsewhere always may."""
+    import psutil
+
+    if run.info.status != "RUNNING":
+        return False
+    host, _, process = run.data.tags.get(_PROCESS_TAG, "").partition(" ")
+    if host != socket.gethostname():
+        return bool(host)
+    number, _, started_ms = process.partition(" ")
+    try:
+        known_ms = psutil.Process(int(number)).create_time() * 1000
+        # When a process started is computed from a clock that is set now and then.
+        return abs(known_ms - int(started_ms)) < _SAME_START_MS
+    except (psutil.Error, ValueError):
+        return False
+
+
+def end_abandoned_runs(store: Store) -> list[str]:
+    """Ends as KILLED what is RUNNING though its process is gone; returns the names.
+
+    A pipeline run of which nothing is RUNNING any more ends too.
+    """
+    running = list(store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'"))
+    ended = [
+        run
+        for run in running
+        if run.data.tags.get("kind") in ("model", "transcription") and not is_being_written(run)
+    ]
+    for run in ended:
+        store.client.set_terminated(run.info.run_id, "KILLED")
+    for run in running:
+        if run.data.tags.get("kind") == "pipeline":
+            settle_parent(store, run.info.run_id)
+    return [str(run.info.run_name) for run in ended]
 
 
 def set_parent_status(store: Store, run: "Run", child_starts: bool) -> None:
+    """Tells the pipeline run that one of its runs starts, or has ended."""
     parent_id = run.data.tags.get("mlflow.parentRunId")
     if parent_id is None:
         return
     if child_starts:
         store.client.update_run(parent_id, status="RUNNING")
-        return
+    else:
+        settle_parent(store, parent_id)
+
+
+def settle_parent(store: Store, parent_id: str) -> None:
+    """Ends a pipeline run with the worst status among its runs, unless one is RUNNING."""
     children = store.client.search_runs(
         [store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'"
     )
     statuses = {child.info.status for child in children}
+    if "RUNNING" in statuses:
+        return
     worst = next((status for status in ("FAILED", "KILLED") if status in statuses), "FINISHED")
     store.client.set_terminated(parent_id, worst)
 
@@ -249,6 +283,7 @@ def saved_run(store: Store, run_id_path: Path | None) -> "Run | None":
 
 
 def save_run_id(run_id_path: Path | None, run_id: str | None, uri: str) -> None:
+    """Writes down which run an attempt writes, for the next attempt."""
     if run_id_path:
         write_json(run_id_path, {"run_id": run_id, "tracking_uri": public_uri(uri)})
 
@@ -263,20 +298,20 @@ def logged_points(store: Store, run: "Run") -> set[tuple[str, int]]:
     }
 
 
-def log_points(store: Store, run_id: str, points: list[tuple[str, float, int]]) -> None:
-    """Logs (metric, value, step) in as few requests as MLflow allows."""
+def log_points(store: Store, run_id: str, points: list[Point]) -> None:
+    """Logs points in as few requests as MLflow allows."""
     from mlflow.entities import Metric
 
-    now_ms = int(time.time() * 1000)
-    metrics = [Metric(name, value, now_ms, step) for name, value, step in points]
+    metrics = [Metric(point.metric, point.value, point.time_ms, point.step) for point in points]
     for start in range(0, len(metrics), _METRICS_PER_REQUEST):
         store.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
 
 
-def row_points(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """The points of a row of `history.jsonl`."""
+def row_points(row: Mapping[str, Any]) -> list[Point]:
+    """The points of a row of `history.jsonl`, by their names in MLflow."""
+    now_ms = int(time.time() * 1000)
     return [
-        (name, float(value), int(row["step"]))
+        Point(metric_in_mlflow(name), float(value), int(row["step"]), now_ms)
         for name, value in row.items()
         if name != "step" and value is not None
     ]

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from brewline.config.runtime import TrackingParams
 from brewline.core.errors import BrewlineError
 from brewline.core.locks import locked
+from brewline.tracking.moved_store import ARTIFACTS, mend_moved_store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,6 +46,13 @@ class Store:
 
 class RefusedError(Exception):
     """The store is there, but did not take what it was given."""
+
+
+class StoreSettingsError(BrewlineError):
+    """The store cannot be opened as it is: what names it, or what is in it, has to be mended."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "settings")
 
 
 def tracking_uri(project: Path = Path()) -> str:
@@ -104,7 +112,7 @@ def interpreted() -> Iterator[None]:
     except ImportError as error:
         raise RefusedError(
             f"its driver is not installed ({error}); for PostgreSQL: `uv pip install psycopg`, and "
-            "postgresql+psycopg:// in the address"
+            "postgresql+psycopg:// in the address; for S3: `uv pip install boto3`"
         ) from error
     # An address that means nothing is no outage, which would be waited for.
     except ArgumentError as error:
@@ -115,14 +123,64 @@ def interpreted() -> Iterator[None]:
 
 @functools.cache
 def say_once(uri: str) -> None:
+    """Says that the store cannot be reached, once in a process."""
     sys.stderr.write(
         f"brewline: MLflow at {public_uri(uri)} cannot be reached; the work goes on, and "
         "`brewline record` brings its runs in later.\n"
     )
 
 
+@contextmanager
+def harmless(uri: str) -> Iterator[None]:
+    """Lets no failure of the store cost the work that is tracked; the block ends where it failed.
+
+    Every error counts: clients of stores raise errors of their own kinds.
+
+    Raises:
+        BrewlineError: the project itself lacks something; not an error of the store.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BrewlineError) and not isinstance(error, StoreSettingsError):
+            raise
+        say_failure(uri, error)
+
+
+def say_failure(uri: str, error: Exception) -> None:
+    """Says in one sentence, once, what failed of a store, and what becomes of it."""
+    try:
+        with interpreted():
+            raise error
+    except StoreSettingsError:
+        _write_once(f"brewline: {error}; `brewline record` brings the runs in later.\n")
+    except Exception as told:  # noqa: BLE001
+        if _is_outage(told):
+            say_once(uri)
+            return
+        why = " ".join(str(told).split()) or type(told).__name__
+        _write_once(
+            f"brewline: MLflow at {public_uri(uri)} did not take everything ({why}); the work "
+            "goes on, and `brewline record` tries again.\n"
+        )
+
+
+def _is_outage(error: Exception) -> bool:
+    # A number is the file system's, a response that of a server that is there.
+    is_connection = isinstance(error, ConnectionError | TimeoutError)
+    answered = getattr(error, "response", None) is not None
+    return isinstance(error, OSError) and not answered and (is_connection or error.errno is None)
+
+
+@functools.cache
+def _write_once(text: str) -> None:
+    sys.stderr.write(text)
+
+
 def open_store(tracking: TrackingParams, project: Path = Path()) -> Store:
     """Opens the tracking store; makes its schema and the experiment where they are new.
+
+    A SQLite store whose folder was moved or copied finds its artifacts beside it again.
 
     Args:
         tracking: Names the experiment.
@@ -130,7 +188,7 @@ def open_store(tracking: TrackingParams, project: Path = Path()) -> Store:
 
     Raises:
         OSError: the store cannot be reached.
-        BrewlineError: it is there, but its schema is old or the experiment was deleted.
+        StoreSettingsError: it is there, but its schema is old or the experiment was deleted.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -145,10 +203,11 @@ def open_store(tracking: TrackingParams, project: Path = Path()) -> Store:
         with locked(lock_file(uri)), interpreted():
             if database:
                 sqlite3.connect(database).close()
+                mend_moved_store(database)
             client = MlflowClient(tracking_uri=uri)
             return Store(client, uri, _experiment(client, tracking.experiment, database))
     except RefusedError as error:
-        raise BrewlineError(f"MLflow at {public_uri(uri)} refuses: {error}", "settings") from None
+        raise StoreSettingsError(f"MLflow at {public_uri(uri)} refuses: {error}") from None
 
 
 def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str:
@@ -156,12 +215,11 @@ def _experiment(client: "MlflowClient", name: str, database: Path | None) -> str
     found = client.get_experiment_by_name(name)
     if found is None:
         # Without a server MLflow would put artifacts under whatever folder it was started in.
-        folder = database.absolute().parent / "mlartifacts" / name if database else None
+        folder = database.absolute().parent / ARTIFACTS / name if database else None
         return str(client.create_experiment(name, folder.as_uri() if folder else None))
     if found.lifecycle_stage != "active":
-        raise BrewlineError(
+        raise StoreSettingsError(
             f"the MLflow experiment {name!r} was deleted; restore it, or name another one in "
-            "tracking.experiment of params.yaml",
-            "settings",
+            "tracking.experiment of params.yaml"
         )
     return str(found.experiment_id)

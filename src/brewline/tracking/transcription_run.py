@@ -1,0 +1,146 @@
+"""The run of a transcription, completed from its files, or made from them."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brewline.config import Params
+from brewline.config.asr import AsrParams
+from brewline.config.loading import parse, read_yaml
+from brewline.core.files import read_json, sha256_file
+from brewline.core.locks import locked
+from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
+from brewline.tables.parquet import read_table
+from brewline.tables.transcripts import FAILED
+from brewline.tracking import runs
+from brewline.tracking.facts import transcription_facts
+from brewline.tracking.pipeline_runs import find_or_make_parent
+from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+def record_transcription(
+    params: Params,
+    corpus: str,
+    facts: Mapping[str, Any],
+    project: Path = Path(),
+    run_id_path: Path | None = None,
+) -> str | None:
+    """Finds or makes the run of a corpus' transcription, and ends it; see `recording.record`.
+
+    The run is the oldest one with the same settings and the same transcripts, else the one in
+    `run_id_path`, else one with the same settings that lost its store, else a new one.
+
+    Args:
+        params: Name the experiment of MLflow.
+        corpus: Its transcripts and its manifest are read.
+        facts: From `transcription_facts`: what the transcripts were made with.
+        project: The project's folder.
+        run_id_path: Is read, where `live` wrote the run's id.
+
+    Returns:
+        The run's id; None where the store does not take it, which is said.
+    """
+    path, run_id = project / _transcripts(corpus), None
+    total_s = sum(row["duration_s"] for row in read_table(project / _manifest(corpus)))
+    done = {
+        "step": round(total_s),
+        "asr/hours_done": total_s / 3600,
+        "asr/num_failed": sum(row["status"] == FAILED for row in read_table(path)),
+    }
+    with harmless(tracking_uri()):
+        store = open_store(params.tracking)
+        with locked(Path(f"{lock_file(store.uri)}-record")):
+            run_id = _record(store, facts, sha256_file(path), done, run_id_path)
+    return run_id
+
+
+def record_transcriptions(params: Params, project: Path = Path()) -> dict[str, str | None]:
+    """Records the transcription of every corpus whose transcripts DVC knows.
+
+    Returns:
+        The run's id by what it is about; None where the store did not take it.
+    """
+    lock = project / "dvc.lock"
+    stages = (read_yaml(lock) or {}).get("stages", {}) if lock.exists() else {}
+    found = {}
+    for corpus in params.corpora:
+        facts = _locked_facts(params, corpus, stages.get(f"transcribe@{corpus}"), project)
+        if facts is not None:
+            name = f"transcription of {corpus}"
+            found[name] = record_transcription(params, corpus, facts, project)
+    return found
+
+
+def _locked_facts(
+    params: Params, corpus: str, stage: Mapping[str, Any] | None, project: Path
+) -> dict[str, Any] | None:
+    """What the transcripts here were made with, as `dvc.lock` has it; None: it does not know.
+
+    Transcripts do not name their settings, and `params.yaml` may have others by now.
+    """
+    if stage is None:
+        return None
+    known = {entry["path"]: entry["md5"] for entry in [*stage["deps"], *stage["outs"]]}
+    weights = (BACKBONES_FOLDER / NAMES_FILE).as_posix()
+    for path in (_transcripts(corpus), _manifest(corpus), weights):
+        if not (project / path).exists() or _md5(project / path) != known.get(path):
+            return None
+    asr = parse(AsrParams, stage["params"]["params.yaml"]["asr"], "dvc.lock")
+    whisper = str(read_json(project / weights)["whisper"]["sha256"])
+    of_then = params.model_copy(update={"asr": asr})
+    return transcription_facts(of_then, corpus, whisper, sha256_file(project / _manifest(corpus)))
+
+
+def _transcripts(corpus: str) -> str:
+    return f"data/transcripts/{corpus}.parquet"
+
+
+def _manifest(corpus: str) -> str:
+    return f"data/manifest/{corpus}.parquet"
+
+
+def _md5(path: Path) -> str:
+    # DVC's name for a file's content.
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _record(
+    store: Store,
+    facts: Mapping[str, Any],
+    digest: str,
+    done: Mapping[str, float],
+    run_id_path: Path | None,
+) -> str:
+    run = _matching_run(store, facts, digest, run_id_path)
+    if run is None:
+        tags = {runs.TRANSCRIPTS_TAG: digest, "recorded_from_files": "true"}
+        run = runs.create_run(store, facts, find_or_make_parent(store), tags)
+    run_id = str(run.info.run_id)
+    if runs.TRANSCRIPTS_TAG not in run.data.tags:
+        store.client.set_tag(run_id, runs.TRANSCRIPTS_TAG, digest)
+    runs.log_missing_facts(store, run, facts)
+    logged = runs.logged_points(store, run)
+    points = [p for p in runs.row_points(done) if (p.metric, p.step) not in logged]
+    runs.log_points(store, run_id, points)
+    if run.info.status != "FINISHED":
+        store.client.set_terminated(run_id, "FINISHED")
+        runs.set_parent_status(store, run, child_starts=False)
+    return run_id
+
+
+def _matching_run(
+    store: Store, facts: Mapping[str, Any], digest: str, run_id_path: Path | None
+) -> "Run | None":
+    saved = runs.saved_run(store, run_id_path)
+    about = runs.runs_about(store, facts)
+    same = next((run for run in about if run.data.tags.get(runs.TRANSCRIPTS_TAG) == digest), None)
+    if same is None:
+        return saved or runs.find_unfinished(store, facts)
+    if saved and saved.info.run_id != same.info.run_id:
+        store.client.delete_run(saved.info.run_id)
+        runs.set_parent_status(store, saved, child_starts=False)
+    return same

@@ -1,0 +1,492 @@
+"""The store over time: outages, twins, what a pipeline run says, a moved folder, and clean-up."""
+
+import hashlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_world
+import yaml
+
+from brewline.cli import main
+from brewline.config import Params
+from brewline.config.runtime import TrackingParams
+from brewline.core.files import sha256_file, sha256_tree, write_json
+from brewline.media import corpus_media
+from brewline.tables.parquet import read_table, write_table
+from brewline.tables.transcripts import TRANSCRIPTS
+from brewline.tracking import live_run, runs, store
+from brewline.tracking.facts import HEADLINE, metric_in_mlflow, model_facts, transcription_facts
+from brewline.tracking.first_view import runs_link
+from brewline.tracking.live_run import live
+from brewline.tracking.pipeline_runs import NAME_VARIABLE, best_metric, log_headline
+from brewline.tracking.recording import record, record_everything
+from brewline.tracking.store import open_store
+from brewline.tracking.transcription_run import record_transcription, record_transcriptions
+from brewline.tracking.unneeded_files import find_unneeded_files, forget_models
+
+TRACKING = TrackingParams(experiment="brewline", system_metrics=False, register_experiments=False)
+PARAMS: Params = report_world.params().model_copy(update={"tracking": TRACKING})
+CORPUS = "mini-lncoco"
+EXPERIMENT = f"{CORPUS}-full"
+MODEL = Path("models") / EXPERIMENT / "seed-0"
+DEAD_PROCESS = f"{socket.gethostname()} 4194304 1"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("template")
+    report_world.make_world(root)
+    (root / "mlflow.db").write_bytes(report_world.migrated_store())
+    shutil.copy(report_world.PROJECT / "params.yaml", root)
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A made-up project with an empty store, in which we are."""
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
+    monkeypatch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", NAME_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(runs.PIPELINE_VARIABLE, "flow-1")
+    monkeypatch.setattr(corpus_media, "stored_media", lambda raw: report_world.fake_media)
+    store.say_once.cache_clear()
+    store._write_once.cache_clear()
+    yield root
+
+
+def facts() -> dict[str, Any]:
+    """What stage `train` knows before it trains."""
+    card = report_world.model_facts(PARAMS, EXPERIMENT, 0)
+    return model_facts(PARAMS, card | {"num_trained_parameters": 0, "best_step": None, "dev": {}})
+
+
+def found(kind: str = "model") -> list[Any]:
+    opened = open_store(TRACKING)
+    return list(opened.client.search_runs([opened.experiment_id], f"tags.kind = '{kind}'"))
+
+
+def steps(run: Any, metric: str) -> list[int]:
+    history = open_store(TRACKING).client.get_metric_history(run.info.run_id, metric)
+    return sorted(point.step for point in history)
+
+
+def commit(project: Path, changes: Mapping[str, Any]) -> None:
+    """Commits the parameters, then changes them."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "--quiet"], cwd=project, check=True)
+    subprocess.run([*git, "add", "params.yaml"], cwd=project, check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "x"], cwd=project, check=True)
+    override(project, changes)
+
+
+def override(project: Path, changes: Mapping[str, Any]) -> None:
+    path = project / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    for name, value in changes.items():
+        *sections, last = name.split(".")
+        section = values
+        for part in sections:
+            section = section[part]
+        section[last] = value
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def test_a_store_of_files_that_fails_costs_no_model(project: Path, capfd: Any) -> None:
+    """S3 without its driver, or without a key."""
+    client = open_store(TRACKING.model_copy(update={"experiment": "other"})).client
+    client.create_experiment("brewline", "s3://no-such-bucket/brewline")
+    with live(facts(), TRACKING, project / "work/run.json") as run:
+        run.model_made(project / MODEL)
+    assert record(MODEL, PARAMS, run_id_path=project / "work/run.json") == run.run_id
+    (one,) = found()
+    assert one.info.status == "FINISHED"
+    assert one.data.tags[runs.DIGEST_TAG] == sha256_tree(MODEL)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "boto3" in said or "credentials" in said
+
+
+class _StrangeError(Exception):
+    """A client's own kind, as botocore has."""
+
+
+def test_any_error_of_the_client_costs_no_model(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    client = type(open_store(TRACKING).client)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise _StrangeError("out of\nluck")
+
+    with live(facts(), TRACKING, project / "work/run.json") as run:
+        monkeypatch.setattr(client, "log_batch", fails)
+        monkeypatch.setattr(client, "set_tag", fails)
+        run._last_flush_s = 0.0
+        run.log_row({"step": 1, "loss": 1.0})
+        run.model_made(project / MODEL)
+    assert record(MODEL, PARAMS) is None
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "did not take everything (out of luck); the work goes on" in said
+
+
+def test_live_logging_comes_back_after_a_lost_connection(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_run, "_FLUSH_AFTER_S", 0.0)
+    monkeypatch.setattr(live_run, "_RETRY_AFTER_S", 0.2)
+    client = type(open_store(TRACKING).client)
+
+    def lost(*_: Any, **__: Any) -> None:
+        raise ConnectionError("gone")
+
+    with live(facts(), TRACKING, project / "work/run.json") as run:
+        run.log_row({"step": 1, "loss": 3.0})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "log_batch", lost)
+            run.log_row({"step": 2, "loss": 2.0})
+        run.log_row({"step": 3, "loss": 2.0})
+        (one,) = found()
+        # It is not asked again at once.
+        assert steps(one, "training/loss") == [1]
+        time.sleep(0.5)
+        run.log_row({"step": 4, "loss": 1.0})
+        assert steps(one, "training/loss") == [1, 2, 3, 4]
+    assert found()[0].info.status == "FINISHED"
+
+
+def test_a_store_that_is_away_at_the_start_is_used_once_it_is_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(live_run, "_RETRY_AFTER_S", 0.0)
+
+    def away(*_: Any) -> None:
+        raise OSError("no route")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live_run, "open_store", away)
+        started = live(facts(), TRACKING, project / "work/run.json")
+        run = started.__enter__()
+        run.log_row({"step": 1, "loss": 3.0})
+        assert run.run_id is None
+    run.model_made(project / MODEL)
+    started.__exit__(None, None, None)
+    (one,) = found()
+    assert (one.info.run_id, one.info.status) == (run.run_id, "FINISHED")
+    assert steps(one, "training/loss") == [1]
+    assert capfd.readouterr().err.count("cannot be reached") == 1
+
+
+def cut_off(project: Path, what: Mapping[str, Any]) -> str:
+    """Begins a run that its process and its server never ended; returns its id."""
+    run = live_run.LiveRun(what, TRACKING, project / f"work/lost-{len(found())}.json")
+    run.begin()
+    assert run.run_id
+    open_store(TRACKING).client.set_tag(run.run_id, "process", DEAD_PROCESS)
+    return run.run_id
+
+
+def test_record_finds_and_ends_the_run_of_a_killed_server(project: Path) -> None:
+    lost = cut_off(project, facts())
+    assert [run.info.status for run in found() + found("pipeline")] == ["RUNNING", "RUNNING"]
+    other = cut_off(project, facts() | {"seed": 7, "experiment": "gone"})
+    assert record_everything(PARAMS, [CORPUS])[str(MODEL)] == lost
+    status = {run.info.run_id: run.info.status for run in found()}
+    assert status[lost] == "FINISHED"
+    # There is no model for it.
+    assert status[other] == "KILLED"
+    assert found("pipeline")[0].info.status == "KILLED"
+
+
+def test_record_leaves_a_run_alone_that_is_being_written(project: Path) -> None:
+    with live(facts(), TRACKING, project / "work/run.json") as run:
+        made = record(MODEL, PARAMS)
+        record_everything(PARAMS, [])
+        assert made != run.run_id
+        assert found()[0].info.status == "RUNNING" or found()[1].info.status == "RUNNING"
+
+
+def test_a_training_that_gives_the_same_bytes_leaves_no_twin(project: Path) -> None:
+    first = record(MODEL, PARAMS)
+    path = project / "work/run.json"
+    with live(facts(), TRACKING, path) as run:
+        run.log_row({"step": 1, "loss": 1.0})
+        run.model_made(project / MODEL)
+    assert len(found()) == 2
+    assert record(MODEL, PARAMS, run_id_path=path) == first
+    assert [one.info.run_id for one in found()] == [first]
+
+
+def transcribe(project: Path) -> dict[str, Any]:
+    """Transcripts of a corpus, and `dvc.lock` about them; returns what their run is about."""
+    manifest = project / f"data/manifest/{CORPUS}.parquet"
+    rows = [
+        dict.fromkeys(TRANSCRIPTS.names)
+        | {"utterance_id": row["utterance_id"], "split": row["split"], "text": "a dog"}
+        | {"num_windows": 1, "num_frames": 10, "status": "ok", "asr_model": "mini"}
+        for row in read_table(manifest)
+    ]
+    transcripts = project / f"data/transcripts/{CORPUS}.parquet"
+    write_table(transcripts, TRANSCRIPTS, rows)
+    names = project / "models/backbones/backbones.json"
+    md5 = {
+        str(path.relative_to(project)): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (manifest, names, transcripts)
+    }
+    asr = yaml.safe_load((project / "params.yaml").read_text())["asr"]
+    entries = [{"path": path, "md5": digest} for path, digest in md5.items()]
+    stage = {"deps": entries[:2], "outs": entries[2:], "params": {"params.yaml": {"asr": asr}}}
+    (project / "dvc.lock").write_text(yaml.safe_dump({"stages": {f"transcribe@{CORPUS}": stage}}))
+    return transcription_facts(PARAMS, CORPUS, "a" * 64, sha256_file(manifest))
+
+
+def test_record_ends_a_transcription_that_lost_its_server(project: Path) -> None:
+    about = transcribe(project)
+    lost = cut_off(project, about)
+    # The parameters of today are not those of the transcripts.
+    override(project, {"asr.beam_size": 5})
+    for _ in range(2):
+        assert record_transcriptions(PARAMS) == {f"transcription of {CORPUS}": lost}
+    (run,) = found("transcription")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == f"transcription of {CORPUS}"
+    assert run.data.metrics["transcription/num_failed"] == 0
+    assert run.data.params["asr.beam_size"] == "1"
+    # Another try that heard the same is no second run; other settings are one.
+    with live(about, TRACKING, project / "work/run.json"):
+        pass
+    record_transcription(PARAMS, CORPUS, about, run_id_path=project / "work/run.json")
+    assert [one.info.run_id for one in found("transcription")] == [lost]
+    record_transcription(PARAMS, CORPUS, about | {"asr": {**about["asr"], "beam_size": 5}})
+    assert len(found("transcription")) == 2
+
+
+def test_a_pipeline_run_says_what_it_changed_and_reached(project: Path) -> None:
+    commit(project, {"recipes.mini.steps": 80})
+    record_everything(PARAMS, [CORPUS])
+    (parent,) = found("pipeline")
+    assert parent.info.run_name == "recipes.mini.steps=80"
+    assert parent.data.params["override.recipes.mini.steps"] == "80"
+    assert parent.data.params["corpora"] == "mini-flickr8k, mini-lncoco, mini-ravdess"
+    assert len(parent.data.tags["mlflow.source.git.commit"]) == 40
+    assert parent.data.metrics[best_metric(CORPUS)] == pytest.approx(0.59)
+    assert parent.data.metrics[f"dev/{CORPUS} word error rate"] == pytest.approx(0.117)
+    assert f"more/{CORPUS}/zero-shot/dev/mean_recall_at_1" in parent.data.metrics
+    assert not [name for name in parent.data.metrics if "test" in name]
+    assert parent.info.end_time is not None
+    assert {run.data.tags["overrides"] for run in found()} == {"recipes.mini.steps=80"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("", "everything"), ("mini-lncoco-full", "mini-lncoco-full")]
+)
+def test_a_pipeline_run_is_called_as_its_flow_run_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, given: str, name: str
+) -> None:
+    monkeypatch.setenv(NAME_VARIABLE, given)
+    record(MODEL, PARAMS)
+    assert found("pipeline")[0].info.run_name == name
+
+
+def test_a_sweep_names_all_its_overrides_and_keeps_its_best(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(runs.PIPELINE_VARIABLE, "sweep-1")
+    metrics = project / "metrics" / f"{CORPUS}.json"
+    commit(project, {})
+    for steps_now, reached in ((60, 0.5), (120, 0.7), (240, 0.6)):
+        override(project, {"recipes.mini.steps": steps_now})
+        write_json(metrics, {"full": {"dev/mean_recall_at_1": reached}})
+        log_headline(open_store(TRACKING), PARAMS, CORPUS, project / "metrics")
+    (parent,) = found("pipeline")
+    # Nothing of it was trained.
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == "sweep of recipes.mini.steps"
+    values = "; ".join(f"recipes.mini.steps={number}" for number in (60, 120, 240))
+    assert parent.data.tags["overrides"] == values
+    assert parent.data.metrics == {best_metric(CORPUS): 0.7}
+
+
+def test_the_pipeline_run_links_to_its_report(project: Path) -> None:
+    (project / "reports/index.html").write_text("<h1>report</h1>")
+    record_everything(PARAMS, [CORPUS])
+    (parent,) = found("pipeline")
+    link = f"runs/{parent.info.run_id}/artifacts/report/index.html"
+    assert link in parent.data.tags["mlflow.note.content"]
+    client = open_store(TRACKING).client
+    assert [one.path for one in client.list_artifacts(parent.info.run_id, "report")] == [
+        "report/index.html"
+    ]
+    note = found()[0].data.tags["mlflow.note.content"]
+    assert f"runs/{parent.info.run_id})" in note
+
+
+def test_metrics_of_test_sort_last_and_say_what_they_are_for() -> None:
+    names = [
+        *HEADLINE,
+        "loss",
+        "dev/speech_to_image/recall_at_5",
+        "asr/hours_done",
+        "system/cpu_utilization_percentage",
+        "test/speech_to_image/recall_at_1",
+    ]
+    shown = sorted(map(metric_in_mlflow, names))
+    assert set(shown[:3]) == set(HEADLINE)
+    assert shown[-1] == "z_report_only/test/speech_to_image/recall_at_1"
+    assert all("/" in name for name in shown)
+
+
+def test_the_link_opens_the_runs_with_the_columns_that_matter(project: Path) -> None:
+    link = runs_link(PARAMS, "http://me:secret@127.0.0.1:5000/")
+    opened = open_store(TRACKING)
+    assert link == (
+        f"http://127.0.0.1:5000/#/experiments/{opened.experiment_id}/runs"
+        "?workflowType=machine_learning&viewStateShareKey=brewline"
+    )
+    (view,) = (
+        value
+        for name, value in opened.client.get_experiment(opened.experiment_id).tags.items()
+        if name == "mlflow.sharedViewState.brewline"
+    )
+    for column in ("metrics.`dev/mini-lncoco`", "metrics.`dev/mean_recall_at_1`", "overrides"):
+        assert column in view
+
+
+def logged_model(digest: str, run_id: str) -> Any:
+    """A model with a file, as registration makes them."""
+    opened = open_store(TRACKING)
+    made = opened.client.create_logged_model(
+        opened.experiment_id,
+        name=CORPUS,
+        source_run_id=run_id,
+        tags={runs.DIGEST_TAG: digest},
+    )
+    path = Path("work/MLmodel")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("weights")
+    opened.client.log_model_artifact(made.model_id, str(path))
+    opened.client.finalize_logged_model(made.model_id, "READY")
+    return opened.client.get_logged_model(made.model_id)
+
+
+def version_of(model: Any) -> Any:
+    client = open_store(TRACKING).client
+    if not client.search_registered_models():
+        client.create_registered_model("brewline-x")
+    return client.create_model_version(
+        "brewline-x", source=model.artifact_location, model_id=model.model_id
+    )
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_project_that_moved_has_its_artifacts(
+    project: Path, monkeypatch: pytest.MonkeyPatch, copied: bool
+) -> None:
+    run_id = record(MODEL, PARAMS)
+    assert run_id
+    model = logged_model("d" * 64, run_id)
+    version_of(model)
+    moved = project.parent / "moved here" / "project"
+    moved.parent.mkdir()
+    if copied:
+        shutil.copytree(project, moved)
+    else:
+        project.rename(moved)
+    monkeypatch.chdir(moved)
+    opened = open_store(TRACKING)
+    run = opened.client.get_run(run_id)
+    assert run.info.artifact_uri.startswith(moved.as_uri())
+    path = opened.client.download_artifacts(run_id, "model/model.json")
+    assert Path(path).read_text() == (MODEL / "model.json").read_text()
+    version = opened.client.search_model_versions("name = 'brewline-x'")[0]
+    uri = opened.client.get_model_version_download_uri("brewline-x", version.version)
+    assert Path(uri.removeprefix("file://").replace("%20", " "), "MLmodel").read_text() == "weights"
+    place = opened.client.get_logged_model(model.model_id).artifact_location
+    assert place.startswith(moved.as_uri())
+    # What is new lies here too.
+    again = record(Path("models") / EXPERIMENT / "seed-1", PARAMS)
+    assert (moved / f"mlartifacts/brewline/{again}/artifacts/model/model.json").exists()
+    if copied:
+        assert not (project / f"mlartifacts/brewline/{again}").exists()
+
+
+def test_a_store_by_another_name_of_its_folder_is_left_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = record(MODEL, PARAMS)
+    assert run_id
+    link = project.parent / "link"
+    link.symlink_to(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{link}/mlflow.db")
+    uri = open_store(TRACKING).client.get_run(run_id).info.artifact_uri
+    assert uri.startswith(project.as_uri())
+
+
+def test_files_go_that_no_run_version_or_model_needs(project: Path) -> None:
+    kept_run, gone_run = record(MODEL, PARAMS), record(MODEL.parent / "seed-1", PARAMS)
+    assert kept_run and gone_run
+    of_version = logged_model("1" * 64, kept_run)
+    current = logged_model(sha256_tree(MODEL), kept_run)
+    without = logged_model("2" * 64, kept_run)
+    version_of(of_version)
+    freed = logged_model("3" * 64, gone_run)
+    deleted = version_of(freed)
+    client = open_store(TRACKING).client
+    assert [one.path.name for one in find_unneeded_files()] == [without.model_id]
+    client.delete_model_version("brewline-x", deleted.version)
+    client.delete_run(gone_run)
+    unneeded = find_unneeded_files()
+    assert {one.path.name for one in unneeded} == {without.model_id, freed.model_id, gone_run}
+    assert {str(one.path.parent) for one in unneeded} == {
+        str(project / "mlartifacts/brewline"),
+        str(project / "mlartifacts/brewline/models"),
+    }
+    forget_models(unneeded)
+    left = {
+        one.model_id for one in client.search_logged_models([open_store(TRACKING).experiment_id])
+    }
+    assert left == {of_version.model_id, current.model_id}
+    # What somebody took off the list by hand has files all the same.
+    assert {one.path.name for one in find_unneeded_files()} == {
+        without.model_id,
+        freed.model_id,
+        gone_run,
+    }
+
+
+def test_clean_shows_the_files_and_frees_them(project: Path, capsys: Any) -> None:
+    run_id = record(MODEL, PARAMS)
+    assert run_id
+    of_version, without = logged_model("1" * 64, run_id), logged_model("2" * 64, run_id)
+    version_of(of_version)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=project, check=True
+    )
+    (project / "dvc.yaml").write_text("stages: {}")
+    folder = Path("mlartifacts/brewline/models") / without.model_id
+    assert main(["clean"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{folder} " in shown
+    assert "of a model that no version has any more" in shown
+    assert folder.exists()
+    assert main(["clean", "--yes"]) == 0
+    assert not folder.exists()
+    assert Path("mlartifacts/brewline/models", of_version.model_id, "artifacts/MLmodel").exists()
+    capsys.readouterr()
+    assert main(["clean"]) == 0
+    assert capsys.readouterr().out == "nothing is left over\n"
+
+
+def test_without_a_store_there_are_no_files(project: Path) -> None:
+    (project / "mlflow.db").unlink()
+    assert find_unneeded_files() == []
+    assert not (project / "mlflow.db").exists()
