@@ -135,14 +135,15 @@ def run_stage(stage: str, work: Work, force: bool) -> str:
 def record_tables(tables: list[str], work: Work) -> None:
     """Completes MLflow's runs of these tables: no stage has recorded what DVC's cache had."""
     command = [sys.executable, "-m", "brewline.cli", "record", "--tables", *tables]
+    said: list[Line] = []
+    environment = _environment(work.run_key)
     try:
-        reporter = _Reporter("record")
-        environment = _environment(work.run_key)
-        status = run_child(command, work.folder, environment, reporter, _RECORD_LIMIT_S)
+        status = run_child(command, work.folder, environment, said.append, _RECORD_LIMIT_S)
     except TimeLimitError:
         status = 1
     if status != 0:
-        get_run_logger().warning("not everything is in MLflow; `brewline record` tries again")
+        last = said[-1].text if said else "it said nothing"
+        get_run_logger().warning("`brewline record` has to be run again: %s", last)
 
 
 class _Reporter:

@@ -144,7 +144,7 @@ def _answer_lines(answer: "Answer") -> Iterator[str]:
 _NEXT = """
 The page with pictures and recordings: reports/index.html
 To try next:
-  brewline search RECORDING.ogg --html found.html    (or a photo; first: source .venv/bin/activate)
+  brewline search sample/recording.ogg               (or a photo; first: source .venv/bin/activate)
   dvc exp run --temp -S variants.full.alpha=0.2      one change, in a workspace of its own
   make tables                                        every corpus with pictures x variant x seed
   make ui                                            start flows, compare runs, promote models
