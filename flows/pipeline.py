@@ -20,7 +20,7 @@ from flows.dead_runs import alive
 from flows.graph import Plan, Stage, changes, plan, read_graph, with_descendants
 from flows.repository import let_dvc_run_without_git
 from flows.stage import StageFailedError, Work, record_tables, run_stage
-from flows.workspace import held, make_workspace, narrow_tables
+from flows.workspace import held, make_workspace, narrow_to
 
 
 @dataclass
@@ -68,15 +68,15 @@ def pipeline(
     logger, run_id = get_run_logger(), str(flow_run.get_id())
     place = make_workspace(project, overrides) if overrides else project
     with alive(project, run_id), held(place, logger.info) as folder:
-        params = load_params(folder / "params.yaml")
         parallel = load_params(project / "params.yaml").runtime.parallel_stages
         run_key = os.environ.get(PIPELINE_VARIABLE) or run_id
         stages = read_graph(folder, logger.info)
         chosen = plan(stages, corpora, experiments, from_stage, force)
         if overrides and experiments:
-            narrow_tables(folder, _up_to_date_after(folder, stages, chosen))
+            narrow_to(folder, _up_to_date_after(folder, stages, chosen))
             stages = read_graph(folder, logger.info)
             chosen = plan(stages, corpora, experiments, from_stage, force)
+        params = load_params(folder / "params.yaml")
         before = metrics_here(folder / METRICS)
         run = _Run(Work(project, folder, time_limit_h, parallel, run_key), stages, chosen)
         try:

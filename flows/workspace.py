@@ -85,11 +85,11 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
     return folder
 
 
-def narrow_tables(folder: Path, experiments: Collection[str]) -> None:
-    """Takes the rows of other experiments out of a workspace's tables.
+def narrow_to(folder: Path, experiments: Collection[str]) -> None:
+    """Takes other experiments out of a workspace, and their rows out of its tables.
 
     A table is measured only if all of its rows are up to date, and an override makes rows stale
-    that nobody chose. A table that would lose all of its rows is left as it is.
+    that nobody chose.
 
     Args:
         folder: The workspace.
@@ -97,9 +97,13 @@ def narrow_tables(folder: Path, experiments: Collection[str]) -> None:
     """
     path = folder / "params.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for table in values["tables"].values():
+    values["experiments"] = {
+        name: one for name, one in values["experiments"].items() if name in experiments
+    }
+    for name, table in [*values["tables"].items()]:
         rows = {row: one for row, one in table["rows"].items() if one in experiments}
-        if not rows or rows == table["rows"]:
+        if not rows:
+            del values["tables"][name]
             continue
         table["rows"] = rows
         if table.get("baseline") not in rows:

@@ -10,7 +10,7 @@ from brewline.core.errors import BrewlineError
 from flows.graph import Stage, plan, with_descendants
 from flows.pipeline import Outcome, _Run
 from flows.stage import StageFailedError, Work
-from flows.workspace import narrow_tables
+from flows.workspace import narrow_to
 
 
 def stage(name: str, corpus: str, experiment: str | None, *upstream: str) -> Stage:
@@ -115,14 +115,21 @@ def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> No
         "b": {"data": "b", "rows": {"full": "b-full"}, "baseline": None},
     }
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"tables": tables, "other": 1}))
-    narrow_tables(tmp_path, {"a-zero", "a-full"})
+    names = ["a-zero", "a-text", "a-full", "b-full"]
+    path.write_text(
+        yaml.safe_dump({"tables": tables, "experiments": dict.fromkeys(names, 1), "other": 1})
+    )
+    narrow_to(tmp_path, {"a-zero", "a-full"})
     found = yaml.safe_load(path.read_text())
-    assert found["tables"]["a"] == {
-        "data": "a",
-        "rows": {"zero": "a-zero", "full": "a-full"},
-        "baseline": None,
-        "compare": [["full", "zero"]],
+    assert found == {
+        "tables": {
+            "a": {
+                "data": "a",
+                "rows": {"zero": "a-zero", "full": "a-full"},
+                "baseline": None,
+                "compare": [["full", "zero"]],
+            }
+        },
+        "experiments": {"a-zero": 1, "a-full": 1},
+        "other": 1,
     }
-    assert found["tables"]["b"] == tables["b"]
-    assert found["other"] == 1
