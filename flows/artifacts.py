@@ -77,7 +77,9 @@ def _results(folder: Path, params: Params, before: Metrics) -> None:
             f"Page with pictures and recordings: `{(folder / 'reports/index.html').absolute()}`  \n"
             f"MLflow: {_mlflow_link(params)}"
         )
-        changed = find_changes(before, metrics_here(folder / METRICS))
+        found = find_changes(before, metrics_here(folder / METRICS))
+        # Of rows that nobody chose there are none in a workspace.
+        changed = [one for one in found if one.after is not None]
         delta = f"## Changed by this run\n\n{changes_markdown(changed)}\n\n" if changed else ""
         text = f"{links}\n\n{delta}{table.read_text(encoding='utf-8')}"
         create_markdown_artifact(text, key="results", description="Results on test")
