@@ -38,8 +38,11 @@ def _start(page: Page, prefect: str, picture: Path) -> str:
     found = requests.get(f"{prefect}/api/deployments/name/pipeline/run-pipeline", timeout=30).json()
     page.goto(f"{prefect}/deployments/deployment/{found['id']}/run")
     page.get_by_text("from_stage").first.wait_for()
-    # The only free text of the form.
-    page.locator("textarea.p-textarea__control").fill("report")
+    page.wait_for_timeout(2000)
+    # The third choice of the form, after corpora and experiments; its list opens by the keyboard.
+    page.locator(".p-select button").nth(2).click()
+    page.keyboard.press("ArrowDown")
+    page.locator(".p-select-option").get_by_text("report", exact=True).click()
     page.wait_for_timeout(1000)
     page.screenshot(path=picture, full_page=True)
     before = _runs(prefect, found["id"])
