@@ -134,6 +134,7 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
             data,
             Path(folder),
             RuntimeParams(
+                parallel_stages=1,
                 device="auto",
                 download_workers=1,
                 validate_workers=1,

@@ -32,6 +32,7 @@ def run(backbone, recipe, tmp_path):
         chosen = recipe.model_copy(update=changes)
         job = TrainingJob(Retrieval(switches, chosen, backbone, 16), chosen, seed, start)
         runtime = RuntimeParams(
+            parallel_stages=1,
             device="auto",
             download_workers=1,
             validate_workers=1,
