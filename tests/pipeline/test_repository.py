@@ -11,7 +11,7 @@ from tiny_project import PROJECT, TRACKED
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
-from brewline.tracking.runs import NO_COMMIT, _source_tags
+from brewline.tracking.runs import NO_COMMIT, source_tags
 from flows.graph import changes
 from flows.repository import git_trouble, let_dvc_run_without_git
 from flows.workspace import make_workspace
@@ -61,7 +61,7 @@ def test_dvc_runs_without_git(unpacked: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_without_git_says_no_commit(unpacked: Path) -> None:
-    tags = _source_tags()
+    tags = source_tags()
     assert tags["git_sha"] == NO_COMMIT == "no commit"
     assert "git_dirty" not in tags
 
