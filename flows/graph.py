@@ -30,8 +30,8 @@ class Stage:
 
     `name` is what `dvc repro` calls it (`train@mini-lncoco-prompted`); `kind` its module in
     `brewline.stages`; `subject` what its command names: a corpus, an experiment, a table or None;
-    `corpus` and `experiment` are those that it works for, or None; `upstream` are the names of the
-    stages whose outputs it reads.
+    `corpus` and `experiment` are those that it works for, or None; `rows` are the experiments that
+    it compares; `upstream` are the names of the stages whose outputs it reads.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Stage:
     subject: str | None
     corpus: str | None
     experiment: str | None
+    rows: frozenset[str]
     upstream: frozenset[str]
 
 
@@ -100,13 +101,13 @@ def _read(stage: Any, params: Params, upstream: Iterable[Any]) -> Stage:
         raise BrewlineError(f"stage {stage.name} does not run a module of {_MODULE}*")
     subject = [*words[place + 1 :], None][0]
     kind = words[place].removeprefix(_MODULE)
-    corpus, experiment = subject, None
+    corpus, experiment, rows = subject, None, frozenset[str]()
     if subject and kind in _OF_EXPERIMENTS:
         corpus, experiment = params.experiments[subject].data, subject
     elif subject and kind in _OF_TABLES:
-        corpus = params.tables[subject].data
+        corpus, rows = params.tables[subject].data, frozenset(params.tables[subject].rows.values())
     needed = frozenset(one.name for one in upstream)
-    return Stage(stage.name, kind, subject, corpus, experiment, needed)
+    return Stage(stage.name, kind, subject, corpus, experiment, rows, needed)
 
 
 def changes(
@@ -219,14 +220,12 @@ def _asked(
     chosen: list[Stage], corpora: Collection[str], experiments: Collection[str]
 ) -> frozenset[str]:
     everything = not corpora and not experiments
-    of = {stage.name: stage.experiment for stage in chosen}
 
     def is_asked(stage: Stage) -> bool:
         if everything or not stage.corpus:
             return everything
         # A table is asked for with any of its rows.
-        shown = {of.get(name) for name in stage.upstream}
-        return not experiments or stage.kind not in _OF_TABLES or bool(shown & {*experiments})
+        return not experiments or not stage.rows or bool(stage.rows & {*experiments})
 
     return frozenset(stage.name for stage in chosen if is_asked(stage))
 

@@ -97,6 +97,20 @@ def test_a_chosen_experiment_is_measured_though_an_override_made_others_stale(
     assert flow["name"] == "mini-flickr8k-full mini-flickr8k: recipes.mini.steps=4"
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; nothing of one that has ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def engines(services: Services) -> list[psutil.Process]:
+    """The processes of the flow runs."""
+    family = psutil.Process(services.process.pid).children(recursive=True)
+    return [one for one in family if "prefect.engine" in words_of(one)]
+
+
 def workspaces(project: Path) -> set[Path]:
     return set((project / "work/workspaces").glob("*"))
 
@@ -141,6 +155,27 @@ def test_training_goes_on_while_the_server_is_away(services: Services) -> None:
     wait_for(lambda: server.answers(f"{services.prefect}/api/health"), 60)
     assert services.finish(run) == "COMPLETED", services.logs(run)
     assert list(folder.glob("models/mini-flickr8k-full/seed-0/*"))
+
+
+def test_a_killed_flow_leaves_nothing_and_goes_on_when_run_again(services: Services) -> None:
+    overrides = {"recipes.mini.steps": 200, "recipes.mini.seeds": [0]}
+    run, folder = start_long_training(services, **overrides)
+    killed = engines(services)
+    assert killed
+    for engine in killed:
+        engine.kill()
+    wait_for(lambda: not working_on(folder), 15)
+    again = services.start("pipeline/run-pipeline", overrides=overrides, **ONE_MODEL)
+    assert services.finish(again, 240) == "COMPLETED", services.logs(again)
+    history = next(folder.glob("models/mini-flickr8k-full/seed-0/history.jsonl"))
+    steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
+    assert max(steps) == 200
+    assert services.finish(run) == "CRASHED"
+    newest = services.models()[0]["data"]
+    params = {param["key"]: param["value"] for param in newest["params"]}
+    assert params["recipe.steps"] == "200"
+    tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
+    assert tags["prefect_flow_run_id"] == run
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
@@ -203,39 +238,6 @@ def test_a_forced_training_trains_seeds_that_are_finished(services: Services) ->
     assert sha256_tree(model) == digest
 
 
-@dataclass(frozen=True)
-class Killed:
-    """A flow that was killed while it trained in `folder`, and the same one started again."""
-
-    run: str
-    again: str
-    folder: Path
-
-
-@pytest.fixture(scope="module")
-def killed(services: Services) -> Killed:
-    """Its compute slot is free after a minute, in which other tests run."""
-    overrides = {"recipes.mini.steps": 200, "recipes.mini.seeds": [0]}
-    run, folder = start_long_training(services, **overrides)
-    engines = [
-        process
-        for process in psutil.Process(services.process.pid).children(recursive=True)
-        if any("prefect" in word and "engine" in word for word in process.cmdline())
-    ]
-    assert engines
-    for engine in engines:
-        engine.kill()
-    wait_for(lambda: not working_on(folder), 15)
-    again = services.start("pipeline/run-pipeline", overrides=overrides, **ONE_MODEL)
-    wait_for(lambda: services.tasks(again), 60)
-    return Killed(run, again, folder)
-
-
-def test_a_killed_flow_leaves_nothing(services: Services, killed: Killed) -> None:
-    assert not working_on(killed.folder)
-    assert services.state(killed.again) == "RUNNING"
-
-
 def use_policy(project: Path, margin: float) -> None:
     """A policy whose margin decides alone."""
     policy = {
@@ -296,6 +298,10 @@ def answers(project: Path, share: float) -> QueryRanks:
 
 def say_measured(services: Services, number: str, share: float) -> None:
     """The tiny world's models are random: says that one of them was good on dev."""
+    # MLflow remembers where a model's files lie by its id, which the copied projects share.
+    from mlflow.tracking._tracking_service import utils  # noqa: TID251
+
+    utils._artifact_repos_cache.clear()
     store = open_store(load_params(services.project / "params.yaml").tracking)
     version = store.client.get_model_version(Registry.name, number)
     digest = version.tags["dev_manifest_digest"]
@@ -390,27 +396,6 @@ def test_promotion_rejection_approval_and_rollback(
     services.wait_for_log(back, "had no champion before it")
 
 
-def test_a_killed_flow_goes_on_when_run_again(services: Services, killed: Killed) -> None:
-    assert services.finish(killed.again, 240) == "COMPLETED", services.logs(killed.again)
-    history = next(killed.folder.glob("models/mini-flickr8k-full/seed-0/history.jsonl"))
-    steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
-    assert max(steps) == 200
-    assert services.finish(killed.run) == "CRASHED"
-    newest = services.models()[0]["data"]
-    params = {param["key"]: param["value"] for param in newest["params"]}
-    assert params["recipe.steps"] == "200"
-    tags = {tag["key"]: tag["value"] for tag in newest["tags"]}
-    assert tags["prefect_flow_run_id"] == killed.run
-
-
-def words_of(process: psutil.Process) -> list[str]:
-    """Its command line; nothing of one that has ended."""
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
 def own_memory(process: psutil.Process) -> int:
     """Bytes of memory; what several processes share counts once among them, where that is told."""
     memory = process.memory_full_info()
@@ -419,13 +404,8 @@ def own_memory(process: psutil.Process) -> int:
 
 def test_stopping_the_services_leaves_no_process_and_no_port(services: Services) -> None:
     """Comes last: it stops what the tests of this file use."""
-
-    def engines() -> list[psutil.Process]:
-        family = psutil.Process(services.process.pid).children(recursive=True)
-        return [one for one in family if "prefect.engine" in words_of(one)]
-
     # The schedule may look at this moment.
-    wait_for(lambda: not engines(), 120)
+    wait_for(lambda: not engines(services), 120)
     family = psutil.Process(services.process.pid).children(recursive=True)
     assert len(family) >= 3
     assert sum(map(own_memory, family)) < 1.5e9

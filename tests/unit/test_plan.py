@@ -13,9 +13,11 @@ from flows.stage import StageFailedError, Work
 from flows.workspace import narrow_to
 
 
-def stage(name: str, corpus: str, experiment: str | None, *upstream: str) -> Stage:
+def stage(
+    name: str, corpus: str, experiment: str | None, *upstream: str, rows: tuple[str, ...] = ()
+) -> Stage:
     kind, _, subject = name.partition("@")
-    return Stage(name, kind, subject, corpus, experiment, frozenset(upstream))
+    return Stage(name, kind, subject, corpus, experiment, frozenset(rows), frozenset(upstream))
 
 
 GRAPH = [
@@ -26,7 +28,10 @@ GRAPH = [
     stage("train@a-full", "a", "a-full", "shard@a"),
     stage("train@a-of-b", "a", "a-of-b", "train@b-full", "shard@a"),
     stage("embed@a-of-b", "a", "a-of-b", "train@a-of-b"),
-    stage("score@a", "a", None, "embed@a-of-b"),
+    stage("embed@a-full", "a", "a-full", "train@a-full"),
+    # Two tables of one corpus: both depend on the folder of all its vectors.
+    stage("score@a", "a", None, "embed@a-of-b", "embed@a-full", rows=("a-of-b",)),
+    stage("score@a-again", "a", None, "embed@a-of-b", "embed@a-full", rows=("a-full",)),
 ]
 
 
@@ -42,14 +47,23 @@ def test_what_a_chosen_experiment_starts_from_is_chosen_too() -> None:
         "train@a-full",
         "train@a-of-b",
         "embed@a-of-b",
+        "embed@a-full",
         "score@a",
+        "score@a-again",
     ]
     assert "train@b-full" in chosen([], ["a-of-b"])
     assert "train@b-e2e" not in chosen([], ["a-of-b"])
 
 
 def test_an_experiment_that_starts_anew_brings_no_other() -> None:
-    assert chosen([], ["a-full"]) == ["shard@a", "shard@b", "train@a-full", "score@a"]
+    assert chosen([], ["a-full"]) == [
+        "shard@a",
+        "shard@b",
+        "train@a-full",
+        "embed@a-full",
+        "score@a",
+        "score@a-again",
+    ]
 
 
 def test_descendants_are_all_that_depends_on_a_stage() -> None:
@@ -58,6 +72,7 @@ def test_descendants_are_all_that_depends_on_a_stage() -> None:
         "train@a-of-b",
         "embed@a-of-b",
         "score@a",
+        "score@a-again",
     }
 
 
@@ -67,6 +82,7 @@ def asked(corpora: list[str], experiments: list[str]) -> set[str]:
 
 def test_a_table_is_asked_for_with_any_experiment_that_it_shows() -> None:
     assert "score@a" in asked([], ["a-of-b"])
+    assert "score@a-again" not in asked([], ["a-of-b"])
     assert "score@a" not in asked([], ["a-full"])
     assert {"score@a", "train@a-full"} <= asked(["a"], [])
 

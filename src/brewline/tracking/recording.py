@@ -21,6 +21,7 @@ from brewline.media.corpus_media import project_media
 from brewline.models.names import model_folder, model_names
 from brewline.tracking import runs
 from brewline.tracking.facts import metric_in_mlflow, model_facts, model_key, run_name
+from brewline.tracking.finished_run import complete_run
 from brewline.tracking.pipeline_runs import find_or_make_parent, log_headline, log_report
 from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
 from brewline.tracking.transcription_run import record_transcriptions
@@ -53,10 +54,8 @@ def record(
 ) -> str | None:
     """Finds or makes the run of a model, and completes it from the model's files.
 
-    The run is the oldest one that is tagged with the digest of `model_dir`, else the one in
-    `run_id_path`, else one about the same that lost its store before its model was ready, else a
-    new one. Whatever it holds already is left alone, so recording twice changes nothing. Where a
-    model was trained again to the same bytes, the run of the second training is deleted.
+    How it is found `complete_run` says. Whatever it holds already is left alone, so recording twice
+    changes nothing.
 
     Args:
         model_dir: `models/<experiment>/<seed-n|frozen>`, or a copy of it.
@@ -135,50 +134,26 @@ def _record(
 ) -> str:
     facts = model_facts(params, read_json(model_dir / "model.json"))
     digest, measured = sha256_tree(model_dir), _measured(facts, evaluation)
-    with locked(Path(f"{lock_file(store.uri)}-record")):
-        run = _matching_run(store, facts, digest, run_id_path)
-        if run is None:
-            tags = {runs.DIGEST_TAG: digest, "recorded_from_files": "true"}
-            run = runs.create_run(store, facts, find_or_make_parent(store), tags)
-        run_id = str(run.info.run_id)
-        if runs.DIGEST_TAG not in run.data.tags:
-            store.client.set_tag(run_id, runs.DIGEST_TAG, digest)
-        runs.log_missing_facts(store, run, facts)
-        _log_missing_points(store, run, model_dir, measured)
-        if run.info.status != "FINISHED":
-            store.client.set_terminated(run_id, "FINISHED")
-            runs.set_parent_status(store, run, child_starts=False)
-        # Last, and apart: what keeps files may be another server, which may be away.
-        with harmless(store.uri):
-            _log_changed_artifacts(store, run, model_dir, facts, evaluation)
-            if evaluation and evaluation.validation and evaluation.validation.exists():
-                _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
-    return run_id
+
+    def missing_points(run: "Run", logged: set[tuple[str, int]]) -> list[runs.Point]:
+        return _missing_points(run, logged, model_dir, measured)
+
+    run = complete_run(store, facts, (runs.DIGEST_TAG, digest), missing_points, run_id_path)
+    # Last, and apart: what keeps files may be another server, which may be away.
+    with harmless(store.uri), locked(Path(f"{lock_file(store.uri)}-record")):
+        _log_changed_artifacts(store, run, model_dir, facts, evaluation)
+        if evaluation and evaluation.validation and evaluation.validation.exists():
+            _log_changed_validation(store, run, facts["corpus"], evaluation.validation)
+    return str(run.info.run_id)
 
 
-def _matching_run(
-    store: Store, facts: Mapping[str, Any], digest: str, run_id_path: Path | None
-) -> "Run | None":
-    saved = runs.saved_run(store, run_id_path)
-    same = runs.find_run(store, f"tags.{runs.DIGEST_TAG} = '{digest}'")
-    if same is None:
-        # A run without digest was cut off from its store before its model was ready.
-        if saved and saved.data.tags.get(runs.DIGEST_TAG, digest) == digest:
-            return saved
-        return runs.find_unfinished(store, facts)
-    if saved and saved.info.run_id != same.info.run_id:
-        store.client.delete_run(saved.info.run_id)
-        runs.set_parent_status(store, saved, child_starts=False)
-    return same
-
-
-def _log_missing_points(
-    store: Store, run: "Run", model_dir: Path, measured: Mapping[str, float]
-) -> None:
+def _missing_points(
+    run: "Run", logged: set[tuple[str, int]], model_dir: Path, measured: Mapping[str, float]
+) -> list[runs.Point]:
+    """The curves of training, and what was measured, one step after them."""
     history = model_dir / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
     curves = [point for line in lines if line for point in runs.row_points(json.loads(line))]
-    logged = runs.logged_points(store, run)
     points = [point for point in curves if (point.metric, point.step) not in logged]
     last_step = max((point.step for point in curves), default=-1)
     latest, now_ms = dict(run.data.metrics), int(time.time() * 1000)
@@ -187,7 +162,7 @@ def _log_missing_points(
         for name, value in measured.items()
         if latest.get(name) != value or (name, last_step + 1) not in logged
     ]
-    runs.log_points(store, run.info.run_id, points)
+    return points
 
 
 def _measured(facts: Mapping[str, Any], evaluation: EvaluationFiles | None) -> dict[str, float]:

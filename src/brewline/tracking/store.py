@@ -108,7 +108,7 @@ def interpreted() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code in _OUTAGES:
             raise OSError(str(error)) from error
-        raise RefusedError(str(error).splitlines()[0]) from error
+        raise RefusedError(_first_sentence(error)) from error
     except ImportError as error:
         raise RefusedError(
             f"its driver is not installed ({error}); for PostgreSQL: `uv pip install psycopg`, and "
@@ -116,9 +116,15 @@ def interpreted() -> Iterator[None]:
         ) from error
     # An address that means nothing is no outage, which would be waited for.
     except ArgumentError as error:
-        raise RefusedError(str(error).splitlines()[0]) from error
+        raise RefusedError(_first_sentence(error)) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(str(error)) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """The first line of what a library says, and the next one where the first only leads to it."""
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    return f"{first} {rest[0]}" if rest and first.rstrip().endswith(":") else first
 
 
 @functools.cache

@@ -9,14 +9,13 @@ from brewline.config import Params
 from brewline.config.asr import AsrParams
 from brewline.config.loading import parse, read_yaml
 from brewline.core.files import read_json, sha256_file
-from brewline.core.locks import locked
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 from brewline.tables.parquet import read_table
 from brewline.tables.transcripts import FAILED
 from brewline.tracking import runs
 from brewline.tracking.facts import transcription_facts
-from brewline.tracking.pipeline_runs import find_or_make_parent
-from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
+from brewline.tracking.finished_run import complete_run
+from brewline.tracking.store import harmless, open_store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -29,10 +28,7 @@ def record_transcription(
     project: Path = Path(),
     run_id_path: Path | None = None,
 ) -> str | None:
-    """Finds or makes the run of a corpus' transcription, and ends it; see `recording.record`.
-
-    The run is the oldest one with the same settings and the same transcripts, else the one in
-    `run_id_path`, else one with the same settings that lost its store, else a new one.
+    """Finds or makes the run of a corpus' transcription, and ends it; see `complete_run`.
 
     Args:
         params: Name the experiment of MLflow.
@@ -46,15 +42,21 @@ def record_transcription(
     """
     path, run_id = project / _transcripts(corpus), None
     total_s = sum(row["duration_s"] for row in read_table(project / _manifest(corpus)))
-    done = {
-        "step": round(total_s),
-        "asr/hours_done": total_s / 3600,
-        "asr/num_failed": sum(row["status"] == FAILED for row in read_table(path)),
-    }
+    done = runs.row_points(
+        {
+            "step": round(total_s),
+            "asr/hours_done": total_s / 3600,
+            "asr/num_failed": sum(row["status"] == FAILED for row in read_table(path)),
+        }
+    )
+
+    def missing_points(_: "Run", logged: set[tuple[str, int]]) -> list[runs.Point]:
+        return [point for point in done if (point.metric, point.step) not in logged]
+
     with harmless(tracking_uri()):
-        store = open_store(params.tracking)
-        with locked(Path(f"{lock_file(store.uri)}-record")):
-            run_id = _record(store, facts, sha256_file(path), done, run_id_path)
+        store, result = open_store(params.tracking), (runs.TRANSCRIPTS_TAG, sha256_file(path))
+        run = complete_run(store, facts, result, missing_points, run_id_path)
+        run_id = str(run.info.run_id)
     return run_id
 
 
@@ -106,41 +108,3 @@ def _manifest(corpus: str) -> str:
 def _md5(path: Path) -> str:
     # DVC's name for a file's content.
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def _record(
-    store: Store,
-    facts: Mapping[str, Any],
-    digest: str,
-    done: Mapping[str, float],
-    run_id_path: Path | None,
-) -> str:
-    run = _matching_run(store, facts, digest, run_id_path)
-    if run is None:
-        tags = {runs.TRANSCRIPTS_TAG: digest, "recorded_from_files": "true"}
-        run = runs.create_run(store, facts, find_or_make_parent(store), tags)
-    run_id = str(run.info.run_id)
-    if runs.TRANSCRIPTS_TAG not in run.data.tags:
-        store.client.set_tag(run_id, runs.TRANSCRIPTS_TAG, digest)
-    runs.log_missing_facts(store, run, facts)
-    logged = runs.logged_points(store, run)
-    points = [p for p in runs.row_points(done) if (p.metric, p.step) not in logged]
-    runs.log_points(store, run_id, points)
-    if run.info.status != "FINISHED":
-        store.client.set_terminated(run_id, "FINISHED")
-        runs.set_parent_status(store, run, child_starts=False)
-    return run_id
-
-
-def _matching_run(
-    store: Store, facts: Mapping[str, Any], digest: str, run_id_path: Path | None
-) -> "Run | None":
-    saved = runs.saved_run(store, run_id_path)
-    about = runs.runs_about(store, facts)
-    same = next((run for run in about if run.data.tags.get(runs.TRANSCRIPTS_TAG) == digest), None)
-    if same is None:
-        return saved or runs.find_unfinished(store, facts)
-    if saved and saved.info.run_id != same.info.run_id:
-        store.client.delete_run(saved.info.run_id)
-        runs.set_parent_status(store, saved, child_starts=False)
-    return same
