@@ -13,13 +13,14 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
+from prefect.runtime import flow_run
 
 from brewline.config import Params
 from brewline.evaluation.outputs import Metrics
 from brewline.quality.verdicts import count_reasons
 from brewline.report.changes import METRICS, changes_markdown, find_changes, metrics_here
 from brewline.tables.parquet import read_table
-from brewline.tracking.first_view import runs_link
+from brewline.tracking.first_view import result_links, runs_link
 from brewline.tracking.store import public_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -43,19 +44,36 @@ def key_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def stages_table(outcomes: "Sequence[Outcome]") -> None:
-    """What became of each stage, and why."""
-    rows = [
-        {
-            "stage": outcome.stage,
-            "state": outcome.state,
-            "seconds": "" if outcome.seconds is None else round(outcome.seconds, 1),
-            "why": outcome.why,
-        }
-        for outcome in outcomes
-    ]
+def stages_table(outcomes: "Sequence[Outcome]", folder: Path, params: Params) -> None:
+    """What became of each stage and why, with links to the runs in MLflow of what was made.
+
+    Args:
+        outcomes: In the order of the table.
+        folder: The tree or workspace of the run.
+        params: Those of the run.
+    """
     with never_in_the_way():
+        rows = [
+            {
+                "stage": outcome.stage,
+                "state": outcome.state,
+                "seconds": "" if outcome.seconds is None else round(outcome.seconds, 1),
+                "why": outcome.why,
+                "in MLflow": _links(outcome, folder, params),
+            }
+            for outcome in outcomes
+        ]
         create_table_artifact(rows, key="stages", description="The stages of this run, in order")
+
+
+def _links(outcome: "Outcome", folder: Path, params: Params) -> str:
+    """Links in Markdown to the runs of what a stage made in this flow run."""
+    kind, _, subject = outcome.stage.partition("@")
+    uri = tracking_uri()
+    if outcome.seconds is None or not uri.startswith("http"):
+        return ""
+    found = result_links(params, uri, folder, (kind, subject), str(flow_run.get_id()))
+    return ", ".join(f"[{name}]({link})" for name, link in sorted(found.items()))
 
 
 def results(folder: Path, params: Params, before: Metrics) -> None:

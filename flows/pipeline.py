@@ -81,9 +81,9 @@ def pipeline(
         run = _Run(Work(project, folder, time_limit_h, parallel, run_key), stages, chosen)
         try:
             run.bring_up_to_date()
+            run.record()
         finally:
-            artifacts.stages_table(run.outcomes)
-        run.record()
+            artifacts.stages_table(run.outcomes, folder, params)
         artifacts.results(folder, params, before)
         run.check_delivered()
     return {outcome.stage: outcome.state for outcome in run.outcomes}

@@ -95,6 +95,11 @@ def test_a_chosen_experiment_is_measured_though_an_override_made_others_stale(
     assert measured.keys() == {"asr", "zero-shot", "e2e", "full"}
     flow = services.get(f"flow_runs/{run}")
     assert flow["name"] == "mini-flickr8k-full mini-flickr8k: recipes.mini.steps=4"
+    links = {row["stage"]: row["in MLflow"] for row in services.artifact(run, "stages")}
+    trained = links["train@mini-flickr8k-full"]
+    assert trained.count(f"]({services.mlflow}/#/experiments/") == 2
+    assert services.models()[0]["info"]["run_id"] in trained
+    assert links["report"] == ""
 
 
 def words_of(process: psutil.Process) -> list[str]:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from brewline.cli import main
 from brewline.config import Params
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import sha256_file, sha256_tree, write_json
-from brewline.media import corpus_media
 from brewline.tables.parquet import read_table, write_table
 from brewline.tables.transcripts import TRANSCRIPTS
-from brewline.tracking import live_run, runs, store
+from brewline.tracking import live_run, runs
 from brewline.tracking.facts import HEADLINE, metric_in_mlflow, model_facts, transcription_facts
-from brewline.tracking.first_view import runs_link
+from brewline.tracking.first_view import result_links, runs_link
 from brewline.tracking.live_run import live
 from brewline.tracking.pipeline_runs import NAME_VARIABLE, best_metric, log_headline
 from brewline.tracking.recording import record, record_everything
@@ -37,30 +36,6 @@ CORPUS = "mini-lncoco"
 EXPERIMENT = f"{CORPUS}-full"
 MODEL = Path("models") / EXPERIMENT / "seed-0"
 DEAD_PROCESS = f"{socket.gethostname()} 4194304 1"
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("template")
-    report_world.make_world(root)
-    (root / "mlflow.db").write_bytes(report_world.migrated_store())
-    shutil.copy(report_world.PROJECT / "params.yaml", root)
-    return root
-
-
-@pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A made-up project with an empty store, in which we are."""
-    root = tmp_path / "project"
-    shutil.copytree(template, root)
-    monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", NAME_VARIABLE):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(runs.PIPELINE_VARIABLE, "flow-1")
-    monkeypatch.setattr(corpus_media, "stored_media", lambda raw: report_world.fake_media)
-    store.say_once.cache_clear()
-    store._write_once.cache_clear()
-    yield root
 
 
 def facts() -> dict[str, Any]:
@@ -359,6 +334,27 @@ def test_the_link_opens_the_runs_with_the_columns_that_matter(project: Path) -> 
     )
     for column in ("metrics.`dev/mini-lncoco`", "metrics.`dev/mean_recall_at_1`", "overrides"):
         assert column in view
+
+
+def test_a_stage_links_to_the_runs_of_what_it_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, stage = "http://me:secret@127.0.0.1:5000/", ("train", EXPERIMENT)
+    assert result_links(PARAMS, address, project, stage, "flow-7") == {}
+    monkeypatch.setenv("PREFECT_FLOW_RUN_ID", "flow-7")
+    with pytest.raises(RuntimeError), live(facts(), TRACKING, project / "work/run.json") as failed:
+        raise RuntimeError
+    page = f"http://127.0.0.1:5000/#/experiments/{open_store(TRACKING).experiment_id}/runs"
+    # Of a training that failed, those that this flow run wrote.
+    links = result_links(PARAMS, address, project, stage, "flow-7")
+    assert links == {"full on mini-lncoco, seed 0": f"{page}/{failed.run_id}"}
+    assert result_links(PARAMS, address, project, stage, "flow-8") == {}
+    # A result is known by its bytes, whoever made it: DVC may have had it.
+    monkeypatch.setenv("PREFECT_FLOW_RUN_ID", "flow-6")
+    made = record(MODEL, PARAMS, run_id_path=project / "work/other.json")
+    links = result_links(PARAMS, address, project, stage, "flow-8")
+    assert links == {"full on mini-lncoco, seed 0": f"{page}/{made}"}
+    assert result_links(PARAMS, address, project, ("score", CORPUS), "flow-7") == {}
 
 
 def logged_model(digest: str, run_id: str) -> Any:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,6 @@ from brewline.config.experiments import TableParams
 from brewline.config.runtime import TrackingParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
-from brewline.media import corpus_media
 from brewline.media.corpus_media import CorpusMedia
 from brewline.tracking import runs as runs_module
 from brewline.tracking.facts import REPORT_ONLY, model_facts
@@ -31,10 +29,8 @@ from brewline.tracking.live_run import live
 from brewline.tracking.recording import EvaluationFiles, record, record_corpus, record_table
 from brewline.tracking.runs import PIPELINE_VARIABLE, create_run, pipeline_key
 from brewline.tracking.store import (
-    _write_once,
     open_store,
     public_uri,
-    say_once,
     tracking_uri,
 )
 
@@ -52,25 +48,6 @@ MODEL = Path("models") / EXPERIMENT / "seed-0"
 ON_TEST = f"{REPORT_ONLY}/test/speech_to_image/recall_at_1"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up project."""
-    root = tmp_path_factory.mktemp("template")
-    report_world.make_world(root)
-    (root / "mlflow.db").write_bytes(report_world.migrated_store())
-    return root
-
-
-@pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "project"
-    shutil.copytree(template, root)
-    monkeypatch.chdir(root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv(PIPELINE_VARIABLE, "flow-1")
-    return root
-
-
 @pytest.fixture
 def dead_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a port on which nobody listens."""
@@ -78,7 +55,6 @@ def dead_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         probe.bind(("127.0.0.1", 0))
         uri = f"http://user:secret@127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    say_once.cache_clear()
     yield uri
 
 
@@ -358,10 +334,7 @@ def test_real_recordings_are_not_called_generated(project: Path) -> None:
     assert "generated" not in recorded(project, EXPERIMENT, params).data.tags["mlflow.note.content"]
 
 
-def test_a_model_of_two_tables_is_recorded_once(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpus_media, "stored_media", lambda raw: report_world.fake_media)
+def test_a_model_of_two_tables_is_recorded_once(project: Path) -> None:
     few = TableParams(data=CORPUS, rows={"ours": EXPERIMENT, "start": f"{CORPUS}-zero-shot"})
     more = TableParams(data=CORPUS, rows={"same": EXPERIMENT, "text": f"{CORPUS}-prompted"})
     params = PARAMS.model_copy(update={"tables": {"few": few, "more": more}})
@@ -428,7 +401,6 @@ def test_work_goes_on_without_a_server(
 def test_server_that_goes_away_in_between(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    say_once.cache_clear()
     path = project / "work/run.json"
     with live(facts(), TRACKING, path) as run:
         run.log_row(rows()[0])
@@ -470,7 +442,6 @@ def test_a_store_that_cannot_be_opened_is_named(
 
 
 def test_deleted_experiment_is_named_and_costs_no_model(project: Path, capfd: Any) -> None:
-    _write_once.cache_clear()
     store = open_store(TRACKING)
     store.client.delete_experiment(store.experiment_id)
     assert record(project / MODEL, PARAMS) is None

@@ -1,10 +1,13 @@
-"""What one sees first in MLflow: the link to the runs, and the columns that it shows."""
+"""What one sees first in MLflow: the link to the runs, the columns that it shows, links to one."""
 
 import json
+from pathlib import Path
 
 from brewline.config import Params
+from brewline.core.files import sha256_file, sha256_tree
 from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.tracking.pipeline_runs import best_metric
+from brewline.tracking.runs import DIGEST_TAG, TRANSCRIPTS_TAG
 from brewline.tracking.store import Store, harmless, open_store, public_uri
 
 _KEY = "brewline"
@@ -29,6 +32,47 @@ def runs_link(params: Params, address: str) -> str:
         _keep_view(store, params)
         link = f"{link.rstrip('/')}/{where}&viewStateShareKey={_KEY}"
     return link
+
+
+def result_links(
+    params: Params, address: str, folder: Path, stage: tuple[str, str], flow_run: str
+) -> dict[str, str]:
+    """Links to the runs of a stage's results, by the runs' names.
+
+    They are those of what lies there now, and, where nothing was finished, those that the flow run
+    wrote.
+
+    Args:
+        params: The experiment of MLflow.
+        address: Of the server.
+        folder: The tree or workspace that the stage worked in.
+        stage: `train` and an experiment, or `transcribe` and a corpus; others have no run.
+        flow_run: Prefect's id of the flow run.
+
+    Returns:
+        Nothing where the server cannot be asked.
+    """
+    kind, subject = stage
+    found: dict[str, str] = {}
+    if kind == "train":
+        about, tag = f"tags.experiment = '{subject}'", DIGEST_TAG
+        models = (folder / "models" / subject).glob("*/")
+        digests = {sha256_tree(model) for model in models}
+    elif kind == "transcribe":
+        about, tag = f"tags.kind = 'transcription' and tags.corpus = '{subject}'", TRANSCRIPTS_TAG
+        tables = (folder / "data/transcripts").glob(f"{subject}.parquet")
+        digests = {sha256_file(table) for table in tables}
+    else:
+        return found
+    with harmless(address):
+        store = open_store(params.tracking)
+        runs = store.client.search_runs([store.experiment_id], about)
+        ours = [run for run in runs if run.data.tags.get(tag) in digests] or [
+            run for run in runs if run.data.tags.get("prefect_flow_run_id") == flow_run
+        ]
+        where = f"{public_uri(address).rstrip('/')}/#/experiments/{store.experiment_id}/runs"
+        found = {str(run.info.run_name): f"{where}/{run.info.run_id}" for run in ours}
+    return found
 
 
 def _keep_view(store: Store, params: Params) -> None:
