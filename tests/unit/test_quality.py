@@ -3,10 +3,15 @@
 import io
 import json
 import os
+import shutil
 import signal
+import tarfile
+import tempfile
 import time
 import zipfile
+from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +34,23 @@ from brewline.config import load_params
 from brewline.config.sources import ExpectedParams, SourceParams
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_tree
 from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
-from brewline.quality import verdicts
-from brewline.quality.checks import AUDIO_CHECKS, Finding, check_audio, check_image, check_listing
+from brewline.quality import inspection
+from brewline.quality.at_once import check_audio, check_image
+from brewline.quality.checks import AUDIO_CHECKS, check_listing
 from brewline.quality.corpus_suites import Account, account, expect
 from brewline.quality.expectations import Expectation
 from brewline.quality.explain import explain
+from brewline.quality.inspection import Inspector, MediaTask, files_of, inspect_files, join_runs
+from brewline.quality.leaks import Leaks, alike
 from brewline.quality.page import validation_page
+from brewline.quality.picture_facts import perceptual_hash
+from brewline.quality.recording_facts import read_recording_facts
 from brewline.quality.results import distribution, gather, write_tables
-from brewline.quality.signals import Signal, read_signal
-from brewline.quality.verdicts import MediaTask, Verdict, check_corpus
+from brewline.quality.verdicts import Judge, Verdict
+from brewline.tables.facts import RecordingFacts
 from brewline.tables.listing import Listing
 from brewline.tables.manifest import MANIFEST, row_order
 
@@ -50,7 +61,8 @@ DECODE_LIMIT_S = 60.0
 @pytest.fixture
 def limits() -> ValidateParams:
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"]
-    return ValidateParams(**values)
+    # Tones have neither syllables nor pauses.
+    return ValidateParams(**values | {"min_level_range_db": 0.0})
 
 
 def reason(content: bytes, limits: ValidateParams) -> str | None:
@@ -67,7 +79,9 @@ def test_each_corruption_has_its_reason(planted: str, limits: ValidateParams) ->
 
 
 # A second of speech-like level at 16 kHz, by hand.
-GOOD = Signal(
+GOOD = RecordingFacts(
+    sha256="0" * 64,
+    content="0" * 32,
     duration_s=1.0,
     promised_duration_s=1.0,
     has_end=True,
@@ -79,7 +93,13 @@ GOOD = Signal(
     low=-0.5,
     high=0.5,
     mean=0.0,
+    rms_dbfs=-18.0,
+    mono_peak=0.5,
+    level_dbfs=-12.0,
+    noise_dbfs=-50.0,
+    burst_share=0.1,
 )
+NO_LEAKS = Leaks(0, 0, [], [])
 
 
 @pytest.mark.parametrize(
@@ -94,15 +114,18 @@ GOOD = Signal(
         ("non_finite", {"num_non_finite": 0}, {"num_non_finite": 1}),
         ("silent", {"low": -0.0011, "high": 0.0}, {"low": -0.0009, "high": 0.0009}),
         ("constant", {"low": 0.05, "high": 0.0521}, {"low": 0.05, "high": 0.0519}),
+        ("channels_cancel", {"mono_peak": 0.0011}, {"mono_peak": 0.0009}),
         ("clipped", {"num_clipped": 1600}, {"num_clipped": 1601}),
         ("dc_offset", {"mean": -0.1}, {"mean": -0.11}),
+        ("click", {"burst_share": 0.9}, {"burst_share": 0.91}),
+        ("noise", {"noise_dbfs": -15.0}, {"noise_dbfs": -14.9}),
+        ("no_speech", {"speech_share": None}, {"speech_share": 0.09}),
     ],
 )
 def test_each_check_on_both_sides_of_its_threshold(
     name: str, good: dict[str, Any], bad: dict[str, Any], limits: ValidateParams
 ) -> None:
-    from dataclasses import replace
-
+    limits = limits.model_copy(update={"min_level_range_db": 3.0})
     check = AUDIO_CHECKS[name]
     assert not check.outcome(replace(GOOD, **good), limits).failed
     assert check.outcome(replace(GOOD, **bad), limits).failed
@@ -158,16 +181,16 @@ def test_a_good_recording_passes_in_every_codec(
 ) -> None:
     finding = check_audio(encode_audio(tone(1, 1.0), format, subtype), limits)
     assert finding.fault is None
-    assert isinstance(finding.facts, Signal)
+    assert isinstance(finding.facts, RecordingFacts)
     assert finding.facts.sample_rate_hz == SAMPLE_RATE_HZ
     assert finding.facts.duration_s == pytest.approx(1.0, abs=0.05)
-    assert len(finding.sha256) == 64
+    assert len(finding.facts.sha256) == 64
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 def test_what_is_measured_of_hand_made_samples(subtype: str) -> None:
     samples = np.array([[0.5, -0.25], [1.0, 0.0], [-1.0, 0.25], [0.0, 0.0]], np.float32)
-    signal = read_signal(encode_audio(samples, "WAV", subtype, rate=8))
+    signal = read_recording_facts(encode_audio(samples, "WAV", subtype, rate=8))
     # The highest 16-bit sample is a step below full scale.
     step = 1 / 32768 if subtype == "PCM_16" else 0.0
     assert signal.duration_s == signal.promised_duration_s == 0.5
@@ -179,10 +202,12 @@ def test_what_is_measured_of_hand_made_samples(subtype: str) -> None:
 
 def test_what_is_not_finite_is_counted_and_left_out() -> None:
     samples = np.array([0.5, np.nan, -np.inf, -0.25], np.float32)
-    signal = read_signal(encode_audio(samples, "WAV", "FLOAT", rate=4))
+    signal = read_recording_facts(encode_audio(samples, "WAV", "FLOAT", rate=4))
     assert (signal.num_samples, signal.num_non_finite, signal.num_clipped) == (4, 2, 0)
     assert (signal.low, signal.high) == (-0.25, 0.5)
-    nothing = read_signal(encode_audio(np.full(4, np.nan, np.float32), "WAV", "FLOAT", rate=4))
+    nothing = read_recording_facts(
+        encode_audio(np.full(4, np.nan, np.float32), "WAV", "FLOAT", rate=4)
+    )
     assert (nothing.num_non_finite, nothing.low, nothing.high, nothing.mean) == (4, 0, 0, 0)
 
 
@@ -193,9 +218,9 @@ def test_blocks_make_no_difference(
     format: str, subtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = encode_audio(tone(1, 2.0), format, subtype)
-    whole = read_signal(content)
+    whole = read_recording_facts(content)
     monkeypatch.setattr("brewline.media.audio._BLOCK_SAMPLES", 1000)
-    parts = read_signal(content)
+    parts = read_recording_facts(content)
     assert parts.num_samples == whole.num_samples == 2 * SAMPLE_RATE_HZ
     assert (parts.low, parts.high) == (whole.low, whole.high)
     assert parts.mean == pytest.approx(whole.mean, abs=1e-9)
@@ -238,7 +263,7 @@ def test_the_listing_itself(tmp_path: Path, limits: ValidateParams) -> None:
     latin_1 = "Bäume".encode("latin-1")
     assert fault(caption=latin_1.decode("utf-8", "surrogateescape")) == "bad_text"
     assert fault(caption=latin_1.decode("utf-8", "replace")) == "bad_text"
-    (verdict,) = check_corpus(MediaStore(tmp_path), [Listing(**ok)], limits, 1, DECODE_LIMIT_S)
+    (verdict,) = judged(MediaStore(tmp_path), [Listing(**ok)], tmp_path / "facts", limits)
     assert verdict.reason == "missing_audio"
 
 
@@ -247,6 +272,28 @@ def test_what_is_no_text_can_still_be_quarantined(tmp_path: Path) -> None:
     row = Verdict(listing, "bad_key", "x").quarantine_row()
     assert row["utterance_id"] == "B\\udce4ume"
     assert row["image_path"] is None
+
+
+def inspected(
+    store: MediaStore, listings: list[Listing], folder: Path, decode_limit_s: float = DECODE_LIMIT_S
+) -> None:
+    """What stage `inspect` does."""
+    tasks = files_of(store, listings)
+    with tempfile.TemporaryDirectory() as work:
+        inspect_files(store, tasks, Path(work), 2, decode_limit_s)
+        join_runs(Path(work), folder)
+
+
+def judged(
+    store: MediaStore,
+    listings: list[Listing],
+    facts: Path,
+    limits: ValidateParams,
+    decode_limit_s: float = DECODE_LIMIT_S,
+) -> list[Verdict]:
+    """Both stages."""
+    inspected(store, listings, facts, decode_limit_s)
+    return list(Judge(store, facts, limits).corpus(listings))
 
 
 class Corpus:
@@ -274,13 +321,13 @@ def validate(
     decode_limit_s: float = DECODE_LIMIT_S,
 ) -> tuple[pandas.DataFrame, pandas.DataFrame, Any]:
     """The manifest, the quarantine and the results."""
-    found = check_corpus(corpus.store, corpus.listings, limits, 2, decode_limit_s)
+    found = judged(corpus.store, corpus.listings, folder / "facts", limits, decode_limit_s)
     manifest, quarantine = folder / "m.parquet", folder / "q.parquet"
-    duplicates = write_tables(found, "ln", manifest, quarantine)
+    duplicates, leaks = write_tables(found, "ln", manifest, quarantine)
     good, bad = pandas.read_parquet(manifest), pandas.read_parquet(quarantine)
     listed = account(corpus.listings, len(bad))
-    outcomes = expect(good, listed, limits, published)
-    return good, bad, gather(good, bad.to_dict("records"), listed, duplicates, outcomes)
+    outcomes = expect(good, listed, leaks, limits, published)
+    return good, bad, gather(good, bad.to_dict("records"), listed, duplicates, leaks, outcomes)
 
 
 def test_corpus_counts_add_up_and_only_the_corrupted_are_dropped(
@@ -321,8 +368,9 @@ REASONS = {
 
 @pytest.mark.slow
 def test_of_the_miniature_corpus_the_damaged_are_dropped_and_no_other(
-    limits: ValidateParams,
+    tmp_path: Path,
 ) -> None:
+    limits = load_params(PROJECT / "params.yaml").validation
     store = MediaStore(PROJECT / "sample/corpora/mini-lncoco")
     source = load_params(PROJECT / "params.yaml").sources["mini-lncoco"]
     listings = READERS[source.reader](store, source)
@@ -330,19 +378,45 @@ def test_of_the_miniature_corpus_the_damaged_are_dropped_and_no_other(
     assert set(planted.values()) == set(REASONS)
     found = {
         verdict.listing.utterance_id: verdict.reason
-        for verdict in check_corpus(store, listings, limits, 2, DECODE_LIMIT_S)
+        for verdict in judged(store, listings, tmp_path, limits)
         if verdict.reason
     }
     assert found == {name: REASONS[kind] for name, kind in planted.items()}
 
 
-def test_each_picture_is_opened_once(
-    corpus: Corpus, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
+def test_each_file_is_opened_once_in_the_order_of_its_archive(corpus: Corpus) -> None:
+    # Another narrative of each picture, and of each recording.
+    again = [replace(row, utterance_id=f"{row.utterance_id}-b") for row in corpus.listings]
+    found = files_of(corpus.store, corpus.listings + again)
+    assert sum(task.kind == "pictures" for task in found) == 32
+    names = [task.name for task in found]
+    assert len(names) == len(set(names)) == 64
+    stored = []
+    for archive in sorted(corpus.store.root.glob("*.tar")):
+        with tarfile.open(archive) as members:
+            stored += members.getnames()
+    assert names == [name for name in stored if name in set(names)]
+
+
+def test_a_stopped_inspection_opens_no_file_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[MediaTask] = []
+    monkeypatch.setattr(inspection, "_FILES_PER_RUN", 10)
+    tasks, work = files_of(corpus.store, corpus.listings), tmp_path / "work"
+    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S)
+    join_runs(work, tmp_path / "whole")
+    whole = sha256_tree(tmp_path / "whole")
+    runs = sorted(work.iterdir())
+    assert len(runs) == 7
+    times = {path: path.stat().st_mtime_ns for path in runs}
+    shutil.rmtree(runs[2])
+    opened: list[MediaTask] = []
 
     class Pool:
-        """Answers at once, and notes the questions."""
+        """Answers in this process, and notes the questions."""
+
+        def __init__(self, prepare: Any, *_: Any) -> None:
+            self._open = prepare()
 
         def __enter__(self) -> "Pool":
             return self
@@ -350,18 +424,180 @@ def test_each_picture_is_opened_once(
         def __exit__(self, *args: object) -> None:
             pass
 
-        def map(self, tasks: Any) -> Any:
-            for task in tasks:
-                asked.append(task)
-                yield Finding(None, GOOD, f"{len(asked):064x}")
+        def map(self, asked: Any) -> Any:
+            for task in asked:
+                opened.append(task)
+                yield self._open(task)
 
-    monkeypatch.setattr(verdicts, "open_pool", lambda *args: Pool())
-    # Another narrative of each picture.
-    again = [replace(row, utterance_id=f"{row.utterance_id}-b") for row in corpus.listings]
-    found = list(check_corpus(corpus.store, corpus.listings + again, limits, 1, DECODE_LIMIT_S))
-    assert len(found) == 64
-    images = [task.name for task in asked if task.kind == "image"]
-    assert len(images) == len(set(images)) == 32
+    monkeypatch.setattr(inspection, "WorkerPool", Pool)
+    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S)
+    assert opened == tasks[20:30]
+    assert all(path.stat().st_mtime_ns == times[path] for path in runs if path != runs[2])
+    join_runs(work, tmp_path / "again")
+    assert sha256_tree(tmp_path / "again") == whole
+
+
+def test_a_threshold_is_tried_without_opening_a_file(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected(corpus.store, corpus.listings, tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file is opened")
+
+    monkeypatch.setattr(MediaStore, "read", refuse)
+    strict = limits.model_copy(update={"max_duration_s": 0.5})
+    reasons = Counter(
+        v.reason for v in Judge(corpus.store, tmp_path, strict).corpus(corpus.listings)
+    )
+    assert reasons["too_long"] > 20
+
+
+def test_files_that_came_later_are_named(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    inspected(corpus.store, corpus.listings[:-1], tmp_path)
+    with pytest.raises(BrewlineError, match=r"does not know 'coco_.*; run `dvc repro`"):
+        list(Judge(corpus.store, tmp_path, limits).corpus(corpus.listings))
+
+
+def test_two_channels_that_cancel_each_other_are_silence_to_a_model(limits: ValidateParams) -> None:
+    left = tone(1, 1.0)
+    for subtype in ("PCM_16", "FLOAT"):
+        assert reason(encode_audio(np.stack([left, -left], 1), "WAV", subtype), limits) == (
+            "channels_cancel"
+        )
+        assert reason(encode_audio(np.stack([left, left], 1), "WAV", subtype), limits) is None
+        # One channel is enough to be heard.
+        assert reason(encode_audio(np.stack([left, 0 * left], 1), "WAV", subtype), limits) is None
+
+
+def spoken(number: int) -> np.ndarray:
+    """A tone with syllables and pauses: (num_samples,) float32."""
+    time_s = np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    return (tone(number, 2.0) * np.clip(np.sin(2 * np.pi * 3 * time_s), 0, 1)).astype(np.float32)
+
+
+def test_noise_and_a_click_are_no_speech(limits: ValidateParams) -> None:
+    limits = limits.model_copy(update={"min_level_range_db": 3.0})
+    rng = np.random.default_rng(0)
+    noise = (0.05 * rng.normal(size=2 * SAMPLE_RATE_HZ)).astype(np.float32)
+    click = 1e-4 * noise
+    click[SAMPLE_RATE_HZ : SAMPLE_RATE_HZ + 40] = 0.9
+    hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)
+    for format, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")):
+        assert reason(encode_audio(noise, format, subtype), limits) == "noise"
+        assert reason(encode_audio(hum.astype(np.float32), format, subtype), limits) == "noise"
+        assert reason(encode_audio(click, format, subtype), limits) == "click"
+        assert reason(encode_audio(spoken(1), format, subtype), limits) is None
+        # A voice in the room of that noise.
+        assert reason(encode_audio(spoken(1) + noise / 4, format, subtype), limits) is None
+
+
+@pytest.mark.skipif(not find_spec("silero_vad"), reason="silero-vad is not installed")
+def test_the_share_of_speech_is_found_where_it_is_asked_for(
+    tmp_path: Path, limits: ValidateParams
+) -> None:
+    from brewline.quality.speech_share import SpeechShare
+
+    heard = SpeechShare()
+    recording = (PROJECT / "sample/recording.ogg").read_bytes()
+    assert heard(recording) > 0.5
+    assert heard(encode_audio(spoken(1), "WAV", "PCM_16")) < 0.1
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.wav").write_bytes(encode_audio(spoken(1), "WAV", "PCM_16"))
+    (tmp_path / "raw/b.ogg").write_bytes(recording)
+    store = MediaStore(tmp_path / "raw")
+    listings = [Listing("a", "train", "a.wav", "1"), Listing("b", "train", "b.ogg", "1")]
+    inspect_files(store, files_of(store, listings), tmp_path / "work", 1, DECODE_LIMIT_S, True)
+    join_runs(tmp_path / "work", tmp_path / "facts")
+    found = [v.reason for v in Judge(store, tmp_path / "facts", limits).corpus(listings)]
+    assert found == ["no_speech", None]
+
+
+def test_levels_by_hand() -> None:
+    # Ten frames of 20 ms at 8 kHz: one loud, four at a tenth of it, five silent.
+    loud = np.repeat([0.5, 0.05, 0.05, 0.05, 0.05, 0, 0, 0, 0, 0], 160).astype(np.float32)
+    loud[::2] *= -1
+    facts = read_recording_facts(encode_audio(loud, "WAV", "FLOAT", rate=8000))
+    energy = 0.25 + 4 * 0.0025
+    assert facts.rms_dbfs == pytest.approx(10 * np.log10(energy / 10), abs=1e-3)
+    assert facts.burst_share == pytest.approx((0.25 + 2 * 0.0025) / energy, abs=1e-5)
+    # The ninth of ten in order, and the first.
+    assert facts.level_dbfs == pytest.approx(20 * np.log10(0.05), abs=1e-3)
+    assert facts.noise_dbfs == -200.0
+    short = read_recording_facts(encode_audio(loud[:40], "WAV", "FLOAT", rate=8000))
+    assert short.level_dbfs == pytest.approx(20 * np.log10(0.5), abs=1e-3)
+
+
+def test_content_is_alike_in_another_lossless_container() -> None:
+    # As integers: the encoders round in ways of their own.
+    samples = (spoken(1) * 32767).astype(np.int16)
+    wav = read_recording_facts(encode_audio(samples, "WAV", "PCM_16"))
+    flac = read_recording_facts(encode_audio(samples, "FLAC", "PCM_16"))
+    assert wav.content == flac.content
+    assert wav.sha256 != flac.sha256
+    changed = samples.copy()
+    changed[500] += 300
+    others = [changed, -samples, samples[::-1].copy(), samples[1:]]
+    contents = {
+        read_recording_facts(encode_audio(each, "WAV", "PCM_16")).content for each in others
+    }
+    assert len(contents | {wav.content}) == 5
+
+
+def test_pictures_that_look_alike_have_hashes_alike() -> None:
+    rng = np.random.default_rng(0)
+
+    def scene() -> Image.Image:
+        rough = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+        return rough.resize((320, 240), Image.Resampling.BICUBIC)
+
+    scenes = [scene() for _ in range(200)]
+    buffer = io.BytesIO()
+    scenes[7].resize((200, 150)).save(buffer, "JPEG", quality=60)
+    hashes = [perceptual_hash(image) for image in [*scenes, Image.open(buffer)]]
+    pairs = alike(np.array([int(str(one), 16) for one in hashes], np.uint64))
+    assert pairs.tolist() == [[7, 200]]
+    # A picture of one colour looks like no other one.
+    assert perceptual_hash(Image.open(io.BytesIO(picture(1)))) is None
+
+
+def test_alike_against_a_slow_oracle() -> None:
+    rng = np.random.default_rng(1)
+    hashes = rng.integers(0, 1 << 63, 300, dtype=np.uint64)
+    for place in range(100):
+        bits = rng.choice(64, rng.integers(0, 5), replace=False)
+        hashes[place + 100] = hashes[place] ^ np.uint64(sum(1 << int(bit) for bit in bits))
+    expected = [
+        [one, other]
+        for one in range(300)
+        for other in range(one + 1, 300)
+        if (int(hashes[one]) ^ int(hashes[other])).bit_count() <= 2
+    ]
+    assert alike(hashes).tolist() == expected
+    assert len(expected) > 30
+    assert alike(np.zeros(0, np.uint64)).shape == (0, 2)
+
+
+def test_what_is_in_two_splits_under_two_names_fails(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    _, _, results = validate(corpus, tmp_path / "before", limits)
+    assert not [one for one in results.failed if "leaked" in one.name]
+    train = next(row for row in corpus.listings if row.split == "train" and good_one(corpus, row))
+    corpus.listings.append(
+        replace(train, utterance_id="copy", split="test", image_id="copy", caption="another")
+    )
+    _, _, results = validate(corpus, tmp_path / "after", limits)
+    leaked = [one for one in results.failed if "leaked" in one.name]
+    assert len(leaked) == 1
+    assert "have the samples of one in an earlier split" in leaked[0].rule
+    assert results.leaks["recordings"] == [("copy", train.utterance_id)]
+
+
+def good_one(corpus: Corpus, row: Listing) -> bool:
+    return row.utterance_id not in corpus.planted
 
 
 def test_a_damaged_member_of_an_archive_costs_its_own_utterance(
@@ -380,16 +616,16 @@ def test_a_damaged_member_of_an_archive_costs_its_own_utterance(
     listings = READERS["ravdess"](store, SourceParams(reader="ravdess", licence="", files={}))
     reasons = {
         row.listing.audio_path: row.reason
-        for row in check_corpus(store, listings, limits, 1, DECODE_LIMIT_S)
+        for row in judged(store, listings, tmp_path / "facts", limits)
     }
     assert [name for name, reason in reasons.items() if reason] == [first.filename]
     assert reasons[first.filename] == "unreadable"
 
 
-class DyingChecker(verdicts.MediaChecker):
+class DyingInspector(Inspector):
     """Dies of one recording and one picture, and hangs at another of each."""
 
-    def __call__(self, task: MediaTask) -> Finding:
+    def __call__(self, task: MediaTask) -> dict[str, Any]:
         if task.name in ("coco_val/coco_val_2_40.ogg", f"val2017/{5:012d}.jpg"):
             os.kill(os.getpid(), signal.SIGKILL)
         if task.name in ("coco_val/coco_val_3_41.ogg", f"val2017/{6:012d}.jpg"):
@@ -397,10 +633,15 @@ class DyingChecker(verdicts.MediaChecker):
         return super().__call__(task)
 
 
+def prepare_dying(store: MediaStore, with_speech_share: bool) -> DyingInspector:
+    """In the worker."""
+    return DyingInspector(store)
+
+
 def test_a_decoder_that_crashes_or_hangs_costs_its_own_utterance(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdicts, "MediaChecker", DyingChecker)
+    monkeypatch.setattr(inspection, "_prepare", prepare_dying)
     _, bad, results = validate(corpus, tmp_path, limits, decode_limit_s=1.0)
     dropped = dict(zip(bad["utterance_id"], bad["reason"], strict=True))
     assert dropped == corpus.planted | {
@@ -440,7 +681,8 @@ def ravdess(folder: Path, limits: ValidateParams) -> tuple[pandas.DataFrame, Acc
     source = SourceParams(reader="ravdess", licence="", files={}, dev_fraction=0.34)
     store = MediaStore(folder)
     listings = READERS["ravdess"](store, source)
-    rows = [v.manifest_row("r") for v in check_corpus(store, listings, limits, 1, DECODE_LIMIT_S)]
+    verdicts = judged(store, listings, folder.with_name("facts"), limits)
+    rows = [verdict.manifest_row("r") for verdict in verdicts]
     return pandas.DataFrame(rows, columns=MANIFEST.names), account(listings, 0)
 
 
@@ -454,9 +696,9 @@ def test_expectations_notice_a_leak_between_splits_and_a_lost_row(
     frame, listed = ravdess(tmp_path / "r", limits)
     for column in ("image_id", "image_path"):
         frame[column] = frame[column].astype("str")
-    assert not failed(expect(frame, listed, limits))
+    assert not failed(expect(frame, listed, NO_LEAKS, limits))
     frame.loc[0, "split"] = "test"
-    assert failed(expect(frame[:-1], listed, limits)) == [
+    assert failed(expect(frame[:-1], listed, NO_LEAKS, limits)) == [
         "speakers: no speaker is in two splits",
         "corpus: all 8 listed utterances are in the manifest or in the quarantine",
     ]
@@ -469,18 +711,18 @@ def test_expectations_know_published_counts_types_and_plausible_medians(
     for column in ("image_id", "image_path"):
         frame[column] = frame[column].astype("str")
     right = ExpectedParams(utterances={"train+dev": 6, "test": 2}, tolerance=0.0)
-    assert not failed(expect(frame, listed, limits, right))
+    assert not failed(expect(frame, listed, NO_LEAKS, limits, right))
     near = ExpectedParams(utterances={"train+dev+test": 9}, tolerance=0.12)
-    assert not failed(expect(frame, listed, limits, near))
+    assert not failed(expect(frame, listed, NO_LEAKS, limits, near))
     wrong = ExpectedParams(utterances={"train+dev": 7}, images={"test": 1}, tolerance=0.1)
-    assert failed(expect(frame, listed, limits, wrong)) == [
+    assert failed(expect(frame, listed, NO_LEAKS, limits, wrong)) == [
         "corpus: the corpus lists as many utterances of train+dev as published: 7",
         "corpus: the corpus lists as many images of test as published: 1",
     ]
     strict = limits.model_copy(
         update={"median_duration_s": [1.0, 2.0], "median_caption_words": [7.0, 9.0]}
     )
-    assert failed(expect(frame.astype({"num_channels": "float64"}), listed, strict)) == [
+    assert failed(expect(frame.astype({"num_channels": "float64"}), listed, NO_LEAKS, strict)) == [
         "schema: num_channels is of type int64",
         "utterances: the median duration is plausible",
         "captions: the median number of words in a caption is plausible",
@@ -504,7 +746,7 @@ def test_a_corpus_of_which_nothing_is_good_fails_in_words(
 
 def test_data_docs_are_built_on_request(tmp_path: Path, limits: ValidateParams) -> None:
     frame, listed = ravdess(tmp_path / "r", limits)
-    expect(frame, listed, limits, data_docs=tmp_path / "docs")
+    expect(frame, listed, NO_LEAKS, limits, data_docs=tmp_path / "docs")
     assert (tmp_path / "docs/index.html").exists()
 
 
@@ -544,21 +786,22 @@ def test_the_page_shows_everything_and_loads_nothing(
 
 
 def test_explain_shows_the_check_that_failed_with_its_numbers(
-    corpus: Corpus, limits: ValidateParams
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
 ) -> None:
+    inspected(corpus.store, corpus.listings, tmp_path)
     short = next(name for name, why in corpus.planted.items() if why == "too_short")
-    lines = list(explain(corpus.store, corpus.listings, short, limits, DECODE_LIMIT_S))
+    lines = list(explain(corpus.store, corpus.listings, short, tmp_path, limits))
     split = next(row.split for row in corpus.listings if row.utterance_id == short)
     assert lines[0] == f"{short} ({split}): `too_short`: 0.050 s, under 0.3 s"
-    (line,) = [line for line in lines if line.startswith("  FAIL")]
+    line, *_ = [line for line in lines if line.startswith("  FAIL")]
     assert "0.05 (min_duration_s: 0.3)" in line
     assert any("min_image_side_px: 32" in line for line in lines)
-    good = list(explain(corpus.store, corpus.listings, "coco_val_4_40", limits, DECODE_LIMIT_S))
+    good = list(explain(corpus.store, corpus.listings, "coco_val_4_40", tmp_path, limits))
     assert good[0] == "coco_val_4_40 (test): good"
     assert not any("FAIL" in line for line in good)
     empty = next(name for name, why in corpus.planted.items() if why == "empty_file")
     assert "the file has 0 bytes" in "\n".join(
-        explain(corpus.store, corpus.listings, empty, limits, DECODE_LIMIT_S)
+        explain(corpus.store, corpus.listings, empty, tmp_path, limits)
     )
     with pytest.raises(BrewlineError, match="lists no utterance 'nobody'"):
-        list(explain(corpus.store, corpus.listings, "nobody", limits, DECODE_LIMIT_S))
+        list(explain(corpus.store, corpus.listings, "nobody", tmp_path, limits))

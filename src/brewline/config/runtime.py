@@ -21,9 +21,9 @@ class RuntimeParams(Section):
     device: DeviceName
     # Files that are downloaded at a time.
     download_workers: PositiveInt
-    validate_workers: PositiveInt
+    inspect_workers: PositiveInt
     # A file that takes a decoder longer than this is given up.
-    validate_decode_limit_s: PositiveFloat
+    inspect_decode_limit_s: PositiveFloat
     # Processes that recognise speech, where there is no GPU.
     transcribe_workers: PositiveInt
     # A batch of recordings that takes longer is split; a recording alone is given up.

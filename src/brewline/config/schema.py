@@ -6,6 +6,7 @@ from brewline.config.asr import AsrParams
 from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import ExperimentParams, TableParams
+from brewline.config.inspect import InspectParams
 from brewline.config.recipes import NONE, RecipeParams
 from brewline.config.runtime import RuntimeParams, TrackingParams
 from brewline.config.shard import ShardParams
@@ -21,6 +22,7 @@ class Params(Section):
     corpora: list[Name]
     sources: dict[Name, SourceParams]
     backbones: BackbonesParams
+    inspect: InspectParams
     # `validate` itself is taken: it is a method of every pydantic model.
     validation: ValidateParams = Field(alias="validate")
     asr: AsrParams

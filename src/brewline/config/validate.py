@@ -18,12 +18,22 @@ class ValidateParams(Section):
     silence_dbfs: Annotated[float, Field(lt=0)]
     max_clipped_fraction: Fraction
     max_dc_offset: Fraction
+    # The share of the energy that may fall into the loudest 60 ms: a click and nothing else.
+    max_burst_share: Fraction
+    # Between the levels that 10 % and 95 % of its frames of 20 ms stay below.
+    min_level_range_db: Annotated[float, Field(ge=0)]
+    # Judged where `inspect.speech_share` was asked for.
+    min_speech_share: Fraction
     max_duration_mismatch_s: PositiveFloat
     require_stream_end: bool
     min_image_side_px: PositiveInt
     # Recordings that are equal to the byte under several ids: named, or dropped but for the first.
     duplicate_audio: Literal["report", "quarantine"]
     max_quarantine_rate: Fraction
+    # Shares of dev and test that are in an earlier split too: recordings with the same samples,
+    # pictures that look alike.
+    max_leaked_recordings: Fraction
+    max_leaked_pictures: Fraction
     # Bounds of a corpus' medians: [at least, at most].
     median_duration_s: Bounds
     median_caption_words: Bounds

@@ -14,6 +14,7 @@ class Versions(Section):
     It stands for the stage's code: in `dvc.yaml`, and in the names of partial work.
     """
 
+    inspect: PositiveInt
     transcribe: PositiveInt
     shard: PositiveInt
     train: PositiveInt

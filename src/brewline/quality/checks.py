@@ -1,26 +1,19 @@
 """The checks on one utterance, each with its reason code and its threshold in `params.yaml`.
 
-To add one: a function that gives a number, and a line in `AUDIO_CHECKS` or `IMAGE_CHECKS`. What
-must be known of a recording beforehand is gathered in `signals.py`.
+To add one: a function that gives a number, and a line in `AUDIO_CHECKS` or `IMAGE_CHECKS`. What is
+known of a file is in `recording_facts.py` and `picture_facts.py`; no file is opened here.
 """
 
-import hashlib
-import io
-import math
 import operator
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from brewline.config.validate import ValidateParams
-from brewline.media.audio import AudioError
-from brewline.quality.signals import Signal, read_signal
+from brewline.tables.facts import PictureFacts, RecordingFacts, dbfs
 from brewline.tables.listing import Listing
 
-# Others are not asked: some decoders of Pillow start programs.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -61,49 +54,63 @@ class Outcome(NamedTuple):
     failed: bool
 
 
-def _has_end(signal: Signal) -> float:
-    return signal.has_end
+def _has_end(facts: RecordingFacts) -> float:
+    return facts.has_end
 
 
-def _missing_s(signal: Signal) -> float:
-    return signal.promised_duration_s - signal.duration_s
+def _missing_s(facts: RecordingFacts) -> float:
+    return facts.promised_duration_s - facts.duration_s
 
 
-def _duration_s(signal: Signal) -> float:
-    return signal.duration_s
+def _duration_s(facts: RecordingFacts) -> float:
+    return facts.duration_s
 
 
-def _sample_rate_hz(signal: Signal) -> float:
-    return signal.sample_rate_hz
+def _sample_rate_hz(facts: RecordingFacts) -> float:
+    return facts.sample_rate_hz
 
 
-def _num_channels(signal: Signal) -> float:
-    return signal.num_channels
+def _num_channels(facts: RecordingFacts) -> float:
+    return facts.num_channels
 
 
-def _non_finite_fraction(signal: Signal) -> float:
-    return signal.num_non_finite / max(signal.num_samples, 1)
+def _non_finite_fraction(facts: RecordingFacts) -> float:
+    return facts.num_non_finite / max(facts.num_samples, 1)
 
 
-def _dbfs(level: float) -> float:
-    return 20 * math.log10(max(level, 1e-10))
+def _peak_dbfs(facts: RecordingFacts) -> float:
+    return dbfs(max(facts.high, -facts.low))
 
 
-def _peak_dbfs(signal: Signal) -> float:
-    return _dbfs(max(signal.high, -signal.low))
-
-
-def _swing_dbfs(signal: Signal) -> float:
+def _swing_dbfs(facts: RecordingFacts) -> float:
     """The peak that is left without the offset: that of a constant is nothing."""
-    return _dbfs((signal.high - signal.low) / 2)
+    return dbfs((facts.high - facts.low) / 2)
 
 
-def _clipped_fraction(signal: Signal) -> float:
-    return signal.num_clipped / max(signal.num_samples, 1)
+def _mono_peak_dbfs(facts: RecordingFacts) -> float:
+    return dbfs(facts.mono_peak)
 
 
-def _dc_offset(signal: Signal) -> float:
-    return abs(signal.mean)
+def _burst_share(facts: RecordingFacts) -> float:
+    return facts.burst_share
+
+
+def _level_range_db(facts: RecordingFacts) -> float:
+    """Speech has syllables and pauses; noise and hum have one level."""
+    return facts.level_dbfs - facts.noise_dbfs
+
+
+def _speech_share(facts: RecordingFacts) -> float:
+    """What was not looked for counts as there."""
+    return 1.0 if facts.speech_share is None else facts.speech_share
+
+
+def _clipped_fraction(facts: RecordingFacts) -> float:
+    return facts.num_clipped / max(facts.num_samples, 1)
+
+
+def _dc_offset(facts: RecordingFacts) -> float:
+    return abs(facts.mean)
 
 
 # In this order; the first that fails gives the reason. Those after `non_finite` need finite
@@ -148,6 +155,14 @@ AUDIO_CHECKS: dict[str, Check] = {
         "silence_dbfs",
         "the samples swing by {value:.0f} dBFS about their middle",
     ),
+    # Two channels of which one is the other upside down: people hear them, and models nothing.
+    "channels_cancel": Check(
+        _mono_peak_dbfs,
+        operator.lt,
+        "silence_dbfs",
+        "the mean of the {f.num_channels} channels, which is what models hear, is at {value:.0f} "
+        "dBFS",
+    ),
     "clipped": Check(
         _clipped_fraction,
         operator.gt,
@@ -157,19 +172,26 @@ AUDIO_CHECKS: dict[str, Check] = {
     "dc_offset": Check(
         _dc_offset, operator.gt, "max_dc_offset", "the mean is {value:.2f} of full scale"
     ),
+    "click": Check(
+        _burst_share,
+        operator.gt,
+        "max_burst_share",
+        "{value:.0%} of the energy is in the loudest 60 ms",
+    ),
+    "noise": Check(
+        _level_range_db,
+        operator.lt,
+        "min_level_range_db",
+        "from its quietest to its loudest the level changes by {value:.1f} dB: noise or a hum",
+    ),
+    "no_speech": Check(
+        _speech_share, operator.lt, "min_speech_share", "{value:.0%} of it is speech"
+    ),
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture that opened fully."""
-
-    width_px: int
-    height_px: int
-
-
-def _short_side_px(picture: Picture) -> float:
-    return min(picture.width_px, picture.height_px)
+def _short_side_px(facts: PictureFacts) -> float:
+    return min(facts.width_px, facts.height_px)
 
 
 IMAGE_CHECKS: dict[str, Check] = {
@@ -182,14 +204,6 @@ IMAGE_CHECKS: dict[str, Check] = {
 }
 
 
-class Finding(NamedTuple):
-    """What was found out about a file; without `facts` it could not be decoded."""
-
-    fault: Fault | None
-    facts: Signal | Picture | None = None
-    sha256: str = ""
-
-
 def first_fault(checks: Mapping[str, Check], facts: Any, limits: ValidateParams) -> Fault | None:
     """The first check that fails."""
     for reason, check in checks.items():
@@ -197,45 +211,6 @@ def first_fault(checks: Mapping[str, Check], facts: Any, limits: ValidateParams)
         if outcome.failed:
             return Fault(reason, check.say(facts, outcome))
     return None
-
-
-def check_audio(content: bytes, limits: ValidateParams) -> Finding:
-    """Decodes a recording to its end and checks it."""
-    try:
-        signal = read_signal(content)
-    except AudioError as error:
-        return Finding(Fault(error.reason, error.detail))
-    fault = first_fault(AUDIO_CHECKS, signal, limits)
-    return Finding(fault, signal, "" if fault else hashlib.sha256(content).hexdigest())
-
-
-def _open_picture(content: bytes) -> Picture | Fault:
-    """Opens a picture fully."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of a decompression bomb before it refuses one; both end here.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
-                image.load()
-                return Picture(*image.size)
-    except UnidentifiedImageError:
-        # Its own message names an address in memory, which no two runs share.
-        start = content[:16].decode("ascii", "backslashreplace")
-        return Fault("bad_image", f"no known image format; starts with {start!r}")
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they stumble over
-        return Fault("bad_image", str(error) or type(error).__name__)
-
-
-def check_image(content: bytes, limits: ValidateParams) -> Finding:
-    """Opens a picture fully and checks it."""
-    picture = _open_picture(content)
-    if isinstance(picture, Fault):
-        return Finding(picture)
-    return Finding(first_fault(IMAGE_CHECKS, picture, limits), picture)
 
 
 def check_listing(listing: Listing) -> Fault | None:

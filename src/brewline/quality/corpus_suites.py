@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from brewline.config.sources import ExpectedParams
 from brewline.config.validate import ValidateParams
 from brewline.quality.expectations import Expectation, rule, run_suites
+from brewline.quality.leaks import Leaks
 from brewline.tables.listing import Listing
 from brewline.tables.manifest import MANIFEST
 
@@ -44,6 +45,7 @@ def account(listings: Iterable[Listing], num_quarantined: int) -> Account:
 def expect(
     utterances: "pandas.DataFrame",
     listed: Account,
+    leaks: Leaks,
     limits: ValidateParams,
     published: ExpectedParams | None = None,
     data_docs: Path | None = None,
@@ -53,6 +55,7 @@ def expect(
     Args:
         utterances: The manifest.
         listed: What the corpus lists, and how much of it is quarantined.
+        leaks: What is in two splits.
         limits: Thresholds.
         published: What the corpus should list.
         data_docs: Where to build Great Expectations' own pages, if at all.
@@ -60,12 +63,15 @@ def expect(
     Returns:
         Every expectation with what was observed, table by table.
     """
-    tables = _tables(utterances, listed, published)
+    tables = _tables(utterances, listed, leaks, published)
     return run_suites(tables, _suites(tables, listed, limits, published), data_docs)
 
 
 def _tables(
-    utterances: "pandas.DataFrame", listed: Account, published: ExpectedParams | None
+    utterances: "pandas.DataFrame",
+    listed: Account,
+    leaks: Leaks,
+    published: ExpectedParams | None,
 ) -> "dict[str, pandas.DataFrame]":
     """The manifest, and what is derived from it for the suites to look at."""
     import pandas
@@ -74,6 +80,8 @@ def _tables(
     speakers = utterances.groupby("speaker_id")["split"].nunique()
     counts = {
         "num_accounted_for": len(utterances) + listed.num_quarantined,
+        "leaked_recordings": leaks.recordings_rate,
+        "leaked_pictures": leaks.pictures_rate,
         "quarantine_rate": listed.num_quarantined / max(listed.num_listed, 1),
         **{name: count for name, count, _ in _published_counts(listed, published)},
     }
@@ -247,6 +255,22 @@ def _corpus_suite(
             **rule(
                 f"no more than {100 * limits.max_quarantine_rate:g} % of the utterances are "
                 "quarantined"
+            ),
+        ),
+        gxe.ExpectColumnMaxToBeBetween(
+            column="leaked_recordings",
+            max_value=limits.max_leaked_recordings,
+            **rule(
+                f"no more than {100 * limits.max_leaked_recordings:g} % of the recordings of dev "
+                "and test have the samples of one in an earlier split"
+            ),
+        ),
+        gxe.ExpectColumnMaxToBeBetween(
+            column="leaked_pictures",
+            max_value=limits.max_leaked_pictures,
+            **rule(
+                f"no more than {100 * limits.max_leaked_pictures:g} % of the pictures of dev and "
+                "test look like one in an earlier split"
             ),
         ),
         *(

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from brewline.quality.corpus_suites import Account, count_words
 from brewline.quality.expectations import Expectation, complaints
+from brewline.quality.leaks import LeakFinder, Leaks
 from brewline.quality.verdicts import Verdict, count_reasons
 from brewline.tables.listing import SPLITS
 from brewline.tables.manifest import MANIFEST, QUARANTINE, sort_manifest
@@ -53,6 +54,8 @@ class Results:
     num_duplicates: int
     # Good utterances with the bytes of an earlier one: utterance id, that of the earlier one.
     duplicates: list[tuple[str, str]]
+    # What dev and test have of an earlier split; of many, some are named.
+    leaks: dict[str, Any]
     distributions: dict[str, Distribution]
     expectations: list[Expectation]
 
@@ -77,23 +80,25 @@ class Results:
 
 def write_tables(
     verdicts: Iterable[Verdict], corpus: str, manifest: Path, quarantine: Path
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], Leaks]:
     """Writes the manifest, in its order, and the quarantine, as the verdicts come.
 
     Returns:
-        Good utterances whose recording has the bytes of an earlier one, with the earlier one.
+        Good utterances whose recording has the bytes of an earlier one, with the earlier one; and
+        what is in two splits.
     """
-    duplicates = []
+    duplicates, leaks = [], LeakFinder()
     with open_table(manifest, MANIFEST) as add_good, open_table(quarantine, QUARANTINE) as add_bad:
         for verdict in verdicts:
             if verdict.reason is None:
                 add_good(verdict.manifest_row(corpus))
+                leaks.add(verdict)
             else:
                 add_bad(verdict.quarantine_row())
             if verdict.same_audio_as:
                 duplicates.append((verdict.listing.utterance_id, verdict.same_audio_as))
     sort_manifest(manifest)
-    return duplicates
+    return duplicates, leaks.found()
 
 
 def gather(
@@ -101,6 +106,7 @@ def gather(
     quarantine: list[dict[str, Any]],
     listed: Account,
     duplicates: list[tuple[str, str]],
+    leaks: Leaks,
     expectations: list[Expectation],
 ) -> Results:
     """Puts together what there is to say about a corpus.
@@ -110,6 +116,7 @@ def gather(
         quarantine: Its rows.
         listed: What the corpus lists.
         duplicates: See `write_tables`.
+        leaks: See `write_tables`.
         expectations: Their outcomes.
     """
     columns = {"duration_s": utterances["duration_s"], "caption_words": count_words(utterances)}
@@ -121,6 +128,12 @@ def gather(
         splits={split: _split_facts(utterances[utterances["split"] == split]) for split in SPLITS},
         num_duplicates=len(duplicates),
         duplicates=duplicates[:_MAX_DUPLICATES],
+        leaks={
+            "num_recordings": len(leaks.recordings),
+            "num_pictures": len(leaks.pictures),
+            "recordings": leaks.recordings[:_MAX_DUPLICATES],
+            "pictures": leaks.pictures[:_MAX_DUPLICATES],
+        },
         distributions={
             name: distribution(values) for name, values in columns.items() if len(values)
         },

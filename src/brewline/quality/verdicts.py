@@ -1,28 +1,21 @@
 """What becomes of each utterance of a corpus: a row of the manifest, or one of the quarantine."""
 
-import functools
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
-
-from tqdm import tqdm
+from pathlib import Path
+from typing import Any
 
 from brewline.config.validate import ValidateParams
-from brewline.core.errors import BrewlineError
-from brewline.core.workers import Lost, WorkerPool
 from brewline.media.archives import MediaStore
-from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
-from brewline.quality.signals import Signal
+from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, check_listing, first_fault
+from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.tables.listing import SPLITS, Listing
 
 _LISTED = tuple(field.name for field in fields(Listing))
-_FROM_SIGNAL = ("duration_s", "sample_rate_hz", "num_channels", "audio_sha256")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What was found out about one utterance: facts, or why it is dropped."""
 
@@ -33,13 +26,23 @@ class Verdict:
     sample_rate_hz: int = 0
     num_channels: int = 0
     audio_sha256: str = ""
+    # Of the samples, and of what one sees; see `tables.facts`.
+    audio_content: str = ""
+    image_content: str | None = None
     # The first utterance whose recording has the same bytes, if that is another.
     same_audio_as: str | None = None
 
     def manifest_row(self, corpus: str) -> dict[str, Any]:
         """The row of the manifest."""
         listed = {name: getattr(self.listing, name) for name in _LISTED}
-        return {"corpus": corpus, **listed, **{name: getattr(self, name) for name in _FROM_SIGNAL}}
+        return {
+            "corpus": corpus,
+            **listed,
+            "duration_s": self.duration_s,
+            "sample_rate_hz": self.sample_rate_hz,
+            "num_channels": self.num_channels,
+            "audio_sha256": self.audio_sha256,
+        }
 
     def quarantine_row(self) -> dict[str, Any]:
         """The row of the quarantine; what is no text in it is escaped."""
@@ -51,76 +54,69 @@ class Verdict:
         }
 
 
-class MediaTask(NamedTuple):
-    """A file to open and check: what it should be, and its stored name."""
+class Judge:
+    """Judges utterances by the facts of their files; opens none."""
 
-    kind: Literal["audio", "image"]
-    name: str
+    def __init__(self, store: MediaStore, facts: Path, limits: ValidateParams) -> None:
+        """Reads the facts.
 
+        Args:
+            store: The corpus' files.
+            facts: `data/facts/<corpus>`.
+            limits: Thresholds.
 
-@dataclass(frozen=True)
-class MediaChecker:
-    """Opens and checks files, in a worker process."""
+        Raises:
+            BrewlineError: the facts are missing or damaged.
+        """
+        self._store, self._limits = store, limits
+        self._recordings, self._pictures = known_recordings(facts), known_pictures(facts)
+        # Several utterances describe a picture.
+        self._judged_pictures: dict[str, Fault | str | None] = {}
 
-    store: MediaStore
-    limits: ValidateParams
+    def corpus(self, listings: Sequence[Listing]) -> Iterator[Verdict]:
+        """One verdict per listing, sorted by split and utterance id.
 
-    def __call__(self, task: MediaTask) -> Finding:
-        try:
-            content = self.store.read(task.name)
-        except (BrewlineError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            # The archive could be listed; this member of it is damaged.
-            return Finding(Fault("unreadable", str(error)))
-        if task.kind == "audio":
-            return check_audio(content, self.limits)
-        return check_image(content, self.limits)
+        Raises:
+            BrewlineError: a file is new since the facts were found out.
+        """
+        first_with: dict[str, str] = {}
+        listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
+        for row, fault in listed:
+            verdict = Verdict(row, *fault) if fault else self._utterance(row)
+            yield _with_duplicate(verdict, first_with, self._limits)
 
+    def _utterance(self, row: Listing) -> Verdict:
+        recording = self._recordings[self._store.find(row.audio_path) or ""]
+        if isinstance(recording, Fault):
+            return Verdict(row, *recording)
+        if fault := first_fault(AUDIO_CHECKS, recording, self._limits):
+            return Verdict(row, *fault)
+        picture = self._picture(row.image_path) if row.image_path else None
+        if isinstance(picture, Fault):
+            return Verdict(row, *picture)
+        return Verdict(
+            row,
+            duration_s=recording.duration_s,
+            sample_rate_hz=recording.sample_rate_hz,
+            num_channels=recording.num_channels,
+            audio_sha256=recording.sha256,
+            audio_content=recording.content,
+            image_content=picture,
+        )
 
-MediaPool = WorkerPool[MediaTask, Finding]
+    def _picture(self, path: str) -> Fault | str | None:
+        """What is wrong with a picture, or else the hash of what one sees, if it has one."""
+        if path not in self._judged_pictures:
+            self._judged_pictures[path] = self._judge_picture(path)
+        return self._judged_pictures[path]
 
-
-def open_pool(
-    store: MediaStore, limits: ValidateParams, workers: int, decode_limit_s: float
-) -> MediaPool:
-    """Starts processes that check media; a file that takes one longer is given up."""
-    # The store travels: listing a large archive anew in each process takes longer.
-    prepare = functools.partial(MediaChecker, store, limits)
-    return WorkerPool(prepare, workers, decode_limit_s)
-
-
-def check_corpus(
-    store: MediaStore,
-    listings: Sequence[Listing],
-    limits: ValidateParams,
-    workers: int,
-    decode_limit_s: float,
-) -> Iterator[Verdict]:
-    """Checks every picture once, then every utterance, in worker processes.
-
-    Args:
-        store: The corpus' files.
-        listings: What the corpus lists.
-        limits: Thresholds.
-        workers: The number of processes.
-        decode_limit_s: Seconds after which a file is given up.
-
-    Yields:
-        One verdict per listing, sorted by split and utterance id, as soon as it is known.
-    """
-    listed = sorted(judge_listings(store, listings), key=lambda pair: _order(pair[0]))
-    with open_pool(store, limits, workers, decode_limit_s) as pool:
-        bad_images = _bad_images(pool, store, listings)
-        names = (store.find(row.audio_path) or "" for row, fault in listed if fault is None)
-        findings = pool.map(MediaTask("audio", name) for name in names)
-        first_with: dict[bytes, str] = {}
-        for row, fault in tqdm(listed, "utterances", unit=" utt", disable=None):
-            if fault:
-                yield Verdict(row, *fault)
-                continue
-            verdict = _verdict(row, found(next(findings)))
-            if verdict.reason is None and row.image_path in bad_images:
-                verdict = Verdict(row, *bad_images[row.image_path])
-            yield _with_duplicate(verdict, first_with, limits)
+    def _judge_picture(self, path: str) -> Fault | str | None:
+        if path not in self._store:
+            return Fault("missing_image", f"{path} is not in the archives")
+        facts = self._pictures[path]
+        if isinstance(facts, Fault):
+            return facts
+        return first_fault(IMAGE_CHECKS, facts, self._limits) or facts.content
 
 
 def _order(listing: Listing) -> tuple[int, str]:
@@ -142,54 +138,13 @@ def judge_listings(
         yield listing, fault
 
 
-def _bad_images(
-    pool: MediaPool, store: MediaStore, listings: Iterable[Listing]
-) -> dict[str | None, Fault]:
-    """What is wrong with pictures, by path; each is opened once, however many describe it."""
-    paths = sorted({listing.image_path for listing in listings if listing.image_path})
-    faults: dict[str | None, Fault] = {
-        path: Fault("missing_image", f"{path} is not in the archives")
-        for path in paths
-        if path not in store
-    }
-    present = [path for path in paths if path not in faults]
-    findings = pool.map(MediaTask("image", path) for path in present)
-    bar = tqdm(findings, "images", len(present), unit=" img", disable=None)
-    for path, finding in zip(present, bar, strict=True):
-        fault = found(finding).fault
-        if fault:
-            faults[path] = fault
-    return faults
-
-
-def found(answer: Finding | Lost) -> Finding:
-    """What was found out about a file, a lost worker included."""
-    if isinstance(answer, Lost):
-        return Finding(Fault(f"decoder_{answer.how}", answer.detail))
-    return answer
-
-
-def _verdict(listing: Listing, finding: Finding) -> Verdict:
-    if finding.fault:
-        return Verdict(listing, *finding.fault)
-    signal = finding.facts
-    assert isinstance(signal, Signal)
-    return Verdict(
-        listing,
-        duration_s=signal.duration_s,
-        sample_rate_hz=signal.sample_rate_hz,
-        num_channels=signal.num_channels,
-        audio_sha256=finding.sha256,
-    )
-
-
 def _with_duplicate(
-    verdict: Verdict, first_with: dict[bytes, str], limits: ValidateParams
+    verdict: Verdict, first_with: dict[str, str], limits: ValidateParams
 ) -> Verdict:
     """Names the first good utterance whose recording has the same bytes."""
     if verdict.reason:
         return verdict
-    first = first_with.setdefault(bytes.fromhex(verdict.audio_sha256), verdict.listing.utterance_id)
+    first = first_with.setdefault(verdict.audio_sha256, verdict.listing.utterance_id)
     if first == verdict.listing.utterance_id:
         return verdict
     if limits.duplicate_audio == "quarantine":

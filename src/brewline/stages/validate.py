@@ -15,7 +15,7 @@ from brewline.quality.expectations import import_ahead
 from brewline.quality.explain import explain
 from brewline.quality.page import validation_page
 from brewline.quality.results import gather, write_tables
-from brewline.quality.verdicts import check_corpus
+from brewline.quality.verdicts import Judge
 from brewline.stages.arguments import corpus_and_utterance
 from brewline.tables.parquet import read_frame, read_table
 
@@ -25,13 +25,15 @@ def main() -> None:
     """Runs the stage; with `--explain`, says why an utterance was dropped, and writes nothing."""
     params, corpus, utterance_id = corpus_and_utterance(__doc__)
     limits, source = params.validation, params.sources[corpus]
-    decode_limit_s = params.runtime.validate_decode_limit_s
+    facts = Path("data/facts") / corpus
+    # Imported beside the reading of the corpus.
+    importing = import_ahead()
     store = MediaStore(Path("data/raw") / corpus)
     listings, num_unused = with_transcripts(
         store, READERS[source.reader](store, source), source.transcripts
     )
     if utterance_id:
-        print("\n".join(explain(store, listings, utterance_id, limits, decode_limit_s)))
+        print("\n".join(explain(store, listings, utterance_id, facts, limits)))
         return
     found = survey(store, listings)
     print(f"{corpus}: {found}")
@@ -39,20 +41,18 @@ def main() -> None:
         imported = sum(row.transcript is not None for row in listings)
         print(f"{corpus}: {imported} transcripts imported, {num_unused} of no utterance left out")
     reports = Path("reports/validation") / corpus
-    workers = params.runtime.validate_workers
-    importing = import_ahead()
-    verdicts = check_corpus(store, listings, limits, workers, decode_limit_s)
+    verdicts = Judge(store, facts, limits).corpus(listings)
     with (
         atomic_path(Path(f"data/manifest/{corpus}.parquet")) as manifest,
         atomic_path(Path(f"data/quarantine/{corpus}.parquet")) as quarantine,
     ):
-        duplicates = write_tables(verdicts, corpus, manifest, quarantine)
+        duplicates, leaks = write_tables(verdicts, corpus, manifest, quarantine)
         utterances, dropped = read_frame(manifest), read_table(quarantine)
         importing.join()
         listed = account(listings, len(dropped))
         data_docs = reports / "data_docs" if limits.data_docs else None
-        outcomes = expect(utterances, listed, limits, source.expected, data_docs)
-        results = gather(utterances, dropped, listed, duplicates, outcomes)
+        outcomes = expect(utterances, listed, leaks, limits, source.expected, data_docs)
+        results = gather(utterances, dropped, listed, duplicates, leaks, outcomes)
         print(
             f"{corpus}: {results.num_listed} listed = {results.num_good} good + "
             f"{results.num_quarantined} quarantined {results.reasons or ''}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What is kept in memory of a table that is being written: a row group.
 ROWS_PER_GROUP = 16_384
 
-TEXT, FLOAT, INT = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+TEXT, FLOAT, INT, BOOL = pyarrow.string(), pyarrow.float64(), pyarrow.int64(), pyarrow.bool_()
 
 
 def table_schema(**columns: Any) -> Any:
