@@ -1,13 +1,13 @@
-"""Speed and memory of validation.
+"""Speed and memory of inspection and validation.
 
-`wav flac vorbis opus`: all checks on recordings of 4 s in an archive, from listing to Parquet,
-against a bare loop of `soundfile.read` over the same recordings as loose files, with the same
-number of processes; the start of the processes counts on both sides.
+`wav flac vorbis opus`: both on recordings of 4 s in an archive, from listing to Parquet, against a
+bare loop of `soundfile.read` over the same recordings as loose files, with the same number of
+processes; the start of the processes counts on both sides.
 
-`corpus`: the whole stage on a generated corpus in the layout of Localized Narratives, a picture for
-every five utterances, against the bare loop over its recordings; peak memory is that of all
-processes together. `noop`: `dvc repro` on it with nothing to do, against the same with a corpus of
-100 utterances.
+`corpus`: stage `inspect` on a generated corpus in the layout of Localized Narratives, a picture for
+every five utterances, against the bare loop over its recordings; `judge`: stage `validate` on what
+it found, against the same loop. Peak memory is that of the largest process, and of all together.
+`noop`: `dvc repro` on it with nothing to do, against the same with a corpus of 100 utterances.
 
     python benchmarks/validate.py [--json] [--seconds 5] [--utterances 100000] [--cases wav ...]
 """
@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ from PIL import Image
 
 from brewline.config import load_params
 from brewline.media.archives import MediaStore
+from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.results import write_tables
-from brewline.quality.verdicts import check_corpus
+from brewline.quality.verdicts import Judge
 from brewline.tables.listing import Listing
 
 PROJECT = Path(__file__).parents[1]
@@ -50,7 +52,7 @@ CODECS = {
     "vorbis": ("OGG", "VORBIS", "ogg"),
     "opus": ("OGG", "OPUS", "ogg"),
 }
-CASES = (*CODECS, "corpus", "noop")
+CASES = (*CODECS, "corpus", "judge", "noop")
 WORKERS = 2
 RATE_HZ = 16_000
 # Different recordings of a codec; each is read many times.
@@ -109,36 +111,46 @@ def run_bare(paths: list[Path]) -> None:
 def run_ours(folder: Path, names: list[str]) -> None:
     """All checks, and both tables."""
     params = load_params(PROJECT / "params.yaml")
-    limits, decode_limit_s = params.validation, params.runtime.validate_decode_limit_s
+    limits, decode_limit_s = params.validation, params.runtime.inspect_decode_limit_s
     listings = [
         Listing(f"u{number:07}", "train", name, "1", caption="some words")
         for number, name in enumerate(names)
     ]
-    found = check_corpus(MediaStore(folder / "raw"), listings, limits, WORKERS, decode_limit_s)
+    store = MediaStore(folder / "raw")
+    with tempfile.TemporaryDirectory() as work:
+        inspect_files(store, files_of(store, listings), Path(work), WORKERS, decode_limit_s)
+        join_runs(Path(work), folder / "facts")
+    found = Judge(store, folder / "facts", limits).corpus(listings)
     write_tables(found, "bench", folder / "manifest.parquet", folder / "quarantine.parquet")
 
 
 @contextmanager
-def peak_memory() -> Iterator[Callable[[], float]]:
-    """Watches this process' children; gives their peak together, in MiB, shared pages once."""
-    peak, stopped = 0, threading.Event()
+def peak_memory() -> Iterator[Callable[[], tuple[float, float, float]]]:
+    """Watches this process' children; gives peaks in MiB, of which pages that are shared count once.
+
+    They are those of all together, of the parent, and of the largest worker.
+    """
+    peaks, stopped = (0, 0, 0), threading.Event()
 
     def watch() -> None:
-        nonlocal peak
+        nonlocal peaks
+        me = psutil.Process().pid
         while not stopped.wait(0.2):
-            total = 0
+            parents, workers = [], [0]
             for child in psutil.Process().children(recursive=True):
                 # A process may end while it is looked at.
                 try:
-                    total += child.memory_full_info().pss
+                    own = child.memory_full_info().pss
+                    (parents if child.ppid() == me else workers).append(own)
                 except psutil.Error:
                     continue
-            peak = max(peak, total)
+            found = (sum(parents) + sum(workers), sum(parents), max(workers))
+            peaks = tuple(map(max, peaks, found))
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield lambda: peak / 2**20
+        yield lambda: tuple(peak / 2**20 for peak in peaks)
     finally:
         stopped.set()
         thread.join()
@@ -151,14 +163,18 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def row(case: str, baseline_s: float, ours_s: float, peak_mb: float) -> dict[str, Any]:
+def row(
+    case: str, baseline_s: float, ours_s: float, peaks_mb: tuple[float, float, float]
+) -> dict[str, Any]:
     """A line of the result."""
     return {
         "case": case,
         "baseline_s": round(baseline_s, 3),
         "ours_s": round(ours_s, 3),
         "ratio": round(baseline_s / ours_s, 3),
-        "peak_mb": round(peak_mb),
+        "peak_mb": round(peaks_mb[0]),
+        "parent_mb": round(peaks_mb[1]),
+        "worker_mb": round(peaks_mb[2]),
     }
 
 
@@ -212,11 +228,14 @@ def make_project(folder: Path, num_utterances: int) -> None:
     params |= {"corpora": ["bench"], "experiments": {}, "tables": {}}
     source = {"reader": "localized_narratives", "licence": "", "files": {}, "dev_fraction": 0.1}
     params["sources"] = {"bench": source}
-    params["runtime"]["validate_workers"] = WORKERS
+    params["runtime"]["inspect_workers"] = WORKERS
+    # The recordings are noise, which is packed fastest.
+    params["validate"]["min_level_range_db"] = 0.0
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text())
-    stages = {"validate": pipeline["stages"]["validate"]}
+    stages = {name: pipeline["stages"][name] for name in ("inspect", "validate")}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"vars": pipeline["vars"], "stages": stages}))
+    shutil.copy(PROJECT / "versions.yaml", folder)
 
 
 def call(folder: Path, *command: str) -> None:
@@ -251,21 +270,24 @@ def loose_recordings(folder: Path) -> list[Path]:
 
 
 def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, Any]]:
-    """The whole stage on many utterances, and DVC with nothing to do."""
-    stage = (sys.executable, "-m", "brewline.stages.validate", "bench")
+    """Both stages on many utterances, and DVC with nothing to do."""
+    inspect, validate = (
+        (sys.executable, "-m", f"brewline.stages.{name}", "bench")
+        for name in ("inspect", "validate")
+    )
     with tempfile.TemporaryDirectory() as temporary:
         large, small = Path(temporary, "large"), Path(temporary, "small")
         make_project(large, num_utterances)
-        with peak_memory() as peak:
-            ours_s = timed(lambda: call(large, *stage))
-            peak_mb = peak()
-        if "corpus" in cases:
-            loose = itertools.cycle(loose_recordings(large))
-            paths = list(itertools.islice(loose, num_utterances))
-            yield row("corpus", timed(lambda: run_bare(paths)), ours_s, peak_mb)
+        loose = itertools.cycle(loose_recordings(large))
+        baseline_s = timed(lambda: run_bare(list(itertools.islice(loose, num_utterances))))
+        for case, stage in (("corpus", inspect), ("judge", validate)):
+            with peak_memory() as peak:
+                ours_s = timed(partial(call, large, *stage))
+                yield row(case, baseline_s, ours_s, peak())
         if "noop" in cases:
             make_project(small, 100)
-            call(small, *stage)
+            call(small, *inspect)
+            call(small, *validate)
             baseline_s = noop(small)
             with peak_memory() as peak:
                 yield row("noop", baseline_s, noop(large), peak())
@@ -289,6 +311,7 @@ def main() -> None:
             print(
                 f"{line['case']:8} bare {line['baseline_s']:8.2f} s   ours {line['ours_s']:8.2f} s"
                 f"   {line['ratio']:.2f} of its speed, {line['peak_mb']} MiB"
+                f" (parent {line['parent_mb']}, a worker {line['worker_mb']})"
             )
 
 

@@ -23,7 +23,7 @@ def project(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return copy_project(dvc_project, tmp_path_factory.mktemp("dvc") / "project")
 
 
-EXPENSIVE = ("transcribe", "shard", "train", "embed")
+EXPENSIVE = ("inspect", "transcribe", "shard", "train", "embed")
 # Looks whether the variants fit the backbones, in seconds; what it makes stays as it is.
 CHECKS = {"weights"}
 

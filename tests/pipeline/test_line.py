@@ -100,6 +100,7 @@ def test_the_report_shows_every_row(line: Line) -> None:
 @pytest.mark.parametrize(
     ("stage_name", "arguments", "outputs"),
     [
+        ("inspect", ["mini-lncoco"], ["data/facts/mini-lncoco"]),
         (
             "validate",
             ["mini-lncoco"],

@@ -23,16 +23,19 @@ from PIL import Image
 from world import encode_audio, tone, write_tar
 
 from brewline.config.validate import ValidateParams
-from brewline.core.workers import WorkerPool
+from brewline.core.workers import Lost, WorkerPool
 from brewline.media import audio
 from brewline.media.archives import MediaStore
-from brewline.quality.checks import Finding, check_audio, check_image
+from brewline.quality.at_once import Finding, check_audio, check_image
+from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.results import write_tables
-from brewline.quality.verdicts import check_corpus, found
+from brewline.quality.verdicts import Judge
 from brewline.tables.listing import Listing
 
 PROJECT = Path(__file__).parents[2]
-LIMITS = ValidateParams(**yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"])
+VALUES = yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"]
+# Tones have neither syllables nor pauses.
+LIMITS = ValidateParams(**VALUES | {"min_level_range_db": 0.0})
 
 # Mutated files of a seed that are checked at once, and how often: 13,000 files in all.
 BATCH = 12
@@ -160,13 +163,14 @@ def fuzz(kind: str, seed: bytes, pool: Pool) -> Counter[str]:
         answers = list(pool.map((kind, content) for content in contents))
         assert len(answers) == len(contents)
         for answer in answers:
-            finding = found(answer)
-            if finding.fault is None:
-                assert finding.facts
+            if isinstance(answer, Lost):
+                ends[f"decoder_{answer.how}"] += 1
+            elif answer.fault is None:
+                assert answer.facts
+                ends["accepted"] += 1
             else:
-                assert finding.fault.reason
-                assert finding.fault.detail
-            ends[finding.fault.reason if finding.fault else "accepted"] += 1
+                assert answer.fault.detail
+                ends[answer.fault.reason] += 1
 
     run()
     return ends
@@ -208,8 +212,10 @@ def test_a_corpus_of_mutated_files_is_accounted_for(tmp_path: Path) -> None:
         listings.append(Listing(name, "train", f"{name}.wav", "1", name, f"{name}.jpg", "words"))
     write_tar(tmp_path / "raw/media.tar", files)
     good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
-    found_out = check_corpus(MediaStore(tmp_path / "raw"), listings, LIMITS, 2, 60.0)
-    write_tables(found_out, "fuzzed", good, bad)
+    store = MediaStore(tmp_path / "raw")
+    inspect_files(store, files_of(store, listings), tmp_path / "work", 2, 60.0)
+    join_runs(tmp_path / "work", tmp_path / "facts")
+    write_tables(Judge(store, tmp_path / "facts", LIMITS).corpus(listings), "fuzzed", good, bad)
     accepted, dropped = pandas.read_parquet(good), pandas.read_parquet(bad)
     assert sorted([*accepted["utterance_id"], *dropped["utterance_id"]]) == [
         row.utterance_id for row in listings

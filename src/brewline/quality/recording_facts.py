@@ -37,8 +37,8 @@ class _Totals:
     total: float = 0.0
     mono_peak: float = 0.0
     # Of the frames of the mean channel, and its samples that do not fill one yet.
-    powers: list[NDArray[np.float32]] = field(default_factory=list)
-    rest: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    powers: list[NDArray[Any]] = field(default_factory=list)
+    rest: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
 
     def add(self, block: NDArray[Any]) -> None:
         """Adds (num_samples, num_channels) of int16 or float32."""
@@ -47,7 +47,8 @@ class _Totals:
         self.num_samples += block.size
         if not self._add_extremes(block.reshape(-1)):
             block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
-        samples = block.astype(np.float32)
+        # Sums of integers are exact so, on every processor.
+        samples = block.astype(np.float64 if block.dtype == np.int16 else np.float32)
         if block.shape[1] == 1:
             self._add_frames(samples.reshape(-1))
             return
@@ -74,27 +75,27 @@ class _Totals:
         self.highs.append(float(high))
         return True
 
-    def _add_frames(self, mono: NDArray[np.float32]) -> None:
+    def _add_frames(self, mono: NDArray[Any]) -> None:
         if self.rest.size:
             mono = np.concatenate([self.rest, mono])
         num_frames = mono.size // self.frame_length
         frames = mono[: num_frames * self.frame_length].reshape(num_frames, self.frame_length)
         self.rest = mono[num_frames * self.frame_length :]
-        self.powers.append(np.vecdot(frames, frames) / np.float32(self.frame_length))
+        self.powers.append(np.vecdot(frames, frames) / self.frame_length)
         # A product with ones is several times as fast as a sum.
-        sums = frames @ np.ones(self.frame_length, np.float32)
+        sums = frames @ np.ones(self.frame_length, frames.dtype)
         self.total += float(sums.sum(dtype=np.float64))
 
-    def finish(self, num_channels: int) -> NDArray[np.float32]:
+    def finish(self, num_channels: int) -> NDArray[Any]:
         """Adds what filled no frame; returns the mean square of each frame."""
         self.total += float(self.rest.sum(dtype=np.float64))
         left = float(np.vecdot(self.rest, self.rest))
-        powers = np.concatenate([*self.powers, np.zeros(0, np.float32)])
+        powers = np.concatenate([*self.powers, np.zeros(0)])
         if num_channels == 1:
             self.energy = float(powers.sum(dtype=np.float64)) * self.frame_length + left
         # A recording may be shorter than a frame.
         is_short = not powers.size and self.rest.size
-        return np.array([left / self.rest.size], np.float32) if is_short else powers
+        return np.array([left / self.rest.size]) if is_short else powers
 
 
 def read_recording_facts(content: bytes) -> RecordingFacts:
@@ -144,7 +145,7 @@ def read_recording_facts(content: bytes) -> RecordingFacts:
     )
 
 
-def _levels(powers: NDArray[np.float32], scale: int) -> tuple[float, float, float]:
+def _levels(powers: NDArray[Any], scale: int) -> tuple[float, float, float]:
     """The loud and the quiet level in dBFS, and the share of the energy in the loudest burst."""
     if not powers.size:
         return FLOOR_DBFS, FLOOR_DBFS, 0.0
