@@ -126,7 +126,7 @@ def run_ours(folder: Path, names: list[str]) -> None:
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], tuple[float, float, float]]]:
-    """Watches this process' children; gives peaks in MiB, of which pages that are shared count once.
+    """Watches this process' children; gives peaks in MiB, in which shared pages count once.
 
     They are those of all together, of the parent, and of the largest worker.
     """
