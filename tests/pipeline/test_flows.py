@@ -403,7 +403,10 @@ def test_promotion_rejection_approval_and_rollback(
 
 def own_memory(process: psutil.Process) -> int:
     """Bytes of memory; what several processes share counts once among them, where that is told."""
-    memory = process.memory_full_info()
+    try:
+        memory = process.memory_full_info()
+    except psutil.NoSuchProcess:
+        return 0
     return int(getattr(memory, "pss", memory.rss))
 
 

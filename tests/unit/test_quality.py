@@ -594,6 +594,8 @@ def test_what_is_in_two_splits_under_two_names_fails(
     assert len(leaked) == 1
     assert "have the samples of one in an earlier split" in leaked[0].rule
     assert results.leaks["recordings"] == [("copy", train.utterance_id)]
+    page = validation_page("ln", results, [], corpus.store)
+    assert f"<td><code>copy</code></td><td><code>{train.utterance_id}</code></td>" in page
 
 
 def good_one(corpus: Corpus, row: Listing) -> bool:

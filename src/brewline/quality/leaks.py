@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brewline.quality.verdicts import Verdict
-from brewline.tables.listing import SPLITS
+from brewline.tables.listing import SPLITS, Listing
 
 # Bits in which the hashes of two pictures that look alike differ at most. A picture that was packed
 # again, or made smaller, differs in none or two; of 8,000 photographs hardly two are this close.
@@ -39,7 +39,8 @@ class Leaks:
 class LeakFinder:
     """Looks at good utterances, sorted by split, as they come."""
 
-    _recordings: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    # The first utterance with this content.
+    _recordings: dict[bytes, Listing] = field(default_factory=dict)
     _pictures: dict[str, tuple[int, str]] = field(default_factory=dict)
     _leaked: list[tuple[str, str]] = field(default_factory=list)
     _num_recordings: int = 0
@@ -48,10 +49,9 @@ class LeakFinder:
         """Looks at the next one."""
         row, split = verdict.listing, SPLITS.index(verdict.listing.split)
         self._num_recordings += split > 0
-        first = (split, row.utterance_id)
-        earlier, name = self._recordings.setdefault(bytes.fromhex(verdict.audio_content), first)
-        if earlier < split:
-            self._leaked.append((row.utterance_id, name))
+        first = self._recordings.setdefault(bytes.fromhex(verdict.audio_content), row)
+        if first.split != row.split:
+            self._leaked.append((row.utterance_id, first.utterance_id))
         if row.image_path and verdict.image_content:
             self._pictures.setdefault(row.image_path, (split, verdict.image_content))
 

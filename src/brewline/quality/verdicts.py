@@ -79,7 +79,7 @@ class Judge:
         Raises:
             BrewlineError: a file is new since the facts were found out.
         """
-        first_with: dict[str, str] = {}
+        first_with: dict[bytes, str] = {}
         listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
         for row, fault in listed:
             verdict = Verdict(row, *fault) if fault else self._utterance(row)
@@ -139,12 +139,12 @@ def judge_listings(
 
 
 def _with_duplicate(
-    verdict: Verdict, first_with: dict[str, str], limits: ValidateParams
+    verdict: Verdict, first_with: dict[bytes, str], limits: ValidateParams
 ) -> Verdict:
     """Names the first good utterance whose recording has the same bytes."""
     if verdict.reason:
         return verdict
-    first = first_with.setdefault(verdict.audio_sha256, verdict.listing.utterance_id)
+    first = first_with.setdefault(bytes.fromhex(verdict.audio_sha256), verdict.listing.utterance_id)
     if first == verdict.listing.utterance_id:
         return verdict
     if limits.duplicate_audio == "quarantine":

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
@@ -53,13 +54,17 @@ def row_order(split: str, utterance_id: str) -> tuple[int, bytes]:
 def sort_manifest(path: Path) -> None:
     """Brings the rows of a written manifest into their order."""
     table = pyarrow.parquet.read_table(path, schema=MANIFEST)
-    keys = [
-        row_order(split, utterance_id)
-        for split, utterance_id in zip(
-            table.column("split").to_pylist(), table.column("utterance_id").to_pylist(), strict=True
-        )
-    ]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    splits, digests = [], bytearray()
+    # Row by row; the keys of a large corpus as Python's objects would take more than its rows.
+    for split, utterance_id in zip(
+        table.column("split"), table.column("utterance_id"), strict=True
+    ):
+        place, digest = row_order(split.as_py(), utterance_id.as_py())
+        splits.append(place)
+        digests += digest
+    # The first byte counts most.
+    words = np.frombuffer(bytes(digests), ">u8").reshape(len(splits), -1)
+    order = np.lexsort((*words.T[::-1], np.array(splits, np.int64)))
     in_order = table.take(pyarrow.array(order, pyarrow.int64()))
     with atomic_path(path) as partial:
         pyarrow.parquet.write_table(in_order, partial, row_group_size=ROWS_PER_GROUP)
