@@ -22,7 +22,7 @@ class ParquetTable:
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet
 
-        self._path = path
+        self.path = path
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 schema, self._num_row_groups = file.schema_arrow, file.num_row_groups
@@ -56,7 +56,7 @@ class ParquetTable:
 
         if not self._columns:
             return
-        with pyarrow.parquet.ParquetFile(self._path) as file:
+        with pyarrow.parquet.ParquetFile(self.path) as file:
             for group in range(self._num_row_groups):
                 ids = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
                 for column, name in enumerate(self._columns):
@@ -70,7 +70,7 @@ class ParquetTable:
         # Rows are read in order mostly, so the last row group is kept.
         if self._group != (column, group):
             name = self._columns[column]
-            with pyarrow.parquet.ParquetFile(self._path) as file:
+            with pyarrow.parquet.ParquetFile(self.path) as file:
                 table = file.read_row_group(group, columns=[f"{name}.bytes"])
             self._contents = table.column(name).combine_chunks().field("bytes")
             self._group = (column, group)
@@ -84,9 +84,9 @@ class ParquetTable:
         """
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(self._path) as file:
+        with pyarrow.parquet.ParquetFile(self.path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
-                raise BrewlineError(f"{self._path} has no column {', '.join(missing)}")
+                raise BrewlineError(f"{self.path} has no column {', '.join(missing)}")
             for batch in file.iter_batches(columns=columns):
                 yield from batch.to_pylist()
