@@ -61,7 +61,7 @@ def _media(
         for task, answer in zip(tasks, pool.map(tasks), strict=True):
             yield task.name, checks[task.kind], found(answer)
     if row.image_path and row.image_path not in store:
-        missing = Fault("missing_image", f"{row.image_path} is not in the archives")
+        missing = Fault("missing_image", store.absence(row.image_path))
         yield row.image_path, IMAGE_CHECKS, Finding(missing)
 
 

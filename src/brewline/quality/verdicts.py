@@ -112,33 +112,69 @@ def check_corpus(
         bad_images = _bad_images(pool, store, listings)
         names = (store.find(row.audio_path) or "" for row, fault in listed if fault is None)
         findings = pool.map(MediaTask("audio", name) for name in names)
+        bar = tqdm(listed, "utterances", unit=" utt", disable=None)
         first_with: dict[bytes, str] = {}
-        for row, fault in tqdm(listed, "utterances", unit=" utt", disable=None):
-            if fault:
-                yield Verdict(row, *fault)
-                continue
-            verdict = _verdict(row, found(next(findings)))
-            if verdict.reason is None and row.image_path in bad_images:
-                verdict = Verdict(row, *bad_images[row.image_path])
+        ids = [row.utterance_id for row in listings]
+        for verdict in one_of_each_id(_judge(bar, findings, bad_images), ids):
             yield _with_duplicate(verdict, first_with, limits)
 
 
+def _judge(
+    listed: Iterable[tuple[Listing, Fault | None]],
+    findings: Iterator[Finding | Lost],
+    bad_images: Mapping[str | None, Fault],
+) -> Iterator[Verdict]:
+    """Judges each utterance by itself; of those without a fault of the listing, in its order."""
+    for row, fault in listed:
+        if fault:
+            yield Verdict(row, *fault)
+            continue
+        verdict = _verdict(row, found(next(findings)))
+        if verdict.reason is None and row.image_path in bad_images:
+            verdict = Verdict(row, *bad_images[row.image_path])
+        yield verdict
+
+
+def one_of_each_id(verdicts: Iterable[Verdict], ids: Iterable[str]) -> Iterator[Verdict]:
+    """Of utterances with one id, keeps the first that is good.
+
+    Args:
+        verdicts: What came of each by itself.
+        ids: The ids of all of them.
+
+    Yields:
+        The verdicts; those with one id together, when the last of them is known.
+    """
+    counts = {name: count for name, count in Counter(ids).items() if count > 1}
+    waiting: dict[str, list[Verdict]] = {name: [] for name in counts}
+    for verdict in verdicts:
+        name = verdict.listing.utterance_id
+        if name not in counts:
+            yield verdict
+            continue
+        same = waiting[name]
+        if verdict.reason is None and any(other.reason is None for other in same):
+            detail = "another good utterance has the same id"
+            verdict = Verdict(verdict.listing, "duplicate_id", detail)
+        same.append(verdict)
+        if len(same) == counts[name]:
+            yield from waiting.pop(name)
+
+
 def _order(listing: Listing) -> tuple[int, str]:
-    return SPLITS.index(listing.split), listing.utterance_id
+    # What is no record may be in no split.
+    split = listing.split
+    return SPLITS.index(split) if split in SPLITS else len(SPLITS), listing.utterance_id
 
 
 def judge_listings(
     store: MediaStore, listings: Iterable[Listing]
 ) -> Iterator[tuple[Listing, Fault | None]]:
     """Finds what is wrong before anything is opened."""
-    seen: set[str] = set()
     for listing in listings:
         fault = check_listing(listing)
-        if listing.utterance_id in seen:
-            fault = Fault("duplicate_id", "another utterance has the same id")
-        elif fault is None and store.find(listing.audio_path) is None:
-            fault = Fault("missing_audio", f"{listing.audio_path} is not in the archives")
-        seen.add(listing.utterance_id)
+        if fault is None and store.find(listing.audio_path) is None:
+            fault = Fault("missing_audio", store.absence(listing.audio_path))
         yield listing, fault
 
 
@@ -146,9 +182,9 @@ def _bad_images(
     pool: MediaPool, store: MediaStore, listings: Iterable[Listing]
 ) -> dict[str | None, Fault]:
     """What is wrong with pictures, by path; each is opened once, however many describe it."""
-    paths = sorted({listing.image_path for listing in listings if listing.image_path})
+    paths = sorted({row.image_path for row in listings if row.image_path})
     faults: dict[str | None, Fault] = {
-        path: Fault("missing_image", f"{path} is not in the archives")
+        path: Fault("missing_image", store.absence(path))
         for path in paths
         if path not in store
     }
