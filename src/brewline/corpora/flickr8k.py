@@ -209,9 +209,7 @@ def _splits(store: MediaStore) -> dict[str, str]:
         raise BrewlineError(f"{store.root} has no {', '.join(missing)}, nor {_KARPATHY_FILE}")
     content = parse_json(karpathy, store.read_text(karpathy))
     try:
-        return {
-            image["filename"]: _KARPATHY_SPLITS[image["split"]] for image in content["images"]
-        }
+        return {image["filename"]: _KARPATHY_SPLITS[image["split"]] for image in content["images"]}
     except (KeyError, TypeError) as error:
         raise BrewlineError(
             f"{karpathy}: expected images with filename and split; {error!r}"

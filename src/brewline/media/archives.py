@@ -3,8 +3,8 @@
 Nothing is unpacked, because one file per utterance on disk makes every later step slow. Names come
 from outside and are not trusted: members that would leave their folder are refused. A name is known
 by one spelling, `canonical_name`, whatever wrote it; a file that lies there twice with different
-content is refused when it is asked for. What each kind of container refuses beyond that stands in `containers`, `tars`, `zips`
-and `parquet_tables`.
+content is refused when it is asked for. What each kind of container refuses beyond that stands in
+`containers`, `tars`, `zips` and `parquet_tables`.
 """
 
 import codecs
@@ -207,14 +207,7 @@ class MediaStore:
                 than any that is published.
         """
         with self._text(name) as text:
-            number = 0
-            while line := text.readline(MAX_LINE_CHARS + 1):
-                number += 1
-                if len(line) > MAX_LINE_CHARS:
-                    raise BrewlineError(
-                        f"{name}, line {number} of {self.root}: longer than {MAX_LINE_CHARS} signs"
-                    )
-                yield line
+            yield from bounded_lines(text, f"{name} in {self.root}")
 
     @contextmanager
     def _text(self, name: str) -> Iterator[TextIO]:
@@ -248,6 +241,20 @@ class MediaStore:
         return container.open(place)
 
 
+def bounded_lines(text: TextIO, name: str) -> Iterator[str]:
+    """The lines of a text, none of which is in memory before its length is known.
+
+    Raises:
+        BrewlineError: a line is longer than any that is published.
+    """
+    number = 0
+    while line := text.readline(MAX_LINE_CHARS + 1):
+        number += 1
+        if len(line) > MAX_LINE_CHARS:
+            raise BrewlineError(f"{name}, line {number}: more than {MAX_LINE_CHARS} signs")
+        yield line
+
+
 def _digest(container: Container, place: Place) -> bytes:
     with container.open(place) as file:
         return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
@@ -261,11 +268,12 @@ def _encoding(start: bytes) -> str:
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
             return encoding
-    zeros = [byte == 0 for byte in start]
-    return {
-        (False, True, False, True): "utf-16-le",
-        (True, False, True, False): "utf-16-be",
-    }.get(tuple(zeros), "utf-8-sig")
+    zeros = tuple(byte == 0 for byte in start)
+    if zeros == (False, True, False, True):
+        return "utf-16-le"
+    if zeros == (True, False, True, False):
+        return "utf-16-be"
+    return "utf-8-sig"
 
 
 def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:

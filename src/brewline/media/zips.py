@@ -43,7 +43,7 @@ class Zip:
         packed_bytes = self.path.stat().st_size
         total = 0
         for entry in self._directory():
-            if entry.is_dir() or stat.S_ISDIR(entry.external_attr >> 16):
+            if entry.filename.endswith("/") or stat.S_ISDIR(entry.external_attr >> 16):
                 continue
             self._check(entry, packed_bytes)
             total += entry.file_size

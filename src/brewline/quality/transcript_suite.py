@@ -77,6 +77,6 @@ def _transcripts_suites(
                 column="failure_rate",
                 max_value=max_failure_rate,
                 **rule(f"no more than {100 * max_failure_rate:g} % of the recordings failed"),
-            )
+            ),
         ],
     }

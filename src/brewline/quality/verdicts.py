@@ -184,9 +184,7 @@ def _bad_images(
     """What is wrong with pictures, by path; each is opened once, however many describe it."""
     paths = sorted({row.image_path for row in listings if row.image_path})
     faults: dict[str | None, Fault] = {
-        path: Fault("missing_image", store.absence(path))
-        for path in paths
-        if path not in store
+        path: Fault("missing_image", store.absence(path)) for path in paths if path not in store
     }
     present = [path for path in paths if path not in faults]
     findings = pool.map(MediaTask("image", path) for path in present)
