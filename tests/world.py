@@ -12,10 +12,18 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import yaml
 from PIL import Image
 
 SAMPLE_RATE_HZ = 16_000
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 NUM_IMAGES = {"train": 6, "dev": 3, "test": 3}
+
+
+def tone_limits() -> dict[str, Any]:
+    """Section `validate`, but for tones, which have neither syllables nor pauses."""
+    values: dict[str, Any] = yaml.safe_load(PARAMS.read_text())["validate"]
+    return values | {"min_level_range_db": 0.0}
 
 
 def tone(number: int, duration_s: float = 0.6) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whisper
+from world import make_clip, make_flickr8k, make_lncoco, make_ravdess, make_whisper, tone_limits
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -62,9 +62,7 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     values["sources"]["mini-ravdess"]["dev_fraction"] = 0.34
     values["backbones"]["whisper"] |= {"source": "published/whisper.pt", "sha256": None}
     values["backbones"]["clip"] |= {"source": "published/clip", "sha256": None}
-    values["validate"]["max_quarantine_rate"] = 0.3
-    # Tones have neither syllables nor pauses.
-    values["validate"]["min_level_range_db"] = 0.0
+    values["validate"] = tone_limits() | {"max_quarantine_rate": 0.3}
     # A random model is sure of nothing.
     values["asr"] |= {"max_tokens": 5, "batch_size": 4, "temperatures": [0.0]}
     values["shard"]["utterances_per_shard"] = 5

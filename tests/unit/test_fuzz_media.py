@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from world import encode_audio, tone, write_tar
+from world import encode_audio, tone, tone_limits, write_tar
 
 from brewline.config.validate import ValidateParams
 from brewline.core.workers import Lost, WorkerPool
@@ -33,9 +32,7 @@ from brewline.quality.verdicts import Judge
 from brewline.tables.listing import Listing
 
 PROJECT = Path(__file__).parents[2]
-VALUES = yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"]
-# Tones have neither syllables nor pauses.
-LIMITS = ValidateParams(**VALUES | {"min_level_range_db": 0.0})
+LIMITS = ValidateParams(**tone_limits())
 
 # Mutated files of a seed that are checked at once, and how often: 13,000 files in all.
 BATCH = 12

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-import yaml
 from PIL import Image
 from world import (
     SAMPLE_RATE_HZ,
@@ -28,6 +27,7 @@ from world import (
     make_ravdess,
     picture,
     tone,
+    tone_limits,
 )
 
 from brewline.config import load_params
@@ -60,9 +60,7 @@ DECODE_LIMIT_S = 60.0
 
 @pytest.fixture
 def limits() -> ValidateParams:
-    values = yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"]
-    # Tones have neither syllables nor pauses.
-    return ValidateParams(**values | {"min_level_range_db": 0.0})
+    return ValidateParams(**tone_limits())
 
 
 def reason(content: bytes, limits: ValidateParams) -> str | None:

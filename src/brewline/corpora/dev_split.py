@@ -28,6 +28,8 @@ def held_out(groups: Iterable[str], fraction: float, seed: int = 0) -> set[str]:
 def with_dev(listings: list[Listing], source: SourceParams) -> list[Listing]:
     """Makes a dev split out of whole images of the training part; without images, of speakers.
 
+    A corpus without a training part, which is there to measure on, needs none.
+
     Raises:
         BrewlineError: `dev_fraction` is not set, or there is a published dev split already.
     """
@@ -37,12 +39,14 @@ def with_dev(listings: list[Listing], source: SourceParams) -> list[Listing]:
                 f"{source.reader}: there is a published dev split; remove dev_fraction", "settings"
             )
         return listings
+    train = [row for row in listings if row.split == "train"]
+    if not train:
+        return listings
     if source.dev_fraction is None:
         raise BrewlineError(
             f"{source.reader}: no dev split is published; set dev_fraction for this source",
             "settings",
         )
-    train = [row for row in listings if row.split == "train"]
     dev = held_out(map(_group, train), source.dev_fraction, source.dev_seed or 0)
     return [
         replace(row, split="dev") if row.split == "train" and _group(row) in dev else row

@@ -21,14 +21,25 @@ Audio: groups.csail.mit.edu/sls/downloads/flickraudio (CC BY-SA). Images outside
 have no audio and are left out.
 """
 
-import json
+import reprlib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
-from brewline.corpora.reading import csv_rows, find_file, find_folder, lines_of, one_file, stem
+from brewline.corpora.reading import (
+    csv_rows,
+    find_file,
+    find_folder,
+    lines_of,
+    no_record,
+    one_file,
+    parse_json,
+    stem,
+    with_records,
+)
 from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
 from brewline.tables.listing import Listing
 
@@ -59,36 +70,45 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     del source  # all its splits are published
     recordings = _hub_recordings(store) if _tables(store, "qrels") else _recordings(store)
     captions, splits = _captions(store), _splits(store)
-    return [
-        Listing(
-            utterance_id=stem(recording.audio_path),
-            split=splits[recording.jpg],
-            audio_path=recording.audio_path,
-            speaker_id=recording.speaker_id,
-            image_id=stem(recording.jpg),
-            image_path=recording.image_path,
-            caption=captions.get((recording.jpg, recording.k)),
-        )
-        for recording in recordings
-        if recording.jpg in splits
-    ]
+    return with_records(list(_listings(recordings, captions, splits)))
 
 
-def _recordings(store: MediaStore) -> list[_Recording]:
+def _listings(
+    recordings: Iterable[_Recording | Listing],
+    captions: Mapping[tuple[str, int], str],
+    splits: Mapping[str, str],
+) -> Iterator[Listing]:
+    for recording in recordings:
+        if isinstance(recording, Listing):
+            yield recording
+        elif recording.jpg in splits:
+            yield Listing(
+                utterance_id=stem(recording.audio_path),
+                split=splits[recording.jpg],
+                audio_path=recording.audio_path,
+                speaker_id=recording.speaker_id,
+                image_id=stem(recording.jpg),
+                image_path=recording.image_path,
+                caption=captions.get((recording.jpg, recording.k)),
+            )
+
+
+def _recordings(store: MediaStore) -> Iterator[_Recording | Listing]:
+    """The recordings, and the lines that name none."""
     name = one_file(store, "wav2capt.txt")
     audio = find_folder(store, "wavs", suffixes=AUDIO_SUFFIXES)
     images = find_folder(store, *_IMAGE_FOLDERS)
     speakers = _speakers(store)
-    recordings = []
     for number, line in lines_of(store, name):
         parts = line.split()
-        if len(parts) != 3 or not parts[2].startswith("#") or not parts[2][1:].isdigit():
-            raise BrewlineError(f"{name}, line {number}: expected `<wav> <jpg> #<k>`, not {line!r}")
+        if len(parts) != 3 or not parts[2].startswith("#") or not _is_number(parts[2][1:]):
+            told = f"{name}, line {number}: expected `<wav> <jpg> #<k>`, not {reprlib.repr(line)}"
+            yield no_record(name, number, BrewlineError(told))
+            continue
         wav, jpg, k = parts
-        recordings.append(
-            _Recording(f"{audio}/{wav}", f"{images}/{jpg}", jpg, int(k[1:]), speakers.get(wav, ""))
+        yield _Recording(
+            f"{audio}/{wav}", f"{images}/{jpg}", jpg, int(k[1:]), speakers.get(wav, "")
         )
-    return recordings
 
 
 def _speakers(store: MediaStore) -> dict[str, str]:
@@ -104,18 +124,25 @@ def _tables(store: MediaStore, config: str) -> list[str]:
     return [name for name in store.tables() if PurePosixPath(name).parent.name == config]
 
 
-def _hub_recordings(store: MediaStore) -> list[_Recording]:
-    recordings = []
+def _hub_recordings(store: MediaStore) -> Iterator[_Recording | Listing]:
+    """The recordings, and the rows that name none."""
     for table in _tables(store, "qrels"):
-        for row in store.rows(table, ["image_id", "audio_id"]):
-            image, audio = str(row["image_id"]), str(row["audio_id"])
+        for number, row in enumerate(store.rows(table, ["image_id", "audio_id"]), start=1):
+            image, audio = row["image_id"], str(row["audio_id"])
             k = audio.rpartition("_")[2]
-            if not k.isdigit():
-                raise BrewlineError(f"{table}: expected an audio_id `<image>_<k>`, not {audio!r}")
-            recordings.append(
-                _Recording(f"audio/{audio}", f"image/{image}", f"{image}.jpg", int(k))
-            )
-    return recordings
+            if image is None or not _is_number(k):
+                told = BrewlineError(
+                    f"{table}, row {number}: expected an image_id and an audio_id `<image>_<k>`, "
+                    f"not {reprlib.repr(image)} and {reprlib.repr(row['audio_id'])}"
+                )
+                yield no_record(table, number, told)
+                continue
+            yield _Recording(f"audio/{audio}", f"image/{image}", f"{image}.jpg", int(k))
+
+
+def _is_number(text: str) -> bool:
+    # `isdigit` alone is true of signs that `int` does not read, and of more digits than it reads.
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _captions(store: MediaStore) -> dict[tuple[str, int], str]:
@@ -130,9 +157,10 @@ def _captions(store: MediaStore) -> dict[tuple[str, int], str]:
     if not hub:
         raise BrewlineError(f"{store.root} has no {' or '.join((*_TOKEN_FILES, 'captions.txt'))}")
     return {
-        (f"{row['id']}.jpg", 0): row["text"]
+        (f"{row['id']}.jpg", 0): str(row["text"])
         for table in hub
         for row in store.rows(table, ["id", "text"])
+        if row["text"] is not None
     }
 
 
@@ -142,7 +170,7 @@ def _token_captions(store: MediaStore, name: str) -> dict[tuple[str, int], str]:
         # Captions may contain `#` and tabs may not, so the key ends at the first tab.
         key, tab, caption = line.partition("\t")
         jpg, _, index = key.rpartition("#")
-        if not tab or not index.isdigit():
+        if not tab or not _is_number(index):
             raise BrewlineError(
                 f"{name}, line {number}: expected `<jpg>#<k>`, a tab and a caption, not {line!r}"
             )
@@ -158,9 +186,11 @@ def _csv_captions(store: MediaStore, name: str) -> dict[tuple[str, int], str]:
     if next(rows, None) != (1, ["image", "caption"]):
         raise BrewlineError(f"{name}, line 1: expected the header `image,caption`")
     for number, row in rows:
+        if isinstance(row, BrewlineError):
+            raise row
         if len(row) != 2:
             raise BrewlineError(
-                f"{name}, line {number}: expected an image and a caption, not {row!r}"
+                f"{name}, line {number}: expected an image and a caption, not {reprlib.repr(row)}"
             )
         jpg, caption = row
         captions[jpg, seen[jpg]] = caption.strip()
@@ -177,12 +207,10 @@ def _splits(store: MediaStore) -> dict[str, str]:
     if karpathy is None:
         missing = [_SPLIT_FILES[split] for split, name in files.items() if name is None]
         raise BrewlineError(f"{store.root} has no {', '.join(missing)}, nor {_KARPATHY_FILE}")
+    content = parse_json(karpathy, store.read_text(karpathy))
     try:
-        return {
-            image["filename"]: _KARPATHY_SPLITS[image["split"]]
-            for image in json.loads(store.read_text(karpathy))["images"]
-        }
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return {image["filename"]: _KARPATHY_SPLITS[image["split"]] for image in content["images"]}
+    except (KeyError, TypeError) as error:
         raise BrewlineError(
             f"{karpathy}: expected images with filename and split; {error!r}"
         ) from None

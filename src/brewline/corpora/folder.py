@@ -1,6 +1,7 @@
 """A corpus of your own: recordings and pictures in a folder, and a table that says what is what.
 
-The table is a CSV with a header, or JSON Lines, with these columns or keys:
+The table is a CSV with a header (also separated by tabs or semicolons), or JSON Lines, in UTF-8 or
+UTF-16, with these columns or keys:
 
     audio     path of a recording, from the table's folder on
     split     train, dev or test
@@ -9,20 +10,35 @@ The table is a CSV with a header, or JSON Lines, with these columns or keys:
     speaker   who says it (optional)
     id        a name for the utterance (optional; otherwise it is made from the recording's path)
 
-`index` names the table. Where no row is in dev, set `dev_fraction`: part of the training images is
-held out; without images, of the speakers; without both, of the recordings.
+`index` names the table. Where there are rows in train and none in dev, set `dev_fraction`: part of
+the training images is held out; without images, of the speakers; without both, of the recordings.
 """
 
 import posixpath
+import reprlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
-from brewline.corpora.reading import csv_objects, json_lines, one_file, safe_id
-from brewline.media.archives import MediaStore
+from brewline.corpora.reading import (
+    Record,
+    csv_objects,
+    json_lines,
+    no_record,
+    one_file,
+    safe_id,
+    with_records,
+)
+from brewline.media.archives import MediaStore, canonical_name
 from brewline.tables.listing import SPLITS, Listing
 
+_TABLES = (".csv", ".tsv", ".txt")
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
 _COLUMNS = ("audio", "split", "image", "caption", "speaker", "id")
 _NEEDED = ("audio", "split")
 
@@ -31,21 +47,46 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     """Lists every row of the table.
 
     Raises:
-        BrewlineError: the table is missing, or a row is not as described above.
+        BrewlineError: the table is missing or of another kind, or no row is as described above.
     """
     if source.index is None:
         raise BrewlineError("folder: set index, the name of the CSV or JSONL file", "settings")
     name = one_file(store, source.index)
-    rows = csv_objects(store, name) if name.endswith(".csv") else json_lines(store, name)
-    listings = [
-        _listing(f"{name}, line {line}", posixpath.dirname(name), row) for line, row in rows
-    ]
+    listings = with_records(list(_listings(name, _records(store, name))))
     if not listings:
         raise BrewlineError(f"{name} lists nothing")
-    return with_dev(listings, source)
+    return with_dev(_with_ids(listings), source)
+
+
+def _records(store: MediaStore, name: str) -> Iterator[tuple[int, Record]]:
+    if name.lower().endswith(_TABLES):
+        return csv_objects(store, name)
+    if name.lower().endswith(_JSON_LINES):
+        return json_lines(store, name, _object)
+    known = ", ".join((*_TABLES, *_JSON_LINES))
+    raise BrewlineError(f"folder: {name} is no table that is read; known: {known}", "settings")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of two values of one key, JSON's readers keep the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BrewlineError("a key stands twice in it")
+    return found
+
+
+def _listings(name: str, records: Iterable[tuple[int, Record]]) -> Iterator[Listing]:
+    for number, record in records:
+        try:
+            if isinstance(record, BrewlineError):
+                raise record
+            yield _listing(f"{name}, line {number}", posixpath.dirname(name), record)
+        except BrewlineError as error:
+            yield no_record(name, number, error)
 
 
 def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
+    """Lists a row; its ids are those that it has itself."""
     unknown = [key for key in row if key not in _COLUMNS]
     if unknown:
         raise BrewlineError(f"{where}: unknown column {unknown[0]!r}; known: {', '.join(_COLUMNS)}")
@@ -53,28 +94,52 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
     cells = {key: value for key, value in row.items() if value not in (None, "")}
     for key, value in cells.items():
         if not isinstance(value, str):
-            raise BrewlineError(f"{where}: {key} must be text, not {value!r}")
+            raise BrewlineError(f"{where}: {key} must be text, not {reprlib.repr(value)}")
     for key in _NEEDED:
         if key not in cells:
             raise BrewlineError(f"{where}: {key} is missing")
     if cells["split"] not in SPLITS:
-        raise BrewlineError(f"{where}: split must be train, dev or test, not {cells['split']!r}")
-    audio = _path(where, folder, cells["audio"])
-    image = _path(where, folder, cells["image"]) if "image" in cells else None
+        split = reprlib.repr(cells["split"])
+        raise BrewlineError(f"{where}: split must be train, dev or test, not {split}")
     return Listing(
-        utterance_id=safe_id(cells.get("id") or posixpath.splitext(audio)[0]),
+        utterance_id=safe_id(cells["id"]) if "id" in cells else "",
         split=cells["split"],
-        audio_path=audio,
-        speaker_id=cells.get("speaker", ""),
-        image_id=safe_id(posixpath.splitext(image)[0]) if image else None,
-        image_path=image,
+        audio_path=_path(where, folder, cells["audio"]),
+        speaker_id=unicodedata.normalize("NFC", cells.get("speaker", "")),
+        image_path=_path(where, folder, cells["image"]) if "image" in cells else None,
         caption=cells.get("caption"),
     )
 
 
 def _path(where: str, folder: str, path: str) -> str:
     """The name in the store of a path that is counted from the table's folder on."""
-    joined = posixpath.normpath(posixpath.join(folder, path))
-    if joined.startswith(("/", "../")):
+    joined = posixpath.normpath(posixpath.join(folder, canonical_name(path)))
+    if joined.startswith("/") or joined.split("/")[0] == "..":
         raise BrewlineError(f"{where}: {path!r} leaves the folder of the corpus")
     return joined
+
+
+def _with_ids(listings: list[Listing]) -> list[Listing]:
+    """Gives ids to pictures, and to the utterances that have none of their own."""
+    audio = _ids(row.audio_path for row in listings if row.audio_path)
+    images = _ids(row.image_path for row in listings if row.image_path)
+    return [
+        replace(
+            row,
+            utterance_id=row.utterance_id or audio[row.audio_path],
+            image_id=images[row.image_path] if row.image_path else None,
+        )
+        for row in listings
+    ]
+
+
+def _ids(paths: Iterable[str]) -> dict[str, str]:
+    """An id for each path: from its part before the suffix, if no other path has the same."""
+    by_stem = defaultdict(set)
+    for path in paths:
+        by_stem[posixpath.splitext(path)[0]].add(path)
+    return {
+        path: safe_id(stem if len(same) == 1 else path)
+        for stem, same in by_stem.items()
+        for path in same
+    }

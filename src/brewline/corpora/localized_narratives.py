@@ -19,7 +19,15 @@ from typing import Any
 from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
-from brewline.corpora.reading import find_folder, json_lines, safe_id, stem
+from brewline.corpora.reading import (
+    find_folder,
+    json_lines,
+    no_record,
+    safe_id,
+    stem,
+    text_of,
+    with_records,
+)
 from brewline.media.archives import AUDIO_SUFFIXES, MediaStore
 from brewline.tables.listing import Listing
 
@@ -65,8 +73,8 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     """Lists every narrative of a subset; without `subset`, of COCO.
 
     Raises:
-        BrewlineError: there are no annotations, a line is not JSON, or it lacks a field that is
-            needed (`traces` is not: one published line has none).
+        BrewlineError: there are no annotations, or no line has the fields that are needed
+            (`traces` is not: one published line has none).
     """
     subset = source.subset or "coco"
     listings = [
@@ -74,7 +82,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     ]
     if not listings:
         raise BrewlineError(f"{store.root} has no {subset}_*_localized_narratives*.jsonl")
-    return with_dev(listings, source)
+    return with_dev(with_records(listings), source)
 
 
 def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Iterator[Listing]:
@@ -88,9 +96,13 @@ def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Itera
         if not re.fullmatch(rf"{prefix}(_v6)?_localized_narratives.*\.jsonl", file):
             continue
         for number, row in json_lines(store, name):
+            if isinstance(row, BrewlineError):
+                yield no_record(name, number, row, part.split)
+                continue
             try:
                 folder, voice = _voice_recording(row, mended=subset in _MENDED)
-                image_id = str(row["image_id"])
+                image_id = text_of(row, "image_id")
+                image = part.image_name.format(image_id)
                 yield Listing(
                     # An annotator may describe an image more than once; a recording has one name.
                     utterance_id=safe_id(stem(voice)),
@@ -98,13 +110,12 @@ def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Itera
                     audio_path=f"{folder_of(folder)}/{voice}",
                     speaker_id=str(row["annotator_id"]),
                     image_id=image_id,
-                    image_path=_image_path(
-                        store, images, part.image_name.format(image_id), elsewhere
-                    ),
-                    caption=row["caption"],
+                    image_path=_image_path(store, images, image, elsewhere),
+                    caption=text_of(row, "caption"),
                 )
             except (KeyError, ValueError, TypeError) as error:
-                raise BrewlineError(f"{name}, line {number} is no narrative: {error!r}") from None
+                told = BrewlineError(f"{name}, line {number} is no narrative: {error!r}")
+                yield no_record(name, number, told, part.split)
 
 
 def _image_path(store: MediaStore, folder: str, name: str, elsewhere: dict[str, str]) -> str:
@@ -117,9 +128,10 @@ def _voice_recording(row: dict[str, Any], mended: bool) -> tuple[str, str]:
 
     Raises:
         KeyError: a field is missing.
+        TypeError: it is no text.
         ValueError: the path is not of the form that is to be mended.
     """
-    published: str = row["voice_recording"]
+    published = text_of(row, "voice_recording")
     if not mended:
         folder, _, file = published.rpartition("/")
         return folder, file

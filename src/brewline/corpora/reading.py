@@ -4,28 +4,36 @@ import csv
 import hashlib
 import json
 import re
+import reprlib
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from brewline.core.errors import BrewlineError
-from brewline.media.archives import MediaStore
+from brewline.media.archives import MediaStore, canonical_name
+from brewline.tables.listing import Listing
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
+# Excel separates by what the settings of the country say.
+_SEPARATORS = (",", "\t", ";")
+
+# A record of a table, or what is wrong with the line: a line that is none costs no other.
+Record = dict[str, Any] | BrewlineError
 
 
 def find_file(store: MediaStore, *names: str) -> str | None:
     """Returns the first of several names under which a file is published, at whatever depth.
 
     Raises:
-        BrewlineError: it is there twice, in different folders.
+        BrewlineError: it is there twice, in different folders and with different content.
     """
-    for name in names:
+    for name in map(canonical_name, names):
         found = [each for each in store.names() if each == name or each.endswith(f"/{name}")]
         least = min((each.count("/") for each in found), default=0)
         highest = [each for each in found if each.count("/") == least]
-        if len(highest) > 1:
+        if len({store.read(each) for each in highest}) > 1:
             raise BrewlineError(f"{store.root} has two files {name}: {' and '.join(highest[:2])}")
         if highest:
             return highest[0]
@@ -67,62 +75,142 @@ def lines_of(store: MediaStore, name: str) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\n")
 
 
-def json_lines(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file, with their line numbers.
+def parse_json(where: str, text: str, hook: Callable[[list[Any]], Any] | None = None) -> Any:
+    """Parses JSON; `hook` is called with the pairs of each object, as in `json.loads`.
 
     Raises:
-        BrewlineError: a line is something else.
+        BrewlineError: it is none, is nested or has digits beyond measure, or the hook raised it.
     """
-    for number, line in lines_of(store, name):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BrewlineError(f"{name}, line {number}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise BrewlineError(f"{name}, line {number}: expected a JSON object")
-        yield number, row
-
-
-def csv_rows(store: MediaStore, name: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV that are not empty, with their line numbers.
-
-    Raises:
-        BrewlineError: a line is no CSV.
-    """
-    reader = csv.reader(store.lines(name), strict=True)
     try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise BrewlineError(f"{name}, line {reader.line_num}: {error}") from None
+        return json.loads(text, object_pairs_hook=hook)
+    except BrewlineError as error:
+        raise BrewlineError(f"{where}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise BrewlineError(f"{where}: not JSON: {error}") from None
+    except RecursionError:
+        raise BrewlineError(f"{where}: JSON that is nested too deep") from None
+    except ValueError:
+        # Python's bound for numbers, whose digits take quadratic time.
+        raise BrewlineError(f"{where}: JSON with a number of too many digits") from None
 
 
-def csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a CSV with a header, as one dictionary each, with their line numbers.
+def json_lines(
+    store: MediaStore, name: str, hook: Callable[[list[Any]], Any] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """The objects of a JSON Lines file, or what is wrong with them, with their line numbers."""
+    for number, line in lines_of(store, name):
+        where = f"{name}, line {number}"
+        try:
+            row = parse_json(where, line, hook)
+        except BrewlineError as error:
+            yield number, error
+            continue
+        is_object = isinstance(row, dict)
+        yield number, row if is_object else BrewlineError(f"{where}: expected a JSON object")
+
+
+def csv_rows(
+    store: MediaStore, name: str, separator: str = ","
+) -> Iterator[tuple[int, list[str] | BrewlineError]]:
+    """The rows of a CSV that are not empty, or what is wrong with them, with their line numbers.
 
     Raises:
-        BrewlineError: a row has more or fewer cells than the header.
+        BrewlineError: a quote takes several lines into one row that is none.
     """
-    rows = csv_rows(store, name)
+    reader = csv.reader(store.lines(name), delimiter=separator, strict=True)
+    while True:
+        before = reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            told = BrewlineError(f"{name}, line {before + 1}: {error}")
+            if reader.line_num > before + 1:
+                raise told from None
+            yield reader.line_num, told
+            continue
+        if row:
+            yield reader.line_num, row
+
+
+def csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, Record]]:
+    """The rows of a table with a header, with their line numbers.
+
+    Cells are separated by what separates those of the header: commas, tabs or semicolons.
+
+    Raises:
+        BrewlineError: two columns have one name, or a quote takes several lines into one row.
+    """
+    first = next((line for _, line in lines_of(store, name)), "")
+    separator = max(_SEPARATORS, key=first.count)
+    rows = csv_rows(store, name, separator)
     _, header = next(rows, (0, []))
+    if isinstance(header, BrewlineError):
+        raise header
+    twice = [column for column, count in Counter(header).items() if count > 1]
+    if twice:
+        raise BrewlineError(f"{name}: two columns are called {twice[0]!r}")
     for number, row in rows:
-        if len(row) != len(header):
-            raise BrewlineError(
+        if isinstance(row, BrewlineError):
+            yield number, row
+        elif len(row) == len(header):
+            yield number, dict(zip(header, row, strict=True))
+        else:
+            told = BrewlineError(
                 f"{name}, line {number}: expected {len(header)} cells as in the header, not "
                 f"{len(row)}"
             )
-        yield number, dict(zip(header, row, strict=True))
+            if any("\n" in cell for cell in row):
+                raise told
+            yield number, told
+
+
+def text_of(row: dict[str, Any], key: str) -> str:
+    """The text under a key of a JSON object.
+
+    Raises:
+        KeyError: there is no such key.
+        TypeError: it is something else.
+    """
+    value = row[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} must be text, not {reprlib.repr(value)}")
+    return value
+
+
+def no_record(name: str, number: int, error: BrewlineError, split: str = "") -> Listing:
+    """Lists the line of a table, or the entry of a list, that is no record."""
+    return Listing(
+        utterance_id=safe_id(f"{PurePosixPath(name).stem}-{number}"),
+        split=split,
+        audio_path="",
+        speaker_id="",
+        fault=str(error),
+    )
+
+
+def with_records(listings: list[Listing]) -> list[Listing]:
+    """Returns the listings.
+
+    Raises:
+        BrewlineError: none of them is a record; it says what is wrong with the first.
+    """
+    if listings and all(row.fault for row in listings):
+        raise BrewlineError(listings[0].fault or "")
+    return listings
 
 
 def safe_id(name: str) -> str:
     """Returns an id of letters, digits, `_` and `-`: the name itself, or one made from it.
 
-    A made one ends in part of the name's hash, so that different names keep different ids.
+    A made one ends in part of the name's hash, so that different names keep different ids; one
+    name has one id, however its accents are written.
     """
+    name = unicodedata.normalize("NFC", name)
     if _ID.fullmatch(name):
         return name
-    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{digest}"
 
 

@@ -20,14 +20,23 @@ cs.stanford.edu/people/karpathy/deepimagesent, caption_datasets.zip) on the imag
 belongs to train.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 
 from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
-from brewline.corpora.reading import find_file, find_folder, one_file, safe_id, stem
+from brewline.corpora.reading import (
+    find_file,
+    find_folder,
+    no_record,
+    one_file,
+    parse_json,
+    safe_id,
+    stem,
+    text_of,
+    with_records,
+)
 from brewline.media.archives import MediaStore
 from brewline.tables.listing import Listing
 
@@ -50,7 +59,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
         rows = _karpathy(store)
     else:
         raise BrewlineError("spokencoco: set split for this source: own or karpathy", "settings")
-    return with_dev(rows, source)
+    return with_dev(with_records(rows), source)
 
 
 def _part(store: MediaStore, part: str) -> str:
@@ -74,6 +83,9 @@ def _karpathy(store: MediaStore) -> list[Listing]:
     rows = []
     for part in ("train", "val"):
         for row in _rows(store, _part(store, part), part):
+            if row.fault:
+                rows.append(replace(row, split=""))
+                continue
             if row.image_id not in splits:
                 raise BrewlineError(f"{joined} lists no image {row.image_id}, which {part} has")
             rows.append(replace(row, split=splits[row.image_id]))
@@ -85,9 +97,10 @@ def _image_splits(store: MediaStore, name: str) -> dict[str | None, str]:
     # The file also holds every caption, in tokens; only what is needed is kept while it is read.
     wanted = ("images", "filename", "split")
     try:
-        content = json.loads(
+        content = parse_json(
+            name,
             store.read_text(name),
-            object_pairs_hook=lambda pairs: {key: each for key, each in pairs if key in wanted},
+            lambda pairs: {key: each for key, each in pairs if key in wanted},
         )
         return {
             _coco_id(image["filename"]): _KARPATHY_SPLITS[image["split"]]
@@ -108,27 +121,37 @@ def _coco_id(path: str) -> str:
 
 def _rows(store: MediaStore, name: str, split: str) -> Iterator[Listing]:
     """The utterances of one annotation file; recordings lie beside it."""
-    try:
-        images = list(json.loads(store.read_text(name))["data"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BrewlineError(f"{name}: expected JSON with a list `data`; {error!r}") from None
+    content = parse_json(name, store.read_text(name))
+    images = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise BrewlineError(f"{name}: expected JSON with a list `data`")
     folders = {part: find_folder(store, part) for part in ("train2014", "val2014")}
     home = name.rpartition("SpokenCOCO_")[0]
     for number, image in enumerate(images, start=1):
         try:
-            part, _, jpg = image["image"].partition("/")
-            for spoken in image["captions"]:
-                yield Listing(
-                    utterance_id=safe_id(spoken["uttid"]),
-                    split=split,
-                    audio_path=home + spoken["wav"],
-                    speaker_id=spoken["speaker"],
-                    image_id=_coco_id(jpg),
-                    image_path=f"{folders.get(part, part)}/{jpg}",
-                    caption=spoken["text"],
-                )
+            part, _, jpg = text_of(image, "image").partition("/")
+            image_id, spoken = _coco_id(jpg), list(image["captions"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BrewlineError(
-                f"{name}, image {number}: expected image and captions with text, speaker, uttid "
-                f"and wav; {error!r}"
-            ) from None
+            yield _no_image(name, number, error, split)
+            continue
+        for each in spoken:
+            try:
+                yield Listing(
+                    utterance_id=safe_id(text_of(each, "uttid")),
+                    split=split,
+                    audio_path=home + text_of(each, "wav"),
+                    speaker_id=text_of(each, "speaker"),
+                    image_id=image_id,
+                    image_path=f"{folders.get(part, part)}/{jpg}",
+                    caption=text_of(each, "text"),
+                )
+            except (KeyError, TypeError) as error:
+                yield _no_image(name, number, error, split)
+
+
+def _no_image(name: str, number: int, error: Exception, split: str) -> Listing:
+    told = BrewlineError(
+        f"{name}, image {number}: expected image and captions with text, speaker, uttid and wav; "
+        f"{error!r}"
+    )
+    return no_record(name, number, told, split)

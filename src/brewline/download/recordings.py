@@ -33,11 +33,12 @@ from brewline.core.files import (
     write_json,
 )
 from brewline.download.web import bring_small
-from brewline.media.archives import check_member_name
+from brewline.media.archives import bounded_lines, check_member_name
 
 RECORD = "voice-recordings.json"
 # Two minutes of stereo speech in OGG Vorbis have 2 MB. Each worker holds one file in memory.
 _MAX_FILE_BYTES = 1 << 26
+_MAX_TROUBLE_CHARS = 200
 _BY_IMAGE = re.compile(r"(?P<split>[^/]+)/(?P=split)_(?P<image>.+)_(?P<annotator>\d+)\.ogg")
 
 _log = logging.getLogger(__name__)
@@ -52,21 +53,39 @@ class Archives:
 
 
 def listed_recordings(annotations: list[Path]) -> list[str]:
-    """Returns the field `voice_recording` of every line of some JSONL files: sorted, each once.
+    """Returns the field `voice_recording` of the lines of some JSONL files: sorted, each once.
+
+    A line that names none costs no other: it is told of here, and listed by its number when the
+    corpus is read.
 
     Raises:
-        BrewlineError: a line is not JSON, lacks the field, or its name leaves the folder.
+        BrewlineError: a name leaves the folder, or no line of a file names any.
     """
     names = set()
     for path in annotations:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
+        named, troubles = set(), []
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as text:
+            for number, line in enumerate(bounded_lines(text, str(path)), start=1):
                 try:
-                    names.add(check_member_name(path, json.loads(line)["voice_recording"]))
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise BrewlineError(
-                        f"{path}, line {number} names no voice_recording: {error!r}"
-                    ) from None
+                    name = json.loads(line)["voice_recording"]
+                    name.encode()
+                # ValueError: no JSON, digits beyond measure, or no UTF-8.
+                except (
+                    ValueError,
+                    RecursionError,
+                    LookupError,
+                    TypeError,
+                    AttributeError,
+                ) as error:
+                    what = f"{type(error).__name__}: {error}"[:_MAX_TROUBLE_CHARS]
+                    troubles.append(f"{path}, line {number} names no voice_recording: {what}")
+                else:
+                    named.add(check_member_name(path, name))
+        if troubles and not named:
+            raise BrewlineError(troubles[0])
+        for trouble in troubles:
+            _log.warning("%s", trouble)
+        names |= named
     return sorted(names)
 
 

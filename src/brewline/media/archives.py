@@ -1,21 +1,34 @@
 """Read the files of a published corpus in place: loose, in archives, or in Parquet tables.
 
 Nothing is unpacked, because one file per utterance on disk makes every later step slow. Names come
-from outside and are not trusted: members that would leave their folder and names that occur twice
-are refused. What each kind of container refuses beyond that stands in `containers`, `tars`, `zips`
-and `parquet_tables`.
+from outside and are not trusted: members that would leave their folder are refused. A name is known
+by one spelling, `canonical_name`, whatever wrote it; a file that lies there twice with different
+content is refused when it is asked for. What each kind of container refuses beyond that stands in
+`containers`, `tars`, `zips` and `parquet_tables`.
 """
 
+import codecs
+import hashlib
 import io
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import total_size
-from brewline.media.containers import MAX_MEMBERS, Container, LooseFile, Place, refused
+from brewline.media.containers import (
+    MAX_MEMBERS,
+    Container,
+    LooseFile,
+    Place,
+    name_as_text,
+    refused,
+)
 from brewline.media.parquet_tables import ParquetTable
 from brewline.media.tars import GzippedTar, Tar
 from brewline.media.zips import Zip
@@ -25,16 +38,54 @@ LINKS = "links.json"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
+# The longest lines that are published, narratives with the traces of their mice, have some 2 MB.
+MAX_LINE_CHARS = 32 << 20
+# A whole text is read at once where it is one JSON; COCO's captions with their tokens have 150 MB.
+MAX_TEXT_CHARS = 1 << 30
+# What a text begins with that is no UTF-8; UTF-32 before UTF-16, whose mark it begins with.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def canonical_name(name: str) -> str:
+    """Returns the one spelling by which the files of a corpus are known.
+
+    Accents are parts of their letters (NFC; macOS writes them apart, NFD), and folders end in `/`
+    (on Windows in a backslash).
+    """
+    if name.isascii():
+        return name.replace("\\", "/")
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
+
+
 def check_member_name(archive: Path, name: str) -> str:
-    """Returns the name of an archive's member if it stays inside its folder.
+    """Returns the canonical name of an archive's member if it stays inside its folder.
 
     Raises:
-        BrewlineError: it is absolute, climbs with `..`, or holds a NUL or a backslash.
+        BrewlineError: it is absolute, climbs with `..`, or holds a NUL.
     """
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+    canonical = canonical_name(name)
+    parts = [part for part in canonical.split("/") if part not in ("", ".")]
+    if (
+        not parts
+        or canonical.startswith("/")
+        or ".." in parts
+        or "\0" in name
+        or ("\\" in name and _DRIVE.match(name))
+    ):
         raise refused(archive, f"its member {name!r} would leave its folder")
     return "/".join(parts)
+
+
+def _loosely(name: str) -> str:
+    """What is left of a name without its capitals, accents and variants of signs."""
+    apart = unicodedata.normalize("NFKD", name)
+    return "".join(sign for sign in apart if not unicodedata.combining(sign)).casefold()
 
 
 def _is_shadow(name: str) -> bool:
@@ -77,24 +128,30 @@ class MediaStore:
             raise BrewlineError(f"{root} is missing; run `dvc repro download`")
         self.root = root
         self._members: dict[str, tuple[Container, Place]] = {}
+        # Further files with the name of one, and how many there are.
+        self._twins: dict[str, list[tuple[Container, Place]]] = {}
+        self._num_twins = 0
         self._tables: dict[str, ParquetTable] = {}
+        self._by_loose_name: dict[str, str] | None = None
         for name, path in sorted([*_files_below(root), *_linked(root)]):
             container = open_container(path, name)
             if isinstance(container, ParquetTable):
-                self._tables[name] = container
+                self._tables[canonical_name(name)] = container
             for member, place in container.members():
-                self._add(path, member, container, place)
+                self._add(member, container, place)
         self._names = sorted(self._members)
 
-    def _add(self, archive: Path, raw_name: str, container: Container, place: Place) -> None:
-        name = check_member_name(archive, raw_name)
+    def _add(self, raw_name: str, container: Container, place: Place) -> None:
+        name = check_member_name(container.path, raw_name)
         if _is_shadow(name):
             return
-        if name in self._members:
-            raise refused(archive, f"{name!r} occurs twice")
-        if len(self._members) == MAX_MEMBERS:
+        if len(self._members) + self._num_twins == MAX_MEMBERS:
             raise BrewlineError(f"{self.root} is refused: it has more than {MAX_MEMBERS} files")
-        self._members[name] = container, place
+        if name in self._members:
+            self._twins.setdefault(name, []).append((container, place))
+            self._num_twins += 1
+        else:
+            self._members[name] = container, place
 
     def names(self) -> list[str]:
         """Every file, sorted; not to be changed."""
@@ -114,19 +171,28 @@ class MediaStore:
         return [name for name in self._members if name in wanted]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._members
+        return canonical_name(name) in self._members
 
     def find(self, name: str) -> str | None:
         """The stored name of a published file: itself, or the same with another audio suffix."""
+        name = canonical_name(name)
         stem = name.rpartition(".")[0]
         candidates = (name, *(stem + suffix for suffix in AUDIO_SUFFIXES))
         return next((each for each in candidates if each in self._members), None)
+
+    def absence(self, name: str) -> str:
+        """One sentence about a file that is not there; it says if one is spelt almost the same."""
+        if self._by_loose_name is None:
+            self._by_loose_name = {_loosely(each): each for each in self._names}
+        near = self._by_loose_name.get(_loosely(canonical_name(name)))
+        hint = f"; {near!a} is, and differs in spelling alone" if near else ""
+        return f"{name.encode(errors='backslashreplace').decode()} is not in the archives{hint}"
 
     def read(self, name: str) -> bytes:
         """The content of a file.
 
         Raises:
-            BrewlineError: there is no such file, or it is cut off.
+            BrewlineError: there is no such file, it is cut off, or there are two.
         """
         try:
             with self._open(name) as file:
@@ -136,21 +202,34 @@ class MediaStore:
 
     def read_text(self, name: str) -> str:
         """The content of a text file; see `lines`."""
-        return "".join(self.lines(name))
+        with self._text(name) as text:
+            content = text.read(MAX_TEXT_CHARS + 1)
+        if len(content) > MAX_TEXT_CHARS:
+            raise BrewlineError(f"{name!r} in {self.root} has more than {MAX_TEXT_CHARS} signs")
+        return content
 
     def lines(self, name: str) -> Iterator[str]:
-        """The lines of a UTF-8 text file, read as they are asked for.
+        """The lines of a text file, read as they are asked for.
 
-        Bytes that are no UTF-8 come as lone surrogates: a check finds the row that they are in,
-        and the others are read.
+        The text is UTF-8, or UTF-16 or UTF-32 if it begins like one. Bytes that are no UTF-8 come
+        as lone surrogates (of the others: as U+FFFD): a check finds the row that they are in, and
+        the others are read.
 
         Raises:
-            BrewlineError: there is no such file, or it is cut off.
+            BrewlineError: there is no such file, it is cut off, there are two, or a line is longer
+                than any that is published.
         """
-        text = io.TextIOWrapper(self._open(name), encoding="utf-8-sig", errors="surrogateescape")
+        with self._text(name) as text:
+            yield from bounded_lines(text, f"{name} in {self.root}")
+
+    @contextmanager
+    def _text(self, name: str) -> Iterator[TextIO]:
+        file = io.BufferedReader(self._open(name))  # type: ignore[type-var]
         try:
-            with text:
-                yield from text
+            encoding = _encoding(file.peek(4)[:4])
+            errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+            with io.TextIOWrapper(file, encoding, errors) as text:
+                yield text
         except EOFError:
             raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
 
@@ -159,18 +238,55 @@ class MediaStore:
         return sorted(self._tables)
 
     def rows(self, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-        """The rows of a Parquet table, with these columns only.
-
-        Raises:
-            BrewlineError: it lacks one of the columns.
-        """
+        """The rows of a Parquet table, with these columns only; see `ParquetTable.rows`."""
         return self._tables[table].rows(columns)
 
     def _open(self, name: str) -> BinaryIO:
+        name = canonical_name(name)
         if name not in self._members:
             raise BrewlineError(f"{self.root} has no file {name!r}")
         container, place = self._members[name]
+        for other, other_place in self._twins.get(name, ()):
+            if _digest(container, place) != _digest(other, other_place):
+                raise BrewlineError(
+                    f"{name!r} lies in {container.path} and, with other content, in {other.path}"
+                )
         return container.open(place)
+
+
+def bounded_lines(text: TextIO, name: str) -> Iterator[str]:
+    """The lines of a text, none of which is in memory before its length is known.
+
+    Raises:
+        BrewlineError: a line is longer than any that is published.
+    """
+    number = 0
+    while line := text.readline(MAX_LINE_CHARS + 1):
+        number += 1
+        if len(line) > MAX_LINE_CHARS:
+            raise BrewlineError(f"{name}, line {number}: more than {MAX_LINE_CHARS} signs")
+        yield line
+
+
+def _digest(container: Container, place: Place) -> bytes:
+    with container.open(place) as file:
+        return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
+
+
+def _encoding(start: bytes) -> str:
+    """The encoding of a text that starts with these four bytes.
+
+    Without a mark, the first two letters tell: tables and JSON begin with ASCII (RFC 4627, 3).
+    """
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    zeros = tuple(byte == 0 for byte in start)
+    if zeros == (False, True, False, True):
+        return "utf-16-le"
+    if zeros == (True, False, True, False):
+        return "utf-16-be"
+    return "utf-8-sig"
 
 
 def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
@@ -178,7 +294,8 @@ def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
     for parent, _, files in os.walk(folder):
         for file in files:
             path = Path(parent, file)
-            name = prefix + path.relative_to(folder).as_posix()
+            # What is no UTF-8 in it, the system hands on as lone surrogates.
+            name = prefix + name_as_text(os.fsencode(path.relative_to(folder).as_posix()))
             # Neither pipes, which block, nor links that lead nowhere.
             if name != LINKS and path.is_file():
                 yield name, path

@@ -28,6 +28,11 @@ HARMLESS_BYTES = 256 << 20
 class Container(Protocol):
     """Files under one roof. It can be pickled: a listing travels to worker processes."""
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        ...
+
     def members(self) -> Iterator[tuple[str, Place]]:
         """Lists the files with their names as stored, in the order of the container.
 
@@ -50,18 +55,37 @@ def refused(path: Path, reason: str) -> BrewlineError:
     return BrewlineError(f"{path} is refused: {reason}")
 
 
+def name_as_text(raw: bytes, cp437: bool = False) -> str:
+    """Reads the name of a file whose encoding nobody tells, without losing a byte of it.
+
+    Names are UTF-8 nowadays, and what is none of it is hardly ever valid UTF-8. Older programs
+    wrote Latin-1, and into zips the CP437 of DOS (APPNOTE.TXT, appendix D). CP437 has frames and
+    signs of mathematics where Latin-1 has its letters, so a name without a byte below those
+    letters is taken for Latin-1.
+
+    Args:
+        raw: The bytes of the name.
+        cp437: Whether it may be CP437.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        is_cp437 = cp437 and any(0x80 <= byte < 0xC0 for byte in raw)
+        return raw.decode("cp437" if is_cp437 else "latin-1")
+
+
 class LooseFile:
     """A file that is in no container: the only member of its own, under its published name."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = path, name
+        self.path, self._name = path, name
 
     def members(self) -> Iterator[tuple[str, Place]]:
         yield self._name, ()
 
     def open(self, place: Place) -> BinaryIO:
         del place
-        return self._path.open("rb")
+        return self.path.open("rb")
 
 
 class FilePart(io.RawIOBase):

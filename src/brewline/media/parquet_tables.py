@@ -1,15 +1,33 @@
-"""Parquet tables with recordings or pictures in them."""
+"""Parquet tables with recordings or pictures in them.
+
+A few hundred bytes of Parquet can stand for gigabytes: pages are compressed, a dictionary is said
+once and meant a million times, and a prefix may be that of the value before. So nothing is decoded
+before the headers of its pages were read, which say how large they become; and then it is decoded
+few rows at a time, and counted.
+"""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from brewline.core.errors import BrewlineError
-from brewline.media.containers import Place, refused
+from brewline.media.containers import (
+    HARMLESS_BYTES,
+    MAX_MEMBERS,
+    MAX_RATIO,
+    Place,
+    name_as_text,
+    refused,
+)
+from brewline.media.parquet_sizes import largest_page, read_chunks
 
-# A row group is decoded at once; those with recordings or pictures usually have 100 rows.
+# A row group is kept in memory while it is read; those with recordings usually have 100 rows.
 MAX_ROW_GROUP_BYTES = 4 << 30
+# What may be decoded at once: at least a row, and no more rows than this.
+_BATCH_BYTES = 64 << 20
+_BATCH_ROWS = 1024
 
 
 class ParquetTable:
@@ -20,30 +38,18 @@ class ParquetTable:
     """
 
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet
-
-        self._path = path
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                schema, self._num_row_groups = file.schema_arrow, file.num_row_groups
-                largest = max(
-                    (
-                        file.metadata.row_group(group).total_byte_size
-                        for group in range(file.num_row_groups)
-                    ),
-                    default=0,
-                )
-        except pyarrow.ArrowInvalid as error:
-            raise BrewlineError(f"{path} is not a whole Parquet file: {error}") from None
-        if largest > MAX_ROW_GROUP_BYTES:
-            raise refused(path, f"one of its row groups takes {largest} bytes")
-        self._columns = [
-            field.name
-            for field in schema
-            if "id" in schema.names
-            and pyarrow.types.is_struct(field.type)
-            and field.type.get_field_index("bytes") >= 0
-        ]
+        self.path = path
+        with self._explained(), path.open("rb") as raw:
+            self._chunks = read_chunks(raw)
+        sizes = [sum(chunk.num_bytes for chunk in group) for group in self._chunks]
+        if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:
+            raise refused(path, f"one of its row groups takes {max(sizes)} bytes")
+        self._check_size(sum(sizes), path.stat().st_size)
+        with self._opened() as file:
+            self._schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        if num_rows > MAX_MEMBERS:
+            raise refused(path, f"it has more than {MAX_MEMBERS} rows")
+        self._columns = self._media_columns()
         # The row group that was read last, and where it lies.
         self._group: tuple[int, int] | None = None
         self._contents: Any = None
@@ -51,42 +57,154 @@ class ParquetTable:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_group": None, "_contents": None}
 
-    def members(self) -> Iterator[tuple[str, Place]]:
+    def _media_columns(self) -> list[str]:
+        from pyarrow import types
+
+        if "id" not in self._schema.names:
+            return []
+        columns = []
+        for field in self._schema:
+            if not types.is_struct(field.type) or field.type.get_field_index("bytes") < 0:
+                continue
+            kind = field.type.field("bytes").type
+            if not (types.is_binary(kind) or types.is_large_binary(kind)):
+                raise refused(self.path, f"its column {field.name} has {kind} for bytes")
+            columns.append(field.name)
+        return columns
+
+    def _check_size(self, num_bytes: int, packed_bytes: int) -> None:
+        """Refuses what becomes many times as large as it is, and harmful."""
+        limit = max(HARMLESS_BYTES, MAX_RATIO * packed_bytes)
+        if num_bytes > limit:
+            raise refused(self.path, f"it swells to more than {limit} bytes")
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The open file."""
         import pyarrow.parquet
 
+        with (
+            self._explained(),
+            pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file,
+        ):
+            yield file
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns whatever is found to be wrong in the file into one sentence."""
+        import pyarrow
+
+        try:
+            yield
+        # Arrow's own errors, those of its decompressors, and those of its bindings.
+        except (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
+            what = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BrewlineError(f"{self.path} is not a whole Parquet file: {what}") from None
+
+    def members(self) -> Iterator[tuple[str, Place]]:
         if not self._columns:
             return
-        with pyarrow.parquet.ParquetFile(self._path) as file:
-            for group in range(self._num_row_groups):
-                ids = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
-                for column, name in enumerate(self._columns):
-                    for row, row_id in enumerate(ids):
-                        yield f"{name}/{row_id}", (column, group, row)
+        num_bytes, packed_bytes = 0, self.path.stat().st_size
+        for group in range(len(self._chunks)):
+            row = 0
+            for batch in self._batches(group, ["id"]):
+                num_bytes += batch.nbytes
+                self._check_size(num_bytes, packed_bytes)
+                for raw in self._column(batch, "id"):
+                    if raw is None:
+                        raise refused(self.path, f"row {row} of its row group {group} has no id")
+                    name = name_as_text(raw) if isinstance(raw, bytes) else str(raw)
+                    for column, kind in enumerate(self._columns):
+                        yield f"{kind}/{name}", (column, group, row)
+                    row += 1
 
     def open(self, place: Place) -> BinaryIO:
-        import pyarrow.parquet
+        import pyarrow
 
         column, group, row = place
         # Rows are read in order mostly, so the last row group is kept.
         if self._group != (column, group):
-            name = self._columns[column]
-            with pyarrow.parquet.ParquetFile(self._path) as file:
-                table = file.read_row_group(group, columns=[f"{name}.bytes"])
-            self._contents = table.column(name).combine_chunks().field("bytes")
+            self._group = self._contents = None
+            name, num_bytes, chunks = self._columns[column], 0, []
+            packed_bytes = sum(
+                chunk.packed_bytes for chunk in self._chunks[group] if chunk.is_of(f"{name}.bytes")
+            )
+            for batch in self._batches(group, [f"{name}.bytes"]):
+                chunks.append(batch.column(name).field("bytes"))
+                num_bytes += chunks[-1].nbytes
+                self._check_size(num_bytes, packed_bytes)
+            self._contents = pyarrow.chunked_array(chunks) if chunks else []
             self._group = (column, group)
-        return io.BytesIO(self._contents[row].as_py() or b"")
+        content = self._contents[row].as_py() if row < len(self._contents) else None
+        if content is None:
+            raise BrewlineError(f"{self.path}: row {row} of its row group {group} has no bytes")
+        return io.BytesIO(content)
 
     def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
-        """The rows, with these columns only.
+        """The rows, with these columns only: text, or whole numbers.
+
+        What is no UTF-8 in a text comes as lone surrogates, as in `MediaStore.lines`.
 
         Raises:
-            BrewlineError: it lacks one of them.
+            BrewlineError: it lacks one of them, has one twice or of another type, is damaged, or
+                swells beyond measure.
         """
-        import pyarrow.parquet
+        missing = [name for name in columns if name not in self._schema.names]
+        if missing:
+            raise BrewlineError(f"{self.path} has no column {', '.join(missing)}")
+        num_bytes, packed_bytes = 0, self.path.stat().st_size
+        for group in range(len(self._chunks)):
+            for batch in self._batches(group, columns):
+                num_bytes += batch.nbytes
+                self._check_size(num_bytes, packed_bytes)
+                cells = [self._column(batch, name) for name in columns]
+                for row in zip(*cells, strict=True):
+                    texts = (
+                        cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) else cell
+                        for cell in row
+                    )
+                    yield dict(zip(columns, texts, strict=True))
 
-        with pyarrow.parquet.ParquetFile(self._path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise BrewlineError(f"{self._path} has no column {', '.join(missing)}")
-            for batch in file.iter_batches(columns=columns):
-                yield from batch.to_pylist()
+    def _column(self, batch: Any, name: str) -> list[bytes | int | None]:
+        """The values of a column of text, as bytes, or of whole numbers.
+
+        Raises:
+            BrewlineError: it is of another type, or there are two.
+        """
+        import pyarrow
+        from pyarrow import types
+
+        if batch.schema.names.count(name) != 1:
+            raise refused(self.path, f"it has two columns {name}")
+        column = batch.column(name)
+        with self._explained():
+            if types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            if types.is_string(column.type) or types.is_large_string(column.type):
+                column = column.cast(pyarrow.large_binary())
+            elif not types.is_integer(column.type):
+                raise refused(
+                    self.path, f"its column {name} holds {column.type}, not text or whole numbers"
+                )
+            values: list[bytes | int | None] = column.to_pylist()
+        return values
+
+    def _batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
+        """The rows of a row group, so few at a time that they cannot be large.
+
+        A value is no larger than the largest page: it stands in one, or in the dictionary, or it
+        goes on from the beginning of those before, which stand there too.
+        """
+        with self._opened() as file:
+            with self.path.open("rb") as raw:
+                largest = sum(
+                    largest_page(raw, chunk)
+                    for chunk in self._chunks[group]
+                    if any(map(chunk.is_of, columns))
+                )
+            yield from file.iter_batches(
+                batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
+                row_groups=[group],
+                columns=list(columns),
+                use_threads=False,
+            )

@@ -19,6 +19,7 @@ from brewline.media.containers import (
     MAX_RATIO,
     FilePart,
     Place,
+    name_as_text,
     refused,
 )
 
@@ -90,7 +91,10 @@ def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str,
     reader.next_member()
     try:
         with tarfile.open(
-            fileobj=cast(BinaryIO, reader), mode="r:", tarinfo=_checked_header(path)
+            fileobj=cast(BinaryIO, reader),
+            mode="r:",
+            tarinfo=_checked_header(path),
+            encoding="utf-8",
         ) as archive:
             number = 0
             while (member := archive.next()) is not None:
@@ -108,12 +112,17 @@ def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str,
                     raise refused(
                         path, f"its member {member.name!r} swells it to more than {max_bytes} bytes"
                     )
-                yield member.name, (member.offset_data, member.size)
+                name = name_as_text(member.name.encode("utf-8", "surrogateescape"))
+                yield name, (member.offset_data, member.size)
             # tarfile takes a damaged header for the end, which two blocks of zeros mark.
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise BrewlineError(f"{path} is damaged at byte {archive.offset}")
-    except (tarfile.TarError, EOFError, RecursionError) as error:
+    except RecursionError:
+        raise refused(path, "one of its members has hundreds of headers") from None
+    except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError) as error:
+        # What tarfile takes for granted of extended headers, of sparse files above all, ends in
+        # whatever `int`, `index` and slices raise.
         raise BrewlineError(f"{path} is not a whole tar archive: {error}") from None
 
 
@@ -121,15 +130,15 @@ class Tar:
     """An uncompressed tar; a place is (offset, size)."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def members(self) -> Iterator[tuple[str, Place]]:
-        with self._path.open("rb") as file:
-            yield from _list_tar(file, self._path, self._path.stat().st_size)
+        with self.path.open("rb") as file:
+            yield from _list_tar(file, self.path, self.path.stat().st_size)
 
     def open(self, place: Place) -> BinaryIO:
         offset, size = place
-        return io.BufferedReader(FilePart(self._path.open("rb"), offset, size, owned=True))
+        return io.BufferedReader(FilePart(self.path.open("rb"), offset, size, owned=True))
 
 
 class GzippedTar:
@@ -141,7 +150,7 @@ class GzippedTar:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         facts = path.stat()
         self._packed_bytes = facts.st_size
         key = f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
@@ -158,7 +167,7 @@ class GzippedTar:
         # Workers that start together wait for the first instead of doing the same.
         with locked(self._folder / "lock"):
             if listing.exists() and not self._is_usable(listing):
-                set_aside(listing, f"{self._path.name} is indexed again")
+                set_aside(listing, f"{self.path.name} is indexed again")
             if not listing.exists():
                 self._index(listing)
         for batch in pyarrow.parquet.ParquetFile(listing).iter_batches():
@@ -173,7 +182,7 @@ class GzippedTar:
         try:
             pyarrow.parquet.read_metadata(listing)
             indexed_gzip.IndexedGzipFile(
-                str(self._path), index_file=str(self._folder / "seek-points")
+                str(self.path), index_file=str(self._folder / "seek-points")
             ).close()
         except (pyarrow.ArrowInvalid, indexed_gzip.ZranError, FileNotFoundError):
             return False
@@ -185,12 +194,12 @@ class GzippedTar:
 
         spacing = max(_MIN_SEEK_SPACING, self._packed_bytes // _MAX_SEEK_POINTS)
         try:
-            with indexed_gzip.IndexedGzipFile(str(self._path), spacing=spacing) as file:
+            with indexed_gzip.IndexedGzipFile(str(self.path), spacing=spacing) as file:
                 limit = max(HARMLESS_BYTES, MAX_RATIO * self._packed_bytes)
                 found = list(
                     tqdm(
-                        _list_tar(file, self._path, limit),
-                        f"indexing {self._path.name}",
+                        _list_tar(file, self.path, limit),
+                        f"indexing {self.path.name}",
                         unit=" files",
                         disable=None,
                     )
@@ -198,11 +207,11 @@ class GzippedTar:
                 # Up to the end, where the checksum stands.
                 while file.read(_MIN_SEEK_SPACING):
                     if file.tell() > limit:
-                        raise refused(self._path, f"it swells to more than {limit} bytes")
+                        raise refused(self.path, f"it swells to more than {limit} bytes")
                 with atomic_path(self._folder / "seek-points") as partial:
                     file.export_index(str(partial))
         except (indexed_gzip.NotCoveredError, indexed_gzip.ZranError, OSError, EOFError) as error:
-            raise BrewlineError(f"{self._path} is not a whole tar.gz archive: {error}") from None
+            raise BrewlineError(f"{self.path} is not a whole tar.gz archive: {error}") from None
         table = pyarrow.table(
             {
                 "name": pyarrow.array([name for name, _ in found], pyarrow.string()),
@@ -216,6 +225,6 @@ class GzippedTar:
     def open(self, place: Place) -> BinaryIO:
         if self._file is None:
             index = self._folder / "seek-points"
-            self._file = indexed_gzip.IndexedGzipFile(str(self._path), index_file=str(index))
+            self._file = indexed_gzip.IndexedGzipFile(str(self.path), index_file=str(index))
         offset, size = place
         return io.BufferedReader(FilePart(self._file, offset, size, owned=False))

@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from brewline.core.errors import BrewlineError
-from brewline.media.containers import HARMLESS_BYTES, MAX_MEMBERS, MAX_RATIO, Place, refused
+from brewline.media.containers import (
+    HARMLESS_BYTES,
+    MAX_MEMBERS,
+    MAX_RATIO,
+    Place,
+    name_as_text,
+    refused,
+)
 
 # A zip's directory is read at once. A member takes 46 bytes there and its name: 605,000 recordings
 # of SpokenCOCO take about 80 MB.
 MAX_ZIP_DIRECTORY_BYTES = 256 << 20
 
+# Set where the name of a member is UTF-8.
+_UTF_8_FLAG = 0x800
 _ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -28,20 +37,20 @@ class Zip:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def members(self) -> Iterator[tuple[str, Place]]:
-        packed_bytes = self._path.stat().st_size
+        packed_bytes = self.path.stat().st_size
         total = 0
         for entry in self._directory():
-            if entry.is_dir() or stat.S_ISDIR(entry.external_attr >> 16):
+            if entry.filename.endswith("/") or stat.S_ISDIR(entry.external_attr >> 16):
                 continue
-            self._check(entry)
+            self._check(entry, packed_bytes)
             total += entry.file_size
             if total > max(HARMLESS_BYTES, MAX_RATIO * packed_bytes):
-                raise refused(self._path, f"it swells to more than {MAX_RATIO} times its size")
+                raise refused(self.path, f"it swells to more than {MAX_RATIO} times its size")
             yield (
-                entry.filename,
+                _name(entry),
                 (
                     entry.header_offset,
                     entry.compress_size,
@@ -53,39 +62,55 @@ class Zip:
 
     def _directory(self) -> list[zipfile.ZipInfo]:
         try:
-            with self._path.open("rb") as file:
-                reader = cast(BinaryIO, _DirectoryOnly(file, self._path))
+            with self.path.open("rb") as file:
+                reader = cast(BinaryIO, _DirectoryOnly(file, self.path))
                 with zipfile.ZipFile(reader) as archive:
                     entries = archive.infolist()
-        except zipfile.BadZipFile as error:
-            raise BrewlineError(f"{self._path} is not a whole zip archive: {error}") from None
+        # Besides its own error, zipfile raises what `decode`, `seek` and `unpack` do, and one for
+        # versions of the format that it does not know.
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            ValueError,
+            struct.error,
+            EOFError,
+            LookupError,
+            ArithmeticError,
+        ) as error:
+            raise BrewlineError(f"{self.path} is not a whole zip archive: {error}") from None
         if len(entries) > MAX_MEMBERS:
-            raise refused(self._path, f"it has more than {MAX_MEMBERS} members")
+            raise refused(self.path, f"it has more than {MAX_MEMBERS} members")
         return entries
 
-    def _check(self, entry: zipfile.ZipInfo) -> None:
+    def _check(self, entry: zipfile.ZipInfo, packed_bytes: int) -> None:
+        end = entry.header_offset + _ZIP_LOCAL_HEADER.size + entry.compress_size
+        if entry.header_offset < 0 or end > packed_bytes:
+            raise BrewlineError(
+                f"{self.path} is not a whole zip archive: its member {entry.filename!r} would "
+                "lie outside of it"
+            )
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise refused(self._path, f"its member {entry.filename!r} is a link or a device")
+            raise refused(self.path, f"its member {entry.filename!r} is a link or a device")
         if entry.flag_bits & 1:
-            raise refused(self._path, f"its member {entry.filename!r} is encrypted")
+            raise refused(self.path, f"its member {entry.filename!r} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refused(self._path, f"its member {entry.filename!r} is not packed with deflate")
+            raise refused(self.path, f"its member {entry.filename!r} is not packed with deflate")
         ratio = entry.file_size / max(entry.compress_size, 1)
         if entry.file_size > HARMLESS_BYTES and ratio > MAX_RATIO:
             raise refused(
-                self._path,
+                self.path,
                 f"its member {entry.filename!r} swells {ratio:.0f} times, to "
                 f"{entry.file_size} bytes",
             )
 
     def open(self, place: Place) -> BinaryIO:
         offset, packed_size, size, method, checksum = place
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(offset)
             header = file.read(_ZIP_LOCAL_HEADER.size)
             if len(header) < _ZIP_LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-                raise BrewlineError(f"{self._path} is damaged at byte {offset}")
+                raise BrewlineError(f"{self.path} is damaged at byte {offset}")
             _, name_size, extra_size = _ZIP_LOCAL_HEADER.unpack(header)
             file.seek(name_size + extra_size, os.SEEK_CUR)
             content = file.read(packed_size)
@@ -95,8 +120,15 @@ class Zip:
             except zlib.error:
                 content = b""
         if len(content) != size or zlib.crc32(content) != checksum:
-            raise BrewlineError(f"{self._path} is damaged after byte {offset}")
+            raise BrewlineError(f"{self.path} is damaged after byte {offset}")
         return io.BytesIO(content)
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name of a member; zipfile takes what is not marked as UTF-8 for CP437."""
+    if entry.flag_bits & _UTF_8_FLAG:
+        return entry.filename
+    return name_as_text(entry.filename.encode("cp437"), cp437=True)
 
 
 class _DirectoryOnly:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
 from brewline.pages.render import audio_uri
 
@@ -28,7 +29,10 @@ class Players:
             return note("no file")
         if self._num_by_group[group] == self._most_of_a_group:
             return note("not in this page")
-        content = self._store.read(name)
+        try:
+            content = self._store.read(name)
+        except BrewlineError:
+            return note("cannot be read")
         if not content:
             return note("empty")
         room = min(_MAX_PLAYER_BYTES, _MAX_PAGE_BYTES - self._num_bytes)

@@ -7,13 +7,15 @@ known of a file is in `recording_facts.py` and `picture_facts.py`; no file is op
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from brewline.config.validate import ValidateParams
 from brewline.tables.facts import PictureFacts, RecordingFacts, dbfs
 from brewline.tables.listing import Listing
 
+# Of a text that is named in a sentence.
+_MAX_SAID = 300
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -215,22 +217,31 @@ def first_fault(checks: Mapping[str, Check], facts: Any, limits: ValidateParams)
 
 def check_listing(listing: Listing) -> Fault | None:
     """Checks what the corpus says of an utterance, before anything of it is opened."""
+    if listing.fault:
+        return Fault("bad_record", printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
-    if listing.caption is not None:
-        if not _is_text(listing.caption):
-            return Fault("bad_text", "the caption is not UTF-8 text")
-        if not listing.caption.strip():
-            return Fault("empty_caption", "the caption has no text")
-    if listing.transcript is not None and not _is_text(listing.transcript):
-        return Fault("bad_text", "the transcript is not UTF-8 text")
+    for field in fields(listing):
+        text = getattr(listing, field.name)
+        if text is not None and not _is_text(text, is_path=field.name.endswith("_path")):
+            return Fault("bad_text", f"its {field.name} is no UTF-8 text: {printable(text)}")
+    if listing.caption is not None and not listing.caption.strip():
+        return Fault("empty_caption", "the caption has no text")
     return None
 
 
-def _is_text(text: str) -> bool:
+def printable(text: str) -> str:
+    """Returns a text with what is no UTF-8 in it as escapes, and not too long for a sentence."""
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    return escaped if len(escaped) <= _MAX_SAID else f"{escaped[:_MAX_SAID]}..."
+
+
+def _is_text(text: str, is_path: bool) -> bool:
     """Whether text was UTF-8 when it was read.
 
     Bytes that were not are lone surrogates, or U+FFFD, by now: see `errors="surrogateescape"` and
-    `errors="replace"` of `bytes.decode`.
+    `errors="replace"` of `bytes.decode`. In the name of a file U+FFFD is a sign like others.
     """
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" or c == "\ufffd" for c in text)
+    if text.isascii():
+        return True
+    return not any("\ud800" <= c <= "\udfff" or (c == "\ufffd" and not is_path) for c in text)

@@ -11,7 +11,7 @@ from brewline.config.sources import ExpectedParams
 from brewline.config.validate import ValidateParams
 from brewline.quality.expectations import Expectation, rule, run_suites
 from brewline.quality.leaks import Leaks
-from brewline.tables.listing import Listing
+from brewline.tables.listing import SPLITS, Listing
 from brewline.tables.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _suites(
     published: ExpectedParams | None,
 ) -> dict[str, list[Any]]:
     """The suite of each table that the corpus has."""
-    suites = {"schema": _schema_suite(), "utterances": _utterances_suite(limits)}
+    suites = {"schema": _schema_suite(), "utterances": _utterances_suite(listed, limits)}
     if len(tables["captions"]):
         suites["captions"] = _captions_suite(limits)
     if len(tables["images"]):
@@ -156,9 +156,10 @@ def _schema_suite() -> list[Any]:
     ]
 
 
-def _utterances_suite(limits: ValidateParams) -> list[Any]:
+def _utterances_suite(listed: Account, limits: ValidateParams) -> list[Any]:
     import great_expectations.expectations as gxe
 
+    splits = [split for split in SPLITS if listed.num_utterances.get(split)]
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1, **rule("there are good utterances")),
         gxe.ExpectColumnValuesToBeUnique(
@@ -173,7 +174,9 @@ def _utterances_suite(limits: ValidateParams) -> list[Any]:
             **rule("every utterance is in train, dev or test"),
         ),
         gxe.ExpectColumnDistinctValuesToContainSet(
-            column="split", value_set=["train", "test"], **rule("train and test are not empty")
+            column="split",
+            value_set=splits,
+            **rule(f"{' and '.join(splits)}, which the corpus lists, are not empty"),
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="duration_s",

@@ -7,7 +7,7 @@ from typing import Any
 
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
-from brewline.media.archives import MediaStore
+from brewline.media.archives import MediaStore, canonical_name
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Check, Fault
 from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.quality.verdicts import Judge, judge_listings
@@ -51,8 +51,9 @@ def explain(
             yield from _lines(AUDIO_CHECKS, recordings[audio], limits)
         if row.image_path:
             yield row.image_path
-            missing = Fault("missing_image", f"{row.image_path} is not in the archives")
-            found = pictures[row.image_path] if row.image_path in store else missing
+            is_there = row.image_path in store
+            missing = Fault("missing_image", store.absence(row.image_path))
+            found = pictures[canonical_name(row.image_path)] if is_there else missing
             yield from _lines(IMAGE_CHECKS, found, limits)
     yield "Whether another utterance has the same recording shows over the whole corpus only."
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.core.workers import Lost, WorkerPool
-from brewline.media.archives import MediaStore
+from brewline.media.archives import MediaStore, canonical_name
 from brewline.media.audio import AudioError
 from brewline.quality.picture_facts import PictureError, read_picture_facts
 from brewline.quality.recording_facts import read_recording_facts
@@ -95,7 +95,7 @@ def files_of(store: MediaStore, listings: Iterable[Listing]) -> list[MediaTask]:
         if stored := store.find(row.audio_path):
             recordings.add(stored)
         if row.image_path and row.image_path in store:
-            pictures.add(row.image_path)
+            pictures.add(canonical_name(row.image_path))
     # What is listed as both is opened as both.
     listed: dict[Kind, set[str]] = {"recordings": recordings, "pictures": pictures}
     return [

@@ -37,7 +37,7 @@ class Leaks:
 
 @dataclass
 class LeakFinder:
-    """Looks at good utterances, sorted by split, as they come."""
+    """Looks at good utterances as they come."""
 
     # The first utterance with this content.
     _recordings: dict[bytes, Listing] = field(default_factory=dict)
@@ -51,7 +51,8 @@ class LeakFinder:
         self._num_recordings += split > 0
         first = self._recordings.setdefault(bytes.fromhex(verdict.audio_content), row)
         if first.split != row.split:
-            self._leaked.append((row.utterance_id, first.utterance_id))
+            earlier, later = sorted((first, row), key=lambda one: SPLITS.index(one.split))
+            self._leaked.append((later.utterance_id, earlier.utterance_id))
         if row.image_path and verdict.image_content:
             self._pictures.setdefault(row.image_path, (split, verdict.image_content))
 

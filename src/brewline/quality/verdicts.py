@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config.validate import ValidateParams
-from brewline.media.archives import MediaStore
+from brewline.media.archives import MediaStore, canonical_name
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, check_listing, first_fault
 from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.tables.listing import SPLITS, Listing
@@ -74,15 +74,15 @@ class Judge:
         self._judged_pictures: dict[str, Fault | str | None] = {}
 
     def corpus(self, listings: Sequence[Listing]) -> Iterator[Verdict]:
-        """One verdict per listing, sorted by split and utterance id.
+        """One verdict per listing, sorted by split and utterance id but for ids that occur twice.
 
         Raises:
             BrewlineError: a file is new since the facts were found out.
         """
         first_with: dict[bytes, str] = {}
         listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
-        for row, fault in listed:
-            verdict = Verdict(row, *fault) if fault else self._utterance(row)
+        judged = (Verdict(row, *fault) if fault else self._utterance(row) for row, fault in listed)
+        for verdict in one_of_each_id(judged, (row.utterance_id for row in listings)):
             yield _with_duplicate(verdict, first_with, self._limits)
 
     def _utterance(self, row: Listing) -> Verdict:
@@ -112,29 +112,53 @@ class Judge:
 
     def _judge_picture(self, path: str) -> Fault | str | None:
         if path not in self._store:
-            return Fault("missing_image", f"{path} is not in the archives")
-        facts = self._pictures[path]
+            return Fault("missing_image", self._store.absence(path))
+        facts = self._pictures[canonical_name(path)]
         if isinstance(facts, Fault):
             return facts
         return first_fault(IMAGE_CHECKS, facts, self._limits) or facts.content
 
 
+def one_of_each_id(verdicts: Iterable[Verdict], ids: Iterable[str]) -> Iterator[Verdict]:
+    """Of utterances with one id, keeps the first that is good.
+
+    Args:
+        verdicts: What came of each by itself.
+        ids: The ids of all of them.
+
+    Yields:
+        The verdicts; those with one id together, when the last of them is known.
+    """
+    counts = {name: count for name, count in Counter(ids).items() if count > 1}
+    waiting: dict[str, list[Verdict]] = {name: [] for name in counts}
+    for verdict in verdicts:
+        name = verdict.listing.utterance_id
+        if name not in counts:
+            yield verdict
+            continue
+        same = waiting[name]
+        if verdict.reason is None and any(other.reason is None for other in same):
+            detail = "another good utterance has the same id"
+            verdict = Verdict(verdict.listing, "duplicate_id", detail)
+        same.append(verdict)
+        if len(same) == counts[name]:
+            yield from waiting.pop(name)
+
+
 def _order(listing: Listing) -> tuple[int, str]:
-    return SPLITS.index(listing.split), listing.utterance_id
+    # What is no record may be in no split.
+    split = listing.split
+    return SPLITS.index(split) if split in SPLITS else len(SPLITS), listing.utterance_id
 
 
 def judge_listings(
     store: MediaStore, listings: Iterable[Listing]
 ) -> Iterator[tuple[Listing, Fault | None]]:
     """Finds what is wrong before anything is opened."""
-    seen: set[str] = set()
     for listing in listings:
         fault = check_listing(listing)
-        if listing.utterance_id in seen:
-            fault = Fault("duplicate_id", "another utterance has the same id")
-        elif fault is None and store.find(listing.audio_path) is None:
-            fault = Fault("missing_audio", f"{listing.audio_path} is not in the archives")
-        seen.add(listing.utterance_id)
+        if fault is None and store.find(listing.audio_path) is None:
+            fault = Fault("missing_audio", store.absence(listing.audio_path))
         yield listing, fault
 
 

@@ -69,7 +69,7 @@ def assess(
 
     Args:
         manifest: Its rows.
-        transcripts: The table's rows, in the same order.
+        transcripts: The table's rows, in any order; utterances without one are left out.
         expectations: What came of `expect_transcripts`.
     """
     found = Assessment(
@@ -86,10 +86,12 @@ def assess(
         expectations=expectations,
     )
     by_id = {row["utterance_id"]: row for row in manifest}
+    heard_as = {row["utterance_id"]: row["text"] for row in transcripts}
     edits: Counter[tuple[str, str, str]] = Counter()
     texts = (
-        (row["utterance_id"], row["caption"], transcript["text"])
-        for row, transcript in zip(manifest, transcripts, strict=True)
+        (row["utterance_id"], row["caption"], heard_as[row["utterance_id"]])
+        for row in manifest
+        if row["utterance_id"] in heard_as
     )
     for heard in align(texts):
         row = by_id[heard.utterance_id]

@@ -10,7 +10,8 @@ class Listing:
     """One utterance as its corpus lists it; nothing of it has been opened yet.
 
     Paths are those in the store. `utterance_id` is unique in its corpus and becomes the shard key,
-    so it consists of letters, digits, `_` and `-`.
+    so it consists of letters, digits, `_` and `-`. A line that is no record is listed too, with
+    what is wrong with it as `fault`; what it does not say is empty then, its split also.
     """
 
     utterance_id: str
@@ -24,3 +25,4 @@ class Listing:
     intensity: str | None = None
     # Known already, and not to be recognised; see `corpora.transcripts`.
     transcript: str | None = None
+    fault: str | None = None

@@ -63,7 +63,7 @@ def sort_manifest(path: Path) -> None:
         splits.append(place)
         digests += digest
     # The first byte counts most.
-    words = np.frombuffer(bytes(digests), ">u8").reshape(len(splits), -1)
+    words = np.frombuffer(bytes(digests), ">u8").reshape(len(splits), 4)
     order = np.lexsort((*words.T[::-1], np.array(splits, np.int64)))
     in_order = table.take(pyarrow.array(order, pyarrow.int64()))
     with atomic_path(path) as partial:

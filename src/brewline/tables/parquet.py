@@ -78,11 +78,29 @@ def open_table(path: Path, schema: Any) -> Iterator[Callable[[Mapping[str, Any]]
             write_waiting()
 
 
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what is wrong with a table that a stage has made into one sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BrewlineError(f"{path} is missing; run `dvc repro`") from None
+    # Damage inside of a page ends in errors of the decompressors, or in text that is none.
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BrewlineError(f"{path} is not a whole Parquet file: {what}") from None
+
+
 def read_frame(path: Path) -> "pandas.DataFrame":
-    """Reads a table as a data frame."""
+    """Reads a table as a data frame.
+
+    Raises:
+        BrewlineError: see `read_table`.
+    """
     import pandas
 
-    return pandas.read_parquet(path)
+    with _explained(path):
+        return pandas.read_parquet(path)
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
@@ -91,10 +109,6 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     Raises:
         BrewlineError: the file is missing or damaged.
     """
-    try:
+    with _explained(path):
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except FileNotFoundError:
-        raise BrewlineError(f"{path} is missing; run `dvc repro`") from None
-    except pyarrow.ArrowInvalid as error:
-        raise BrewlineError(f"{path} is not a whole Parquet file: {error}") from None
     return rows
