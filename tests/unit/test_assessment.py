@@ -106,6 +106,15 @@ def test_rates_are_those_of_jiwer() -> None:
     assert rate.cer == pytest.approx(jiwer.cer(said, texts))
 
 
+def test_texts_belong_to_their_ids_and_not_to_their_places() -> None:
+    shuffled = [TRANSCRIPTS[number] for number in (4, 2, 5, 0, 1, 3)]
+    assert assess(MANIFEST, shuffled, []).as_json() == assess(MANIFEST, TRANSCRIPTS, []).as_json()
+    # One has no text, and one text is of no utterance: the others are as they were.
+    fewer = assess(MANIFEST, [*TRANSCRIPTS[1:], heard(99, "else")], [])
+    assert fewer.splits["dev"].num_recordings == 2
+    assert fewer.speakers["bob"].word_errors == 0
+
+
 @pytest.mark.parametrize(
     ("duration_s", "name"),
     [(0.4, "0 to 2 s"), (2, "0 to 2 s"), (2.1, "2 to 5 s"), (99, "over 60 s")],
@@ -126,6 +135,12 @@ def test_what_must_hold_for_transcripts() -> None:
     assert [one.rule for one in outcomes if not one.success] == []
     outcomes = expect_transcripts(texts[:5], utterances, max_failure_rate=0.2)
     assert [one.rule for one in outcomes if not one.success] == ["all 6 good utterances have a row"]
+    foreign = texts.replace({"utterance_id": {"u0": "other"}})
+    outcomes = expect_transcripts(foreign, utterances, max_failure_rate=0.2)
+    assert [one.rule for one in outcomes if not one.success] == [
+        "all 6 good utterances have a row",
+        "no row is of another utterance",
+    ]
     outcomes = expect_transcripts(texts, utterances, max_failure_rate=0.1)
     failed = [one for one in outcomes if not one.success]
     assert [one.rule for one in failed] == ["no more than 10 % of the recordings failed"]

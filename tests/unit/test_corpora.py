@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import zipfile
 from collections import Counter
 from dataclasses import astuple
@@ -242,17 +243,41 @@ def test_flickr8k_names_a_malformed_caption(
 
 
 def test_a_file_that_is_there_twice_is_no_choice_of_ours(tmp_path: Path) -> None:
-    write(tmp_path, {**FLICKR_SPLITS, "a/wav2capt.txt": "", "b/wav2capt.txt": ""})
+    write(tmp_path, {**FLICKR_SPLITS, "a/wav2capt.txt": "", "b/wav2capt.txt": "\n"})
     with pytest.raises(BrewlineError, match=r"two files wav2capt\.txt: a/wav2capt\.txt and b/wav"):
         read("flickr8k", tmp_path)
+    write_kaggle(tmp_path / "kaggle")
+    shutil.copytree(tmp_path / "kaggle", tmp_path / "equal/x")
+    write(tmp_path / "equal", FLICKR_SPLITS)
+    texts = {"copy/wav2capt.txt": FLICKR_WAV2CAPT, "b/wav2capt.txt": FLICKR_WAV2CAPT}
+    write(tmp_path / "equal", texts)
+    assert len(read("flickr8k", tmp_path / "equal")) == 8
 
 
 def test_flickr8k_names_a_malformed_line(tmp_path: Path) -> None:
     make_flickr8k(tmp_path)
     path = tmp_path / "flickr_audio/wav2capt.txt"
-    path.write_text(path.read_text() + "one_word\n")
-    with pytest.raises(BrewlineError, match=r"wav2capt\.txt, line 25.*'one_word'"):
-        read("flickr8k", tmp_path)
+    path.write_text(path.read_text() + "one_word\n1000_ab0_1.wav 1000_ab0.jpg #\u00b2\n")
+    *rows, word, number = read("flickr8k", tmp_path)
+    assert len(rows) == 24
+    assert word.fault == (
+        "flickr_audio/wav2capt.txt, line 25: expected `<wav> <jpg> #<k>`, not 'one_word'"
+    )
+    assert (number.fault or "").startswith("flickr_audio/wav2capt.txt, line 26: ")
+
+
+def test_flickr8k_names_a_row_of_the_hub_that_names_none(tmp_path: Path) -> None:
+    write_hub(tmp_path)
+    write(tmp_path, FLICKR_SPLITS)
+    write_table(
+        tmp_path / "qrels/more.parquet",
+        image_id=[None, "10_a", "10_a"],
+        audio_id=["10_a_0", None, "10_a_x"],
+    )
+    faults = [row.fault for row in read("flickr8k", tmp_path) if row.fault]
+    assert [
+        f"qrels/more.parquet, row {number}: " in one for number, one in enumerate(faults, 1)
+    ] == ([True] * 3)
 
 
 def test_flickr8k_refuses_an_image_in_two_splits(tmp_path: Path) -> None:
@@ -481,7 +506,7 @@ def test_spokencoco_counts_what_is_missing_and_double(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ("{", r"SpokenCOCO_train\.json: expected JSON with a list `data`"),
+        ("{", r"SpokenCOCO_train\.json: not JSON: Expecting property name"),
         ('{"data": null}', r"SpokenCOCO_train\.json: expected JSON with a list `data`"),
         ("[]", r"SpokenCOCO_train\.json: expected JSON with a list `data`"),
         ('{"data": [{"image": "x.jpg"}]}', r"SpokenCOCO_train\.json, image 1: expected image and"),
@@ -602,6 +627,84 @@ def test_a_bad_line_of_a_folder_is_named(tmp_path: Path, text: str, message: str
     write(tmp_path, {"i.jsonl": text})
     with pytest.raises(BrewlineError, match=message):
         read("folder", tmp_path, index="i.jsonl")
+
+
+def test_lines_that_are_no_records_cost_no_other(tmp_path: Path) -> None:
+    rows = ["audio,split", "a.wav,test", "b.wav", "c.wav,training", "d.wav,train", "e.wav,test"]
+    write(tmp_path, {"i.csv": "\n".join(rows)})
+    listed = read("folder", tmp_path, index="i.csv", dev_fraction=0.0)
+    assert [row.audio_path for row in listed] == ["a.wav", "", "", "d.wav", "e.wav"]
+    assert [row.fault for row in listed if row.fault] == [
+        "i.csv, line 3: expected 2 cells as in the header, not 1",
+        "i.csv, line 4: split must be train, dev or test, not 'training'",
+    ]
+    assert len({row.utterance_id for row in listed}) == 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "TXT"])
+def test_tables_of_other_programs_are_read(
+    tmp_path: Path, encoding: str, separator: str, suffix: str
+) -> None:
+    rows = [("audio", "split", "caption"), ("jos\u00e9.wav", "test", "\u00c4hm, well; yes")]
+    cells = ['"' + f'"{separator}"'.join(row) + '"' for row in rows]
+    (tmp_path / f"i.{suffix}").write_bytes("\r\n".join(cells).encode(encoding))
+    (row,) = read("folder", tmp_path, index=f"i.{suffix}")
+    assert (row.audio_path, row.caption) == ("jos\u00e9.wav", "\u00c4hm, well; yes")
+
+
+def test_a_table_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "i.xlsx").write_bytes(b"PK")
+    with pytest.raises(BrewlineError, match=r"i\.xlsx is no table that is read; known: \.csv, "):
+        read("folder", tmp_path, index="i.xlsx")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"i.csv": "audio,split,audio\na.wav,test,b.wav\n"})
+    with pytest.raises(BrewlineError, match=r"i\.csv: two columns are called 'audio'"):
+        read("folder", tmp_path, index="i.csv")
+
+
+def test_pictures_that_differ_in_the_suffix_are_two(tmp_path: Path) -> None:
+    rows = [
+        ("1.wav", "dog.jpg"),
+        ("2.wav", "dog.png"),
+        ("2.mp3", "dog.png"),
+        ("3.wav", "cat.jpg"),
+        ("4.wav", "./cat.jpg"),
+    ]
+    text = "".join(f"{audio},{image},test\n" for audio, image in rows)
+    write(tmp_path, {"i.csv": "audio,image,split\n" + text})
+    listed = read("folder", tmp_path, index="i.csv")
+    images = [row.image_id for row in listed]
+    assert images[1] == images[2] != images[0]
+    # Where a name is one picture's alone, its suffix is no part of the id.
+    assert images[3:] == ["cat", "cat"]
+    assert len({row.utterance_id for row in listed}) == 5
+    assert listed[0].utterance_id == "1"
+
+
+def test_one_name_is_one_however_it_is_written(tmp_path: Path) -> None:
+    composed, apart = "jos\u00e9", "jose\u0301"
+    write(tmp_path, {f"photos/{apart}.jpg": "", f"clips/{apart}.wav": ""})
+    rows = [
+        rf"clips\{composed}.wav,photos\{composed}.jpg,{composed},test",
+        rf"other.wav,photos/{apart}.jpg,{apart},test",
+    ]
+    write(tmp_path, {"i.csv": "audio,image,speaker,split\n" + "\n".join(rows)})
+    first, second = read("folder", tmp_path, index="i.csv")
+    assert first.audio_path == f"clips/{composed}.wav"
+    assert first.image_path == second.image_path == f"photos/{composed}.jpg"
+    assert (first.image_id, first.speaker_id) == (second.image_id, second.speaker_id)
+    assert found(tmp_path, [first, second]) == (2, 1, 0, 0)
+    assert safe_id(composed) == safe_id(apart)
+
+
+def test_a_corpus_may_be_there_to_measure_on(tmp_path: Path) -> None:
+    write(tmp_path, {"i.csv": "audio,split\na.wav,test\nb.wav,test\n"})
+    assert splits(read("folder", tmp_path, index="i.csv")) == {"test": 2}
+    assert splits(read("folder", tmp_path, index="i.csv", dev_fraction=0.5)) == {"test": 2}
 
 
 def test_recordings_of_nobody_are_held_out_one_by_one(tmp_path: Path) -> None:

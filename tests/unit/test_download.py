@@ -713,6 +713,8 @@ def test_a_listed_name_stays_in_its_folder(tmp_path: Path) -> None:
     path.write_bytes(annotations(["../a.ogg"]))
     with pytest.raises(BrewlineError, match="would leave its folder"):
         listed_recordings([path])
+    path.write_bytes(annotations(["a.ogg"]) + b'[]\n{"voice_recording": "\xe9"}\n' + b"[" * 200_000)
+    assert listed_recordings([path]) == ["a.ogg"]
     path.write_text("{}")
     with pytest.raises(BrewlineError, match="line 1 names no voice_recording"):
         listed_recordings([path])

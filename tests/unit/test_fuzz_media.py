@@ -6,7 +6,10 @@ hangs shows as such and not as the end of the tests.
 
 import functools
 import io
+import os
 import struct
+import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +27,7 @@ from PIL import Image
 from world import encode_audio, tone, tone_limits, write_tar
 
 from brewline.config.validate import ValidateParams
+from brewline.core.errors import BrewlineError
 from brewline.core.workers import Lost, WorkerPool
 from brewline.media import audio
 from brewline.media.archives import MediaStore
@@ -31,7 +37,6 @@ from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge
 from brewline.tables.listing import Listing
 
-PROJECT = Path(__file__).parents[2]
 LIMITS = ValidateParams(**tone_limits())
 
 # Mutated files of a seed that are checked at once, and how often: 13,000 files in all.
@@ -129,6 +134,28 @@ class ContentChecker:
         return (check_audio if kind == "audio" else check_image)(content, self.limits)
 
 
+@dataclass(frozen=True)
+class ContainerChecker:
+    """Lists and reads what a container holds, in a worker, and says how that ends."""
+
+    folder: Path
+
+    def __call__(self, task: tuple[str, bytes]) -> str:
+        suffix, content = task
+        folder = self.folder / str(os.getpid())
+        folder.mkdir(exist_ok=True)
+        (folder / f"a{suffix}").write_bytes(content)
+        try:
+            store = MediaStore(folder)
+            for table in store.tables():
+                list(store.rows(table, ["id", "text"]))
+            for name in store.names():
+                store.read(name)
+        except BrewlineError:
+            return "a sentence"
+        return "read"
+
+
 Pool = WorkerPool[tuple[str, bytes], Finding]
 
 
@@ -188,6 +215,83 @@ def test_mutated_pictures_end_accepted_or_with_a_reason(name: str, pool: Pool) -
     # A checksum in each part of a PNG lets no mutation pass.
     assert ends["bad_image"]
     assert ends["accepted"] or name == "PNG"
+
+
+def parquet_seed(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    ids = [f"u{number}" for number in range(20)]
+    media = [{"bytes": name.encode() * 9, "path": None} for name in ids]
+    table = pyarrow.table({"id": ids, "text": ["one", "two"] * 10, "audio": media})
+    pyarrow.parquet.write_table(table, buffer, row_group_size=10, **options)
+    return buffer.getvalue()
+
+
+def tar_seed(headers: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("a/é.wav", "b/" * 60 + "c.wav"):
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 9, headers
+            archive.addfile(member, io.BytesIO(b"some word"))
+    return buffer.getvalue()
+
+
+def zip_seed() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a/é.wav", "b.wav", "c/"):
+            archive.writestr(name, b"some words" * 9)
+    return buffer.getvalue()
+
+
+CONTAINER_SEEDS = {
+    "dictionary.parquet": parquet_seed(),
+    "prefixes.parquet": parquet_seed(
+        use_dictionary=False, column_encoding={"id": "DELTA_BYTE_ARRAY", "text": "PLAIN"}
+    ),
+    "plain.parquet": parquet_seed(
+        use_dictionary=False, data_page_version="2.0", compression="zstd"
+    ),
+    "comment.tar": tar_seed({"comment": "words"}),
+    "sparse.tar": tar_seed({"GNU.sparse.map": "0,9", "GNU.sparse.size": "9"}),
+    "a.zip": zip_seed(),
+}
+
+
+def mend_headers(content: bytes) -> bytes:
+    """Gives the damaged headers of a tar the checksums that they should have."""
+    mended = bytearray(content)
+    for start in range(0, len(mended) - 511, 512):
+        if mended[start + 257 : start + 262] == b"ustar":
+            mended[start + 148 : start + 156] = b" " * 8
+            checksum = sum(mended[start : start + 512])
+            mended[start + 148 : start + 156] = f"{checksum:06o}\0 ".encode()
+    return bytes(mended)
+
+
+@pytest.mark.parametrize("name", CONTAINER_SEEDS)
+def test_mutated_containers_are_read_or_end_in_a_sentence(name: str, tmp_path: Path) -> None:
+    seed, suffix = CONTAINER_SEEDS[name], Path(name).suffix
+    rng = np.random.default_rng(0)
+    kinds = ("cut", "delete", "repeat", "noise", "bit", "bit", "number")
+    contents = []
+    for _ in range(600):
+        changes = [
+            (str(rng.choice(kinds)), rng.random(), rng.random() / 4, int(rng.integers(256)))
+            for _ in range(rng.integers(1, 4))
+        ]
+        # What says where everything is stands at the end of tables and zips.
+        step = 1 if suffix == ".tar" else -1
+        mutated = mutate(seed[::step], changes, bool(rng.integers(2)))[::step]
+        contents.append(mend_headers(mutated) if suffix == ".tar" else mutated)
+    prepare = functools.partial(ContainerChecker, tmp_path)
+    workers: WorkerPool[tuple[str, bytes], str]
+    with WorkerPool(prepare, 1, LIMIT_S) as workers:
+        ends = Counter(workers.map((suffix, content) for content in contents))
+    assert ends["a sentence"] > 5
+    # Sparse files are refused whatever they say.
+    assert ends["read"] > 5 or name == "sparse.tar"
+    assert sum(ends.values()) == ends["read"] + ends["a sentence"]
 
 
 def test_a_corpus_of_mutated_files_is_accounted_for(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from brewline.quality.verdicts import Judge
 from brewline.tables.listing import Listing
 from brewline.tables.parquet import read_frame, read_table
 
-PROJECT = Path(__file__).parents[2]
 LIMITS = ValidateParams(**tone_limits())
 MB = 1 << 20
 

@@ -351,6 +351,60 @@ def test_corpus_counts_add_up_and_only_the_corrupted_are_dropped(
     assert f"Most are dropped as `{most}`: {count} of {len(bad)}" in complaint
 
 
+def test_of_two_rows_with_one_id_the_good_one_stays(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    """Whatever is wrong with the other, and whichever comes first."""
+    ok = [row for row in corpus.listings if row.utterance_id not in corpus.planted]
+    damaged = next(row for row in corpus.listings if row.utterance_id in corpus.planted)
+    bad = [
+        replace(damaged, utterance_id=ok[0].utterance_id),
+        replace(ok[1], image_path="val2017/none.jpg"),
+        replace(ok[2], audio_path="none.ogg"),
+        replace(ok[3], speaker_id="\udce9"),
+    ]
+    twice = replace(ok[4], caption="another")
+    listings = [*bad, *ok[:5], twice]
+    found = judged(corpus.store, listings, tmp_path / "facts", limits)
+    assert Counter(row.listing.utterance_id for row in found if not row.reason) == {
+        row.utterance_id: 1 for row in ok[:5]
+    }
+    dropped = {row.listing.utterance_id: row.reason for row in found if row.reason}
+    assert list(map(dropped.get, (row.utterance_id for row in ok[:5]))) == [
+        verdict.reason
+        for verdict in judged(
+            corpus.store, [replace(bad[0], utterance_id="x")], tmp_path / "alone", limits
+        )
+    ] + ["missing_image", "missing_audio", "bad_text", "duplicate_id"]
+
+
+def test_a_corpus_that_is_there_to_measure_on_meets_its_expectations(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    test = [row for row in corpus.listings if row.split == "test"]
+    train = [row for row in corpus.listings if row.split == "train"]
+    corpus.listings = [row for row in test if row.utterance_id not in corpus.planted]
+    _, _, results = validate(corpus, tmp_path, limits)
+    assert not results.failed
+    corpus.listings += [replace(row, audio_path="none.ogg") for row in train]
+    _, _, results = validate(corpus, tmp_path, limits)
+    complaint = results.complaint("ln")
+    assert "train and test, which the corpus lists, are not empty (observed no train; " in complaint
+
+
+def test_a_broken_line_is_counted_and_explained(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    broken = Listing("i-7", "", "", "", fault="i.jsonl, line 7: not JSON")
+    corpus.listings.append(broken)
+    _, bad, results = validate(corpus, tmp_path, limits)
+    assert results.num_listed == len(corpus.listings)
+    (row,) = bad[bad["reason"] == "bad_record"].to_dict("records")
+    assert (row["utterance_id"], row["detail"]) == ("i-7", "i.jsonl, line 7: not JSON")
+    text = "\n".join(explain(corpus.store, [broken], "i-7", tmp_path / "facts", limits))
+    assert "`bad_record`: i.jsonl, line 7" in text
+
+
 # How the kinds of damage in sample/corrupt.py must show.
 REASONS = {
     "empty_file": "empty_file",

@@ -68,7 +68,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
         BrewlineError: an annotation file is missing or malformed.
     """
     del source  # all its splits are published
-    recordings = _hub_recordings(store) if _tables(store, "qrels") else _recordings(store)
+    recordings = list(_hub_recordings(store) if _tables(store, "qrels") else _recordings(store))
     captions, splits = _captions(store), _splits(store)
     return with_records(list(_listings(recordings, captions, splits)))
 

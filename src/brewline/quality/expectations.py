@@ -98,10 +98,13 @@ def _observed(result: dict[str, Any]) -> str:
     facts = result["result"]
     value = facts.get("observed_value")
     if isinstance(value, list):
-        return _observed_values(result, list(map(str, value)))
+        return ", ".join(map(str, value))
     if value is not None:
         return f"{value:.6g}" if isinstance(value, float) else str(value)
-    wrong = facts.get("partial_unexpected_list") or facts.get("partial_missing_list") or []
+    missing = facts.get("partial_missing_list")
+    if missing:
+        return f"no {', '.join(map(str, missing))}"
+    wrong = facts.get("partial_unexpected_list") or []
     examples = ", ".join(map(str, wrong[:_MAX_EXAMPLES]))
     total = facts.get("element_count")
     if result["success"]:
@@ -109,17 +112,6 @@ def _observed(result: dict[str, Any]) -> str:
     return (
         f"not so for {facts['unexpected_count']:,} of {total:,}: {examples}" if total else examples
     )
-
-
-def _observed_values(result: dict[str, Any], values: list[str]) -> str:
-    """The values of a column; where it is known which should be there, what is amiss with them."""
-    wanted = result["expectation_config"]["kwargs"].get("value_set")
-    if result["success"] or wanted is None:
-        return ", ".join(values)
-    missing = [each for each in map(str, wanted) if each not in values]
-    if "contain_set" in result["expectation_config"]["type"]:
-        return f"nothing in {', '.join(missing)}"
-    return f"besides these {', '.join(each for each in values if each not in map(str, wanted))}"
 
 
 def _exceptions(result: dict[str, Any]) -> list[dict[str, Any]]:
