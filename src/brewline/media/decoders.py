@@ -253,4 +253,5 @@ def _samples(frame: av.AudioFrame, dtype: SampleType) -> NDArray[Any]:
         floats = (floats - (128 if name == "u8" else 0)) / _FULL_SCALE[name]
     if dtype == "float32":
         return floats
-    return np.clip(np.rint(floats * (1 << 15)), -(1 << 15), (1 << 15) - 1).astype(np.int16)
+    integers: NDArray[np.int16] = (floats * (1 << 15)).round().clip(-(1 << 15), (1 << 15) - 1)
+    return integers.astype(np.int16)

@@ -5,22 +5,19 @@ must be known of a recording beforehand is gathered in `signals.py`.
 """
 
 import hashlib
-import io
 import math
 import operator
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from brewline.config.validate import ValidateParams
 from brewline.media.audio import AudioError
+from brewline.media.pictures import PictureError, open_picture
 from brewline.quality.signals import Signal, read_signal
 from brewline.tables.listing import Listing
 
-# Others are not asked: some decoders of Pillow start programs.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -162,7 +159,7 @@ AUDIO_CHECKS: dict[str, Check] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that opened fully."""
+    """A picture that opened fully, upright."""
 
     width_px: int
     height_px: int
@@ -172,12 +169,23 @@ def _short_side_px(picture: Picture) -> float:
     return min(picture.width_px, picture.height_px)
 
 
+def _aspect(picture: Picture) -> float:
+    return max(picture.width_px, picture.height_px) / _short_side_px(picture)
+
+
 IMAGE_CHECKS: dict[str, Check] = {
     "small_image": Check(
         _short_side_px,
         operator.lt,
         "min_image_side_px",
         "the short side is {value} px, under {threshold} px",
+    ),
+    "extreme_shape": Check(
+        _aspect,
+        operator.gt,
+        "max_image_aspect",
+        "{f.width_px} x {f.height_px} px: one side is {value:.0f} times the other, over "
+        "{threshold:g}",
     ),
 }
 
@@ -209,32 +217,13 @@ def check_audio(content: bytes, limits: ValidateParams) -> Finding:
     return Finding(fault, signal, "" if fault else hashlib.sha256(content).hexdigest())
 
 
-def _open_picture(content: bytes) -> Picture | Fault:
-    """Opens a picture fully."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of a decompression bomb before it refuses one; both end here.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
-                image.load()
-                return Picture(*image.size)
-    except UnidentifiedImageError:
-        # Its own message names an address in memory, which no two runs share.
-        start = content[:16].decode("ascii", "backslashreplace")
-        return Fault("bad_image", f"no known image format; starts with {start!r}")
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they stumble over
-        return Fault("bad_image", str(error) or type(error).__name__)
-
-
 def check_image(content: bytes, limits: ValidateParams) -> Finding:
     """Opens a picture fully and checks it."""
-    picture = _open_picture(content)
-    if isinstance(picture, Fault):
-        return Finding(picture)
+    try:
+        opened = open_picture(content, limits.max_image_megapixels, needed_px=1)
+    except PictureError as error:
+        return Finding(Fault(error.reason, error.detail))
+    picture = Picture(opened.width_px, opened.height_px)
     return Finding(first_fault(IMAGE_CHECKS, picture, limits), picture)
 
 
