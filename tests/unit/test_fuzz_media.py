@@ -20,12 +20,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from world import encode_audio, tone, write_tar
+from sounds import FORMATS, sound
+from world import write_tar
 
 from brewline.config.validate import ValidateParams
 from brewline.core.workers import WorkerPool
-from brewline.media import audio
 from brewline.media.archives import MediaStore
+from brewline.media.ogg import page_checksum
 from brewline.quality.checks import Finding, check_audio, check_image
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import check_corpus, found
@@ -51,16 +52,9 @@ def image_seed(format: str) -> bytes:
     return buffer.getvalue()
 
 
-AUDIO_SEEDS = {
-    "wav": encode_audio(tone(1, 0.5), "WAV", "PCM_16"),
-    "wav-float": encode_audio(tone(1, 0.5), "WAV", "FLOAT"),
-    "wav-adpcm": encode_audio(tone(1, 0.5), "WAV", "IMA_ADPCM"),
-    "rf64": encode_audio(tone(1, 0.5), "RF64", "PCM_24"),
-    "flac": encode_audio(tone(1, 0.5), "FLAC", "PCM_16"),
-    "vorbis": encode_audio(tone(1, 0.5), "OGG", "VORBIS"),
-    "opus": encode_audio(tone(1, 0.5), "OGG", "OPUS"),
-    "mp3": encode_audio(tone(1, 0.5), "MP3", "MPEG_LAYER_III"),
-}
+AUDIO_SEEDS = {name: sound(name, 0.5) for name in FORMATS}
+# Two files in one.
+AUDIO_SEEDS |= {f"{name}-joined": 2 * sound(name, 0.3) for name in ("opus", "mp3", "wav")}
 IMAGE_SEEDS = {name: image_seed(name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
 
 Mutation = tuple[str, float, float, int]
@@ -75,7 +69,7 @@ def mend_checksums(content: bytes) -> bytes:
         end = len(content) if end < 0 else end
         if end - position >= 27:
             mended[position + 22 : position + 26] = bytes(4)
-            checksum = audio._ogg_checksum(bytes(mended[position:end]))
+            checksum = page_checksum(bytes(mended[position:end]))
             mended[position + 22 : position + 26] = struct.pack("<I", checksum)
         position = end
     return bytes(mended)

@@ -28,6 +28,10 @@ _NIST_FIELD = re.compile(rb"^(\w+) -(?:i|s\d+) (\S+)\s*$", re.MULTILINE)
 _NAME = re.compile(rb"[ -~]{4}")
 
 
+# Name, place and size.
+_Chunk = tuple[bytes, int, int]
+
+
 class _Data(NamedTuple):
     """Where the sound of a file lies, how many bytes are promised, and where the file ends.
 
@@ -123,40 +127,38 @@ def _wav(content: bytes) -> _Data:
     """Microsoft and IBM, "Multimedia Programming Interface and Data Specifications 1.0"."""
     order = ">" if content.startswith(b"RIFX") else "<"
     tag, size_64 = 0, None
-    data: _Data | None = None
     for name, at, size in _chunks(content, 12, f"{order}4sI", 1):
         body = at + 8
-        if data:
-            data = _after(content, data, name, at, (b"RIFF", b"RF64", b"RIFX"))
-        elif name == b"fmt " and body + 2 <= len(content):
+        if name == b"fmt " and body + 2 <= len(content):
             (tag,) = struct.unpack_from(f"{order}H", content, body)
         elif name == b"ds64" and body + 16 <= len(content):
             (size_64,) = struct.unpack_from("<Q", content, body + 8)
         elif name == b"data":
             if size == _SIZE_ELSEWHERE and size_64:
-                data = _Data(body, size_64, len(content))
+                size = size_64
             elif size >= _SIZE_UNKNOWN or (size == 0 and not _is_chunk(content, body, order)):
                 return _Data(body, None, len(content), 0, at + 4, order, tag)
-            else:
-                data = _Data(body, size, len(content))
-        if data and data.end < len(content):
-            break
-    return _found(data)._replace(tag=tag)
+            data = _Data(body, size, len(content), tag=tag)
+            rest = _chunks(content, body + size + size % 2, f"{order}4sI", 1)
+            return _look_after(content, data, rest, (b"RIFF", b"RF64", b"RIFX"))
+    raise _no_sound()
 
 
-def _found(data: _Data | None) -> _Data:
-    if data is None:
-        raise AudioError("truncated", "the file ends before its sound begins")
-    return data
+def _no_sound() -> AudioError:
+    return AudioError("truncated", "the file ends before its sound begins")
 
 
-def _after(
-    content: bytes, data: _Data, name: bytes, at: int, next_file: tuple[bytes, ...]
+def _look_after(
+    content: bytes, data: _Data, rest: Iterator[_Chunk], next_file: tuple[bytes, ...]
 ) -> _Data:
-    """What a chunk after the sound tells: that another file begins, or that it is no chunk."""
-    if name in next_file:
-        return data._replace(end=at)
-    return data if name else _with_tail(content, data, at)
+    """What follows the sound: chunks, another file, or something else."""
+    for name, at, size in rest:
+        if name in next_file:
+            return data._replace(end=at)
+        # Another format's name is printable too, but what follows it is no size.
+        if not name or at + 8 + size > len(content):
+            return _with_tail(content, data, at)
+    return data
 
 
 def _is_chunk(content: bytes, at: int, order: str) -> bool:
@@ -167,7 +169,7 @@ def _is_chunk(content: bytes, at: int, order: str) -> bool:
     return bool(_NAME.fullmatch(name)) and at + 8 + size <= len(content)
 
 
-def _chunks(content: bytes, at: int, head: str, padding: int) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(content: bytes, at: int, head: str, padding: int) -> Iterator[_Chunk]:
     """The name, place and size of each chunk; an empty name where something else begins."""
     head_bytes = struct.calcsize(head)
     while at + head_bytes <= len(content):
@@ -185,17 +187,14 @@ def _chunks(content: bytes, at: int, head: str, padding: int) -> Iterator[tuple[
 
 def _aiff(content: bytes) -> _Data:
     """Apple, "Audio Interchange File Format 1.3"; sizes of `SSND` count eight bytes of head."""
-    data: _Data | None = None
-    for name, at, size in _chunks(content, 12, ">4sI", 1):
-        if data:
-            data = _after(content, data, name, at, (b"FORM",))
-        elif name == b"SSND":
+    chunks = _chunks(content, 12, ">4sI", 1)
+    for name, at, size in chunks:
+        if name == b"SSND":
             if size == 0 or size >= _SIZE_UNKNOWN:
                 return _Data(at + 16, None, len(content))
             data = _Data(at + 16, max(size - 8, 0), len(content))
-        if data and data.end < len(content):
-            break
-    return _found(data)
+            return _look_after(content, data, chunks, (b"FORM",))
+    raise _no_sound()
 
 
 def _w64(content: bytes) -> _Data:
@@ -211,14 +210,15 @@ def _w64(content: bytes) -> _Data:
         if name == _W64_DATA:
             data = _Data(at + 24, size - 24, len(content))
         at += -(-size // 8) * 8
-    data = _found(data)
+    if data is None:
+        raise _no_sound()
     return _with_tail(content, data, at) if at < len(content) else data
 
 
 def _au(content: bytes) -> _Data:
     """Sun's AU: 24 bytes of head, of which the size may be all ones."""
     if len(content) < 24:
-        raise AudioError("truncated", "the file ends before its sound begins")
+        raise _no_sound()
     start, size = struct.unpack_from(">II", content, 4)
     if size == _SIZE_ELSEWHERE or (size == 0 and len(content) > start):
         return _Data(start, None, len(content), 0, 8, ">")
@@ -238,22 +238,20 @@ def _of_size(content: bytes, start: int, size: int, magic: bytes) -> _Data:
 
 def _caf(content: bytes) -> _Data:
     """Apple, "Core Audio Format Specification"; the size of `data` may be -1, and counts four."""
-    data: _Data | None = None
-    for name, at, size in _chunks(content, 8, ">4sq", 0):
-        if data:
-            data = _after(content, data, name, at, (b"caff",))
-        elif name == b"data":
-            if size < 0:
-                return _Data(at + 16, None, len(content))
+    chunks = _chunks(content, 8, ">4sq", 0)
+    for name, at, size in chunks:
+        if name == b"data" and size < 0:
+            return _Data(at + 16, None, len(content))
+        if name == b"data":
             data = _Data(at + 16, max(size - 4, 0), len(content))
-        if size < 0 or (data and data.end < len(content)):
+            missing = at + 12 + size - len(content)
+            # Of packets that differ in size, nobody knows how long those are that are missing.
+            if missing > 0 and content[28:32] != b"lpcm":
+                raise AudioError("truncated", f"the sound of the CAF needs {missing} bytes more")
+            return _look_after(content, data, chunks, (b"caff",))
+        if size < 0:
             break
-    data = _found(data)
-    missing = data.start + (data.claimed or 0) - len(content)
-    # Of packets that differ in size, how much is missing nobody knows.
-    if missing > 0 and content[28:32] != b"lpcm":
-        raise AudioError("truncated", f"the sound of the CAF needs {missing} bytes more")
-    return data
+    raise _no_sound()
 
 
 def _nist(content: bytes) -> _Data:

@@ -15,7 +15,7 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT, _CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 _MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
-_TS_PACKET = 188
+_TS_PACKET, _TS_SYNC = 188, 0x47
 _TS_SURE = 4
 
 
@@ -36,7 +36,7 @@ def multimedia_sounds(content: bytes) -> list[Sound] | None:
     if content.startswith(b"FLV\x01"):
         return _flv(content)
     if len(content) >= _TS_PACKET and all(
-        byte == 0x47 for byte in content[: _TS_SURE * _TS_PACKET : _TS_PACKET]
+        byte == _TS_SYNC for byte in content[: _TS_SURE * _TS_PACKET : _TS_PACKET]
     ):
         return _mpegts(content)
     return None
@@ -164,6 +164,8 @@ def _flv(content: bytes) -> list[Sound]:
 def _mpegts(content: bytes) -> list[Sound]:
     """ISO/IEC 13818-1, section 2.4.3: packets of 188 bytes."""
     whole = len(content) - len(content) % _TS_PACKET
+    while content[whole - _TS_PACKET] != _TS_SYNC:
+        whole -= _TS_PACKET
     return [Sound(content[:whole], "mpegts", has_end=is_harmless(content[whole:]))]
 
 

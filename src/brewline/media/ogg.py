@@ -8,7 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from brewline.media.recording import AudioError, Sound
+from brewline.media.recording import AudioError, Sound, is_harmless
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _FIRST_OF_STREAM, _LAST_OF_STREAM = 2, 4
@@ -25,8 +25,10 @@ class _Link:
 
     start: int
     end: int = 0
-    # By serial number: the first packet, the number of the next page, and whether it has ended.
+    # By serial number: the beginning of the first packet, where the pages are, the number of the
+    # next one, and whether the stream has ended.
     codecs: dict[int, bytes] = field(default_factory=dict)
+    pages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     next_page: dict[int, int] = field(default_factory=dict)
     ended: dict[int, bool] = field(default_factory=dict)
     # A page came that begins no stream.
@@ -54,15 +56,17 @@ def ogg_sounds(content: bytes) -> list[Sound]:
         ]
         if not audio:
             raise AudioError("no_audio_track", "an Ogg stream in it holds no sound")
-        by_libsndfile = len(link.codecs) == 1 and link.codecs[audio[0]].startswith(
-            _LIBSNDFILE_CODECS
-        )
+        track = audio[0]
+        part = content[link.start : link.end]
+        if len(link.codecs) > 1:
+            # Pictures, or what describes them, lie between.
+            part = b"".join(content[start:end] for start, end in link.pages[track])
         sounds.append(
             Sound(
-                content=content[link.start : link.end],
+                content=part,
                 demuxer="ogg",
-                by_libsndfile=by_libsndfile,
-                has_end=all(link.ended[serial] for serial in audio),
+                by_libsndfile=link.codecs[track].startswith(_LIBSNDFILE_CODECS),
+                has_end=link.ended[track],
             )
         )
     return sounds
@@ -74,8 +78,8 @@ def _links(content: bytes) -> list[_Link]:
     position = page = 0
     while position < len(content):
         if content[position : position + 4] != b"OggS":
-            # After an end mark, what is no page is no sound: a newline, a tag.
-            if links and all(links[-1].ended.values()) and b"OggS" not in content[position:]:
+            # After an end mark there may be a newline or a tag.
+            if links and all(links[-1].ended.values()) and is_harmless(content[position:]):
                 break
             raise AudioError("damaged", f"no Ogg page where page {page} should begin")
         end, flags, serial, number, body = _checked_page(content, position, page)
@@ -84,6 +88,7 @@ def _links(content: bytes) -> list[_Link]:
                 links.append(_Link(position))
             links[-1].codecs[serial] = content[body : min(end, body + 8)]
             links[-1].next_page[serial] = number
+            links[-1].pages[serial] = []
         elif links:
             links[-1].has_body = True
         if not links or serial not in links[-1].codecs:
@@ -91,6 +96,7 @@ def _links(content: bytes) -> list[_Link]:
         link = links[-1]
         if number != link.next_page[serial]:
             raise AudioError("damaged", f"pages are missing before Ogg page {page}")
+        link.pages[serial].append((position, end))
         link.next_page[serial] = (number + 1) % (1 << 32)
         link.ended[serial] = bool(flags & _LAST_OF_STREAM)
         position = link.end = end
