@@ -134,7 +134,9 @@ class _AvStream:
             self._container = av.open(
                 io.BytesIO(sound.content), "r", format=sound.demuxer, metadata_errors="ignore"
             )
-        except (av.FFmpegError, ValueError, OverflowError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - PyAV raises whatever it stumbles over
             raise _damaged(error) from None
         self._duration_s = (self._container.duration or 0) / av.time_base
         # Of all streams and of the samples, in seconds.
@@ -177,7 +179,9 @@ class _AvStream:
                         assert isinstance(frame, av.AudioFrame)
                         self._time(frame)
                         yield frame
-        except (av.FFmpegError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - PyAV raises whatever it stumbles over
             raise _damaged(error) from None
 
     def _time(self, frame: av.AudioFrame) -> None:
