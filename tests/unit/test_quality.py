@@ -194,7 +194,7 @@ def test_blocks_make_no_difference(
 ) -> None:
     content = encode_audio(tone(1, 2.0), format, subtype)
     whole = read_signal(content)
-    monkeypatch.setattr("brewline.media.audio._BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr("brewline.media.decoders._BLOCK_SAMPLES", 1000)
     parts = read_signal(content)
     assert parts.num_samples == whole.num_samples == 2 * SAMPLE_RATE_HZ
     assert (parts.low, parts.high) == (whole.low, whole.high)
@@ -214,7 +214,7 @@ def test_images(limits: ValidateParams) -> None:
     # No address of this process in the detail, so that equal corpora give equal tables.
     assert check_image(b"<html>", limits).fault == (
         "bad_image",
-        "no known image format; starts with '<html>'",
+        "no known image format (JPEG, PNG, WEBP, GIF, BMP, TIFF); starts with '<html>'",
     )
 
 
