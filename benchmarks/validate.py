@@ -118,7 +118,7 @@ def run_ours(folder: Path, names: list[str]) -> None:
     ]
     store = MediaStore(folder / "raw")
     with tempfile.TemporaryDirectory() as work:
-        inspect_files(store, files_of(store, listings), Path(work), WORKERS, decode_limit_s)
+        inspect_files(store, files_of(store, listings), Path(work), WORKERS, decode_limit_s, 250.0)
         join_runs(Path(work), folder / "facts")
     found = Judge(store, folder / "facts", limits).corpus(listings)
     write_tables(found, "bench", folder / "manifest.parquet", folder / "quarantine.parquet")

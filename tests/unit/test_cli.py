@@ -11,6 +11,7 @@ import pytest
 import report_world
 import search_world
 from PIL import Image
+from sounds import sound
 
 from brewline import cli
 from brewline.config import load_params
@@ -126,10 +127,13 @@ def test_search_embeds_queries_like_the_corpus(project: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"just text", "neither a recording (WAV, FLAC, OGG, MP3) nor a picture (JPEG, PNG)"),
-        (b"", "neither a recording (WAV, FLAC, OGG, MP3) nor a picture (JPEG, PNG)"),
-        (report_world.drawing(0)[:700], "thing is a damaged picture"),
-        (report_world.tone(0)[:2000], "thing is a damaged recording"),
+        (b"just text", "thing is neither a recording nor a picture; docs/guide.md lists what is"),
+        (b"", "thing is neither a recording nor a picture; docs/guide.md lists what is read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "thing is neither a recording nor a picture"),
+        (report_world.drawing(0)[:700], "thing: the picture is refused (`bad_image`)"),
+        (report_world.tone(0)[:2000], "thing: the recording is refused (`truncated`)"),
+        (sound("wav")[:32_000], "thing: the recording is refused (`shorter_than_header`)"),
+        (sound("m4a")[:9_000], "thing: the recording is refused (`truncated`): the box 'mdat'"),
     ],
 )
 def test_what_cannot_be_searched_by_is_named(

@@ -46,7 +46,7 @@ def validated(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     store = MediaStore(folder)
     with tempfile.TemporaryDirectory() as beside:
         facts = Path(beside, "facts")
-        inspect_files(store, files_of(store, listed), Path(beside, "work"), 1, 60.0)
+        inspect_files(store, files_of(store, listed), Path(beside, "work"), 1, 60.0, 250.0)
         join_runs(Path(beside, "work"), facts)
         write_tables(Judge(store, facts, LIMITS).corpus(listed), "mine", good, bad)
     rows = read_table(good), read_table(bad)

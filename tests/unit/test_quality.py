@@ -38,7 +38,6 @@ from brewline.core.files import sha256_tree
 from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
 from brewline.quality import inspection
-from brewline.quality.at_once import check_audio, check_image
 from brewline.quality.checks import AUDIO_CHECKS, check_listing
 from brewline.quality.corpus_suites import Account, account, expect
 from brewline.quality.expectations import Expectation
@@ -47,6 +46,7 @@ from brewline.quality.inspection import Inspector, MediaTask, files_of, inspect_
 from brewline.quality.leaks import Leaks, alike
 from brewline.quality.page import validation_page
 from brewline.quality.picture_facts import perceptual_hash
+from brewline.quality.queries import check_audio, check_image
 from brewline.quality.recording_facts import read_recording_facts
 from brewline.quality.results import distribution, gather, write_tables
 from brewline.quality.verdicts import Judge, Verdict
@@ -56,6 +56,7 @@ from brewline.tables.manifest import MANIFEST, row_order
 
 PROJECT = Path(__file__).parents[2]
 DECODE_LIMIT_S = 60.0
+MAX_MEGAPIXELS = 250.0
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_blocks_make_no_difference(
 ) -> None:
     content = encode_audio(tone(1, 2.0), format, subtype)
     whole = read_recording_facts(content)
-    monkeypatch.setattr("brewline.media.audio._BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr("brewline.media.decoders._BLOCK_SAMPLES", 1000)
     parts = read_recording_facts(content)
     assert parts.num_samples == whole.num_samples == 2 * SAMPLE_RATE_HZ
     assert (parts.low, parts.high) == (whole.low, whole.high)
@@ -237,7 +238,7 @@ def test_images(limits: ValidateParams) -> None:
     # No address of this process in the detail, so that equal corpora give equal tables.
     assert check_image(b"<html>", limits).fault == (
         "bad_image",
-        "no known image format; starts with '<html>'",
+        "no known image format (JPEG, PNG, WEBP, GIF, BMP, TIFF); starts with '<html>'",
     )
 
 
@@ -278,7 +279,7 @@ def inspected(
     """What stage `inspect` does."""
     tasks = files_of(store, listings)
     with tempfile.TemporaryDirectory() as work:
-        inspect_files(store, tasks, Path(work), 2, decode_limit_s)
+        inspect_files(store, tasks, Path(work), 2, decode_limit_s, MAX_MEGAPIXELS)
         join_runs(Path(work), folder)
 
 
@@ -455,7 +456,7 @@ def test_a_stopped_inspection_opens_no_file_again(
 ) -> None:
     monkeypatch.setattr(inspection, "_FILES_PER_RUN", 10)
     tasks, work = files_of(corpus.store, corpus.listings), tmp_path / "work"
-    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S)
+    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S, MAX_MEGAPIXELS)
     join_runs(work, tmp_path / "whole")
     whole = sha256_tree(tmp_path / "whole")
     runs = sorted(work.iterdir())
@@ -482,7 +483,7 @@ def test_a_stopped_inspection_opens_no_file_again(
                 yield self._open(task)
 
     monkeypatch.setattr(inspection, "WorkerPool", Pool)
-    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S)
+    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S, MAX_MEGAPIXELS)
     assert opened == tasks[20:30]
     assert all(path.stat().st_mtime_ns == times[path] for path in runs if path != runs[2])
     join_runs(work, tmp_path / "again")
@@ -561,7 +562,9 @@ def test_the_share_of_speech_is_found_where_it_is_asked_for(
     (tmp_path / "raw/b.ogg").write_bytes(recording)
     store = MediaStore(tmp_path / "raw")
     listings = [Listing("a", "train", "a.wav", "1"), Listing("b", "train", "b.ogg", "1")]
-    inspect_files(store, files_of(store, listings), tmp_path / "work", 1, DECODE_LIMIT_S, True)
+    inspect_files(
+        store, files_of(store, listings), tmp_path / "work", 1, DECODE_LIMIT_S, MAX_MEGAPIXELS, True
+    )
     join_runs(tmp_path / "work", tmp_path / "facts")
     found = [v.reason for v in Judge(store, tmp_path / "facts", limits).corpus(listings)]
     assert found == ["no_speech", None]
@@ -687,9 +690,11 @@ class DyingInspector(Inspector):
         return super().__call__(task)
 
 
-def prepare_dying(store: MediaStore, with_speech_share: bool) -> DyingInspector:
+def prepare_dying(
+    store: MediaStore, max_megapixels: float, with_speech_share: bool
+) -> DyingInspector:
     """In the worker."""
-    return DyingInspector(store)
+    return DyingInspector(store, max_megapixels)
 
 
 def test_a_decoder_that_crashes_or_hangs_costs_its_own_utterance(

@@ -27,6 +27,10 @@ class ValidateParams(Section):
     max_duration_mismatch_s: PositiveFloat
     require_stream_end: bool
     min_image_side_px: PositiveInt
+    # The long side of a picture over the short one.
+    max_image_aspect: Annotated[float, Field(ge=1)]
+    # A larger picture is refused before it is decoded.
+    max_image_megapixels: PositiveFloat
     # Recordings that are equal to the byte under several ids: named, or dropped but for the first.
     duplicate_audio: Literal["report", "quarantine"]
     max_quarantine_rate: Fraction

@@ -1,10 +1,10 @@
 """The pictures of a page: thumbnails, each in it once."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from brewline.core.errors import BrewlineError
+from brewline.media.pictures import PictureError, encode_jpeg, open_picture
 from brewline.pages.render import data_uri
 
 _THUMBNAIL_PX = (260, 220)
@@ -57,14 +57,10 @@ def thumbnail(content: bytes, name: str) -> tuple[bytes, int, int]:
     Raises:
         BrewlineError: the content is no picture.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise BrewlineError(f"picture {name!r} cannot be read: {error}") from None
-    picture.thumbnail(_THUMBNAIL_PX)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY, optimize=True)
-    return buffer.getvalue(), picture.width, picture.height
+        pixels = open_picture(content, needed_px=max(_THUMBNAIL_PX)).pixels
+    except PictureError as error:
+        raise BrewlineError(f"picture {name!r} cannot be read: {error.detail}") from None
+    pixels.thumbnail(_THUMBNAIL_PX)
+    small = encode_jpeg(pixels, _THUMBNAIL_QUALITY, optimize=True)
+    return small, pixels.width, pixels.height

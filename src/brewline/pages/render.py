@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_AUDIO_TYPES = {b"OggS": "audio/ogg", b"RIFF": "audio/wav", b"fLaC": "audio/flac"}
+# By where a file says what it is, and how.
+_AUDIO_TYPES = {
+    (0, b"OggS"): "audio/ogg",
+    (0, b"RIFF"): "audio/wav",
+    (0, b"fLaC"): "audio/flac",
+    (0, b"\x1a\x45\xdf\xa3"): "audio/webm",
+    (0, b"FORM"): "audio/aiff",
+    (0, b"#!AM"): "audio/amr",
+    (4, b"ftyp"): "audio/mp4",
+}
 
 
 def render(template: str, **values: Any) -> str:
@@ -42,7 +51,8 @@ def data_uri(media_type: str, content: bytes) -> str:
 
 def audio_uri(content: bytes) -> str:
     """A recording as a URI that `<audio>` plays; its type comes from its first bytes."""
-    return data_uri(_AUDIO_TYPES.get(content[:4], "audio/mpeg"), content)
+    types = (kind for (at, mark), kind in _AUDIO_TYPES.items() if content.startswith(mark, at))
+    return data_uri(next(types, "audio/mpeg"), content)
 
 
 def markup(svg: str) -> Any:

@@ -196,12 +196,23 @@ def _short_side_px(facts: PictureFacts) -> float:
     return min(facts.width_px, facts.height_px)
 
 
+def _aspect(facts: PictureFacts) -> float:
+    return max(facts.width_px, facts.height_px) / _short_side_px(facts)
+
+
 IMAGE_CHECKS: dict[str, Check] = {
     "small_image": Check(
         _short_side_px,
         operator.lt,
         "min_image_side_px",
         "the short side is {value} px, under {threshold} px",
+    ),
+    "extreme_shape": Check(
+        _aspect,
+        operator.gt,
+        "max_image_aspect",
+        "{f.width_px} x {f.height_px} px: one side is {value:.0f} times the other, over "
+        "{threshold:g}",
     ),
 }
 

@@ -21,7 +21,8 @@ from brewline.core.files import atomic_path
 from brewline.core.workers import Lost, WorkerPool
 from brewline.media.archives import MediaStore, canonical_name
 from brewline.media.audio import AudioError
-from brewline.quality.picture_facts import PictureError, read_picture_facts
+from brewline.media.pictures import PictureError
+from brewline.quality.picture_facts import read_picture_facts
 from brewline.quality.recording_facts import read_recording_facts
 from brewline.tables.facts import PICTURES, RECORDINGS
 from brewline.tables.listing import Listing
@@ -50,6 +51,7 @@ class Inspector:
     """Opens files, in a worker process."""
 
     store: MediaStore
+    max_megapixels: float
     speech_share: "Callable[[bytes], float] | None" = None
 
     def __call__(self, task: MediaTask) -> dict[str, Any]:
@@ -64,9 +66,9 @@ class Inspector:
     def _facts(self, kind: Kind, content: bytes) -> dict[str, Any]:
         if kind == "pictures":
             try:
-                return asdict(read_picture_facts(content))
+                return asdict(read_picture_facts(content, self.max_megapixels))
             except PictureError as error:
-                return {"reason": "bad_image", "detail": str(error)}
+                return {"reason": error.reason, "detail": error.detail}
         try:
             facts = asdict(read_recording_facts(content))
         except AudioError as error:
@@ -80,12 +82,12 @@ def _fault(path: str, reason: str, detail: str) -> dict[str, Any]:
     return {"path": path, "reason": reason, "detail": detail}
 
 
-def _prepare(store: MediaStore, with_speech_share: bool) -> Inspector:
+def _prepare(store: MediaStore, max_megapixels: float, with_speech_share: bool) -> Inspector:
     if not with_speech_share:
-        return Inspector(store)
+        return Inspector(store, max_megapixels)
     from brewline.quality.speech_share import SpeechShare
 
-    return Inspector(store, SpeechShare())
+    return Inspector(store, max_megapixels, SpeechShare())
 
 
 def files_of(store: MediaStore, listings: Iterable[Listing]) -> list[MediaTask]:
@@ -112,6 +114,7 @@ def inspect_files(
     work: Path,
     workers: int,
     decode_limit_s: float,
+    max_megapixels: float,
     with_speech_share: bool = False,
 ) -> None:
     """Opens files in worker processes, and writes their rows into `work`, a file for each run.
@@ -122,6 +125,7 @@ def inspect_files(
         work: The folder of partial work, with the rows of the runs that are done.
         workers: The number of processes.
         decode_limit_s: Seconds after which a file is given up.
+        max_megapixels: A larger picture is not decoded.
         with_speech_share: Whether to find out how much of each recording is speech.
     """
     cuts = range(0, len(tasks), _FILES_PER_RUN)
@@ -130,7 +134,7 @@ def inspect_files(
     if not left:
         return
     # The store travels: listing a large archive anew in each process takes longer.
-    prepare = functools.partial(_prepare, store, with_speech_share)
+    prepare = functools.partial(_prepare, store, max_megapixels, with_speech_share)
     # Of a small corpus every worker has something.
     chunk = min(_FILES_PER_CHUNK, max(1, len(tasks) // (4 * workers)))
     bar = tqdm(

@@ -1,20 +1,15 @@
 """A picture in numbers."""
 
 import hashlib
-import io
-import warnings
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from brewline.media.pictures import open_picture
 from brewline.tables.facts import PictureFacts
 
-# Others are not asked: some decoders of Pillow start programs.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = 1
 # A perceptual hash: of so many pixels a side, the signs of so many of the lowest frequencies.
 _HASH_SIDE_PX = 32
 _HASH_FREQUENCIES = 8
@@ -22,39 +17,26 @@ _HASH_FREQUENCIES = 8
 _LEAST_DEVIATION = 2.0
 
 
-class PictureError(Exception):
-    """These bytes are not a picture that can be opened."""
-
-
-def read_picture_facts(content: bytes) -> PictureFacts:
+def read_picture_facts(content: bytes, max_megapixels: float) -> PictureFacts:
     """Opens a picture fully.
 
+    Args:
+        content: The file.
+        max_megapixels: A larger one is not decoded.
+
     Raises:
-        PictureError: it cannot be opened.
+        PictureError: it cannot be opened, or is too large; see `brewline.media.pictures`.
     """
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of a decompression bomb before it refuses one; both end here.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                image.load()
-                return PictureFacts(
-                    sha256=hashlib.sha256(content).hexdigest(),
-                    content=perceptual_hash(image),
-                    width_px=image.width,
-                    height_px=image.height,
-                    mode=image.mode,
-                    orientation=int(image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)),
-                    format=str(image.format),
-                )
-    except UnidentifiedImageError:
-        # Its own message names an address in memory, which no two runs share.
-        start = content[:16].decode("ascii", "backslashreplace")
-        raise PictureError(f"no known image format; starts with {start!r}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they stumble over
-        raise PictureError(str(error) or type(error).__name__) from None
+    picture = open_picture(content, max_megapixels, needed_px=_HASH_SIDE_PX)
+    return PictureFacts(
+        sha256=hashlib.sha256(content).hexdigest(),
+        content=perceptual_hash(picture.pixels),
+        width_px=picture.width_px,
+        height_px=picture.height_px,
+        mode=picture.mode,
+        orientation=picture.orientation,
+        format=picture.format,
+    )
 
 
 def perceptual_hash(image: Image.Image) -> str | None:
@@ -66,7 +48,7 @@ def perceptual_hash(image: Image.Image) -> str | None:
     Returns:
         None for a picture of one colour, of which the rounding of its pixels would decide.
     """
-    small = image.convert("RGB").convert("L").resize((_HASH_SIDE_PX, _HASH_SIDE_PX))
+    small = image.convert("L").resize((_HASH_SIDE_PX, _HASH_SIDE_PX))
     grey = np.asarray(small, np.float64)
     if grey.std() < _LEAST_DEVIATION:
         return None

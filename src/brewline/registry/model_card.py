@@ -68,7 +68,7 @@ def model_card(params: Params, challenger: Challenger, project: Path = Path()) -
             "records": serving.MAX_RECORDS,
             "mb": serving.MAX_MB,
             "duration_s": f"{params.validation.max_duration_s:g}",
-            "megapixels": serving.MAX_MEGAPIXELS,
+            "megapixels": f"{params.validation.max_image_megapixels:g}",
             "text": serving.MAX_TEXT_LENGTH,
         },
     )

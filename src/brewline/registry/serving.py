@@ -15,7 +15,6 @@ bounded before it is decoded.
 
 import base64
 import binascii
-import io
 import math
 import os
 import shutil
@@ -24,21 +23,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import soundfile
-from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from brewline.config import Params
 from brewline.config.asr import AsrParams
 from brewline.config.shard import ShardParams
-from brewline.config.types import PositiveFloat
+from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_tree, total_size, write_json
 from brewline.evaluation.vectors import Embeddings, closest, load_vectors, save_vectors
-from brewline.media import audio
 from brewline.models.card import load_backbone_hashes, load_card
 from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER, NAMES_FILE, WHISPER_FILE
+from brewline.quality.queries import hear, look
 from brewline.search.embedder import Embedder
 
 BACKBONES_VARIABLE = "BREWLINE_BACKBONES"
@@ -53,11 +49,7 @@ _MAX_BUNDLED_MB = 100
 
 MAX_RECORDS = 32
 MAX_MB = 20
-MAX_MEGAPIXELS = 50
 MAX_TEXT_LENGTH = 2000
-# Of float32, over all channels: six minutes of two channels at 48 kHz are 35 million.
-_MAX_SAMPLES = 60_000_000
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 _KINDS = ("audio", "image", "text")
 
 
@@ -70,9 +62,10 @@ class ServingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     corpus: str
-    max_duration_s: PositiveFloat
+    # Checks of the corpus' recordings and pictures, which those of a query pass too.
+    limits: ValidateParams
     asr: AsrParams
     shard: ShardParams
 
@@ -108,7 +101,7 @@ def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project
     save_vectors(folder / GALLERY_FILE, {_SPLIT: gallery})
     settings = ServingSettings(
         corpus=corpus,
-        max_duration_s=params.validation.max_duration_s,
+        limits=params.validation,
         # The same weights without the extra that the other engine is.
         asr=params.asr.model_copy(update={"engine": "openai-whisper", "precision": "auto"}),
         shard=params.shard,
@@ -189,7 +182,7 @@ class Served:
     def __init__(self, settings: ServingSettings, embedder: Embedder, gallery: Path) -> None:
         self.corpus = settings.corpus
         self.embedder = embedder
-        self._max_duration_s = settings.max_duration_s
+        self._limits = settings.limits
         self._gallery = load_vectors(gallery)[_SPLIT]
         # Whisper keeps what it has decoded so far in hooks on the model: one query at a time.
         self._lock = threading.Lock()
@@ -235,14 +228,18 @@ class Served:
             return self.hear(_decode_base64(kind, value), top_k)
         if kind == "image":
             content = _decode_base64(kind, value)
-            _check_image(content)
+            look(content, self._limits)
             targets, ids = self._gallery.utterance_embeddings, self._gallery.utterance_ids
             return _result(self.embedder.embed_photo(content), targets, ids, top_k)
         return self._find_image(self.embedder.embed_text(_check_text(value)), top_k)
 
     def hear(self, content: bytes, top_k: int) -> dict[str, Any]:
-        """Answers the bytes of a recording; see `answer`."""
-        vector, transcript = self.embedder.embed_waveform(_waveform(content, self._max_duration_s))
+        """Answers the bytes of a recording; see `answer`.
+
+        Raises:
+            BrewlineError: it fails a check.
+        """
+        vector, transcript = self.embedder.embed_waveform(hear(content, self._limits))
         return {**self._find_image(vector, top_k), "transcript": transcript}
 
     def _find_image(self, vector: Embeddings, top_k: int) -> dict[str, Any]:
@@ -287,44 +284,6 @@ def _decode_base64(kind: str, value: str) -> bytes:
     if not content:
         raise QueryError(f"{kind} is empty")
     return content
-
-
-def _waveform(content: bytes, max_duration_s: float) -> np.ndarray[Any, Any]:
-    """Decodes a recording, after its header was asked what that would cost."""
-    try:
-        # What a header says bounds what is decoded: no more frames are read than it promises.
-        header = soundfile.info(io.BytesIO(content))
-        if header.frames * header.channels > _MAX_SAMPLES or header.duration > max_duration_s:
-            raise QueryError(
-                f"the recording is longer than {max_duration_s:g} s, or has very many channels"
-            )
-    except soundfile.LibsndfileError:
-        # The decoder below says what is wrong.
-        pass
-    try:
-        decoded = audio.decode(content)
-    except audio.AudioError as error:
-        raise QueryError(
-            f"audio is no recording that can be decoded (WAV, FLAC, OGG, MP3): {error.detail}"
-        ) from None
-    if not np.isfinite(decoded.samples).all():
-        raise QueryError("the recording holds samples that are no numbers")
-    return audio.to_mono_16k(decoded)
-
-
-def _check_image(content: bytes) -> None:
-    try:
-        with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MAX_MEGAPIXELS * 1e6:
-                raise QueryError(
-                    f"the picture has {width} x {height} pixels, more than {MAX_MEGAPIXELS} million"
-                )
-            picture.load()
-    except UnidentifiedImageError:
-        raise QueryError(f"image is no picture ({', '.join(_IMAGE_FORMATS)})") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise QueryError(f"image is a damaged picture: {error}") from None
 
 
 def _check_text(text: str) -> str:

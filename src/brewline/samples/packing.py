@@ -11,7 +11,7 @@ from brewline.config.shard import ShardParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.media.archives import MediaStore
-from brewline.media.pictures import shrink_jpeg
+from brewline.media.pictures import PictureError, shrink_jpeg
 from brewline.samples.shards import plan_shards, shard_name, write_index, write_shard
 from brewline.tables.transcripts import DROPPED
 
@@ -37,7 +37,8 @@ def pack_corpus(
             are whole and are kept.
 
     Raises:
-        BrewlineError: an utterance of the manifest has no transcript.
+        BrewlineError: an utterance of the manifest has no transcript, or a picture cannot be
+            packed.
     """
     by_id = {row["utterance_id"]: row for row in transcripts}
     counts = {}
@@ -75,5 +76,12 @@ def _samples(
         facts |= {"transcript": transcript["text"]}
         sample = {"__key__": key, "json": json.dumps(facts, sort_keys=True).encode()}
         if row["image_path"]:
-            sample["jpg"] = shrink_jpeg(store.read(row["image_path"]), settings)
+            sample["jpg"] = _picture(row["image_path"], store, settings)
         yield sample
+
+
+def _picture(path: str, store: MediaStore, settings: ShardParams) -> bytes:
+    try:
+        return shrink_jpeg(store.read(path), settings)
+    except PictureError as error:
+        raise BrewlineError(f"picture {path!r} cannot be packed: {error.detail}") from None

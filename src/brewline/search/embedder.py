@@ -20,7 +20,6 @@ from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.vectors import Embeddings, SplitEmbeddings
-from brewline.media import audio
 from brewline.media.pictures import shrink_jpeg
 from brewline.models.backbones import load_clip
 from brewline.models.folder import load_model
@@ -84,19 +83,12 @@ class Embedder:
     def _device(self) -> torch.device:
         return self.model.log_logit_scale.device
 
-    def embed_recording(self, content: bytes) -> tuple[Embeddings, str]:
+    def embed_waveform(self, waveform: NDArray[np.float32]) -> tuple[Embeddings, str]:
         """Returns the unit vector (D,) of a recording, and what Whisper heard in it.
 
-        Raises:
-            AudioError: it cannot be decoded.
-            BrewlineError: it has no samples.
+        Args:
+            waveform: (num_samples,) at 16 kHz, not empty; see `brewline.quality.queries.hear`.
         """
-        return self.embed_waveform(audio.to_mono_16k(audio.decode(content)))
-
-    def embed_waveform(self, waveform: NDArray[np.float32]) -> tuple[Embeddings, str]:
-        """Like `embed_recording`, from samples (num_samples,) at 16 kHz."""
-        if not len(waveform):
-            raise BrewlineError("the recording has no samples")
         recognition = self.recogniser.recognise([waveform])[0]
         utterance = _query(
             transcript=recognition.text,
@@ -109,7 +101,7 @@ class Embedder:
         return embeddings[0].float().cpu().numpy(), recognition.text
 
     def embed_photo(self, content: bytes) -> Embeddings:
-        """Returns the unit vector (D,) of a photo."""
+        """Returns the unit vector (D,) of a photo; see `brewline.quality.queries.look`."""
         utterance = _query(image=shrink_jpeg(content, self._shard))
         with torch.no_grad():
             pixels = self.collator.pixels([utterance]).to(self._device)

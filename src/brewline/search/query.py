@@ -4,20 +4,24 @@ The embeddings of the corpus are kept under `work/search/`, by the content of th
 it reads.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from brewline.config import Params, load_versions
+from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import fingerprint, read_json, work_dir
-from brewline.media import audio
+from brewline.media.pictures import is_picture
 from brewline.models.names import model_names
+from brewline.quality.queries import RefusedError, hear, look
 from brewline.tables.parquet import read_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from brewline.evaluation.vectors import SplitEmbeddings
 
 Kind = Literal["recording", "photo"]
@@ -75,34 +79,6 @@ def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
     raise BrewlineError(f"{models_dir} holds no trained model; run `dvc repro`")
 
 
-def kind_of(content: bytes, name: str) -> Kind:
-    """Tells a recording from a photo by its content.
-
-    Raises:
-        BrewlineError: it is neither, or it is one that cannot be decoded.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-        return "photo"
-    except UnidentifiedImageError:
-        pass
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrewlineError(f"{name} is a damaged picture: {error}") from None
-    try:
-        audio.decode(content)
-    except audio.AudioError as error:
-        if error.reason in ("not_audio", "empty_file"):
-            raise BrewlineError(
-                f"{name} is neither a recording (WAV, FLAC, OGG, MP3) nor a picture (JPEG, PNG): "
-                f"{error.detail}"
-            ) from None
-        raise BrewlineError(f"{name} is a damaged recording: {error.detail}") from None
-    return "recording"
-
-
 def search(
     query: Path, params: Params, model_dir: Path | None, split: str = "test", top: int = 5
 ) -> Answer:
@@ -118,21 +94,22 @@ def search(
         top: How many hits are returned.
 
     Raises:
-        BrewlineError: the query is neither, or a file of the project is missing.
+        BrewlineError: the query is neither, it fails a check, or a file of the project is missing.
     """
     try:
         content = query.read_bytes()
     except OSError as error:
         raise BrewlineError(f"{query} cannot be read: {error.strerror}") from None
-    kind = kind_of(content, query.name)
+    kind: Kind = "photo" if is_picture(content) else "recording"
+    waveform = _checked(content, kind, query.name, params.validation)
     # Imported late: a mistake above is named before torch is loaded.
     from brewline.evaluation.vectors import closest
 
     engine = _Engine(params, model_dir or default_model(params))
     gallery = engine.gallery(split)
     transcript = None
-    if kind == "recording":
-        embedding, transcript = engine.embedder.embed_recording(content)
+    if waveform is not None:
+        embedding, transcript = engine.embedder.embed_waveform(waveform)
         targets = gallery.image_embeddings
     else:
         embedding = engine.embedder.embed_photo(content)
@@ -146,6 +123,24 @@ def search(
         transcript=transcript,
         hits=_rank(gallery, kind, closest(targets, embedding, top), _captions(engine.card.corpus)),
     )
+
+
+def _checked(
+    content: bytes, kind: Kind, name: str, limits: ValidateParams
+) -> "NDArray[np.float32] | None":
+    """What a recording sounds like, once it has passed the checks; nothing of a photo."""
+    try:
+        if kind == "recording":
+            return hear(content, limits)
+        look(content, limits)
+    except RefusedError as error:
+        if error.reason in ("not_audio", "empty_file"):
+            raise BrewlineError(
+                f"{name} is neither a recording nor a picture; docs/guide.md lists what is read: "
+                f"{error}"
+            ) from None
+        raise BrewlineError(f"{name}: {error}") from None
+    return None
 
 
 def _captions(corpus: str) -> dict[str, str | None]:

@@ -20,7 +20,8 @@ def main() -> None:
     raw = Path("data/raw") / corpus
     store = MediaStore(raw)
     tasks = files_of(store, READERS[source.reader](store, source))
-    named_by = [params.inspect.model_dump(), source.model_dump(), stamps(raw)]
+    max_megapixels = params.validation.max_image_megapixels
+    named_by = [params.inspect.model_dump(), max_megapixels, source.model_dump(), stamps(raw)]
     work = work_dir("inspect", fingerprint(load_versions().inspect, named_by, []))
     inspect_files(
         store,
@@ -28,6 +29,7 @@ def main() -> None:
         work / "runs",
         runtime.inspect_workers,
         runtime.inspect_decode_limit_s,
+        max_megapixels,
         params.inspect.speech_share,
     )
     join_runs(work / "runs", work / "facts")

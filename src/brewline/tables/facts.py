@@ -91,8 +91,8 @@ class PictureFacts:
     """A picture that opened fully.
 
     `content` is a hash of what one sees, 16 hexadecimal digits: of a picture in another size or
-    format it differs in few of its 64 bits; a picture of one colour has none. `orientation` is that
-    of EXIF, 1 where it says none.
+    format it differs in few of its 64 bits; a picture of one colour has none. Width and height are
+    those of the picture upright; `orientation` is how it is stored (EXIF, 1 to 8).
     """
 
     sha256: str

@@ -30,6 +30,7 @@ BUNDLE = "artifacts/bundle"
 LOGGED_MODEL_TAG = "logged_model_id"
 # What serving needs, by the names of the distributions.
 SERVED_PACKAGES = (
+    "av",
     "mlflow",
     "numpy",
     "open-clip-torch",

@@ -1,0 +1,57 @@
+"""What the readers of containers find in a file: sounds to be decoded, or why there are none."""
+
+from dataclasses import dataclass
+from typing import Final
+
+# What may follow a recording without being part of it: padding, and tags (ID3v1, ID3v2, APEv2,
+# Lyrics3).
+_PADDING = b"\0 \t\r\n\x1a"
+TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+# The head of an ID3v2 tag (id3.org, "ID3 tag version 2.4.0", section 3.1).
+_ID3_HEAD_BYTES: Final = 10
+
+
+class AudioError(Exception):
+    """These bytes are not a recording that can be decoded; `reason` is a short code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One sound of a file: bytes for a decoder, and what the container promises of it.
+
+    `promised_s` is None where only the decoder knows; `share` is the bytes of sound that the
+    container promises over those that are there. `has_end` is False where the container has an
+    end mark and it is missing: cut off, or never closed.
+    """
+
+    content: bytes
+    # PyAV's name of the format.
+    demuxer: str
+    # libsndfile decodes it; PyAV does where that cannot.
+    by_libsndfile: bool = False
+    promised_s: float | None = None
+    # Nothing says how long it is: a stream that was written as it came.
+    is_open: bool = False
+    share: float = 1.0
+    has_end: bool = True
+
+
+def is_harmless(tail: bytes) -> bool:
+    """Whether the bytes after a recording are padding or a tag."""
+    return tail.startswith(TAGS) or not tail.strip(_PADDING)
+
+
+def size_of_id3(content: bytes, position: int = 0) -> int:
+    """The bytes of the ID3v2 tag at `position`; 0 where there is none."""
+    head = content[position : position + _ID3_HEAD_BYTES]
+    if not head.startswith(b"ID3") or len(head) < _ID3_HEAD_BYTES:
+        return 0
+    # Seven bits of each byte count; a footer repeats the head.
+    size = sum((byte & 0x7F) << 7 * (3 - n) for n, byte in enumerate(head[6:]))
+    has_footer = bool(head[5] & 0x10)
+    return _ID3_HEAD_BYTES * (2 if has_footer else 1) + size

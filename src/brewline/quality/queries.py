@@ -1,0 +1,109 @@
+"""Recordings and pictures from outside: the same checks as on a corpus, and the same words.
+
+`brewline search` and a served model ask here. What comes from outside is hostile until shown
+otherwise: what a recording costs is bounded while it is decoded.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brewline.config.validate import ValidateParams
+from brewline.core.errors import BrewlineError
+from brewline.media.audio import Audio, AudioError, open_recording, to_mono_16k
+from brewline.media.pictures import PictureError
+from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, first_fault
+from brewline.quality.picture_facts import read_picture_facts
+from brewline.quality.recording_facts import read_recording_facts
+from brewline.tables.facts import PictureFacts, RecordingFacts
+
+# Of one channel, as float32: 400 MB.
+_MAX_SAMPLES = 100_000_000
+# These need no sample.
+_KNOWN_BEFORE = ("low_sample_rate", "too_many_channels")
+
+
+class Finding(NamedTuple):
+    """What was found out about a file; without `facts` it could not be opened."""
+
+    fault: Fault | None
+    facts: RecordingFacts | PictureFacts | None = None
+
+
+def check_audio(content: bytes, limits: ValidateParams) -> Finding:
+    """Decodes a recording to its end and checks it."""
+    try:
+        facts = read_recording_facts(content)
+    except AudioError as error:
+        return Finding(Fault(error.reason, error.detail))
+    return Finding(first_fault(AUDIO_CHECKS, facts, limits), facts)
+
+
+def check_image(content: bytes, limits: ValidateParams) -> Finding:
+    """Opens a picture fully and checks it."""
+    try:
+        facts = read_picture_facts(content, limits.max_image_megapixels)
+    except PictureError as error:
+        return Finding(Fault(error.reason, error.detail))
+    return Finding(first_fault(IMAGE_CHECKS, facts, limits), facts)
+
+
+class RefusedError(BrewlineError):
+    """A recording or a picture fails a check; `reason` is the code that a quarantine has."""
+
+    def __init__(self, what: str, fault: Fault) -> None:
+        super().__init__(f"the {what} is refused (`{fault.reason}`): {fault.detail}")
+        self.reason = fault.reason
+
+
+def hear(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:
+    """A recording from outside as Whisper hears it, (num_samples,) at 16 kHz.
+
+    Raises:
+        RefusedError: it fails a check; see `AUDIO_CHECKS`, and docs/guide.md for all reasons.
+    """
+    try:
+        fault, mono = _decode_within(content, limits)
+    except AudioError as error:
+        raise RefusedError("recording", Fault(error.reason, error.detail)) from None
+    # The checks decode it once more; how much that takes is known now.
+    fault = fault or check_audio(content, limits).fault
+    if fault:
+        raise RefusedError("recording", fault)
+    return to_mono_16k(mono)
+
+
+def look(content: bytes, limits: ValidateParams) -> None:
+    """Checks a picture from outside.
+
+    Raises:
+        RefusedError: it fails a check; see `IMAGE_CHECKS`, and docs/guide.md for all reasons.
+    """
+    fault = check_image(content, limits).fault
+    if fault:
+        raise RefusedError("picture", fault)
+
+
+def _decode_within(content: bytes, limits: ValidateParams) -> tuple[Fault | None, Audio]:
+    """The mean of the channels; stops where a recording is longer than it may be."""
+    fault = None
+    parts = [np.empty(0, np.float32)]
+    with open_recording(content) as recording:
+        for reason in _KNOWN_BEFORE:
+            check = AUDIO_CHECKS[reason]
+            outcome = check.outcome(recording, limits)
+            if outcome.failed:
+                raise AudioError(reason, check.say(recording, outcome))
+        most = min(limits.max_duration_s * recording.sample_rate_hz, _MAX_SAMPLES)
+        num_samples = 0
+        for block in recording.blocks("float32"):
+            parts.append(block.mean(axis=1))
+            num_samples += len(block)
+            if num_samples > most:
+                limit_s = most / recording.sample_rate_hz
+                fault = Fault("too_long", f"it goes on after {limit_s:.0f} s")
+                break
+    mono = np.concatenate(parts)[:, None]
+    duration_s = len(mono) / recording.sample_rate_hz
+    return fault, Audio(mono, recording.sample_rate_hz, duration_s, recording.has_end)
