@@ -6,6 +6,7 @@ import struct
 import tarfile
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from brewline.config.sources import SourceParams
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.readers import READERS
+from brewline.download.whole import check_whole
 from brewline.media import parquet_tables
 from brewline.media.archives import MediaStore
 from brewline.pages.players import Players
@@ -146,8 +148,8 @@ def test_refuses_ids_that_swell(tmp_path: Path, what: str) -> None:
     else:
         table = pyarrow.table({"id": [LONG] * 300, "audio": media})
         encoding = "DELTA_BYTE_ARRAY" if what == "prefixes" else "PLAIN"
-        options = {"use_dictionary": False, "column_encoding": {"id": encoding}}
-        options["column_encoding"]["audio.bytes"] = "PLAIN"
+        encodings = {"id": encoding, "audio.bytes": "PLAIN"}
+        options = {"use_dictionary": False, "column_encoding": encodings}
     path = save(tmp_path, table, **options)
     assert path.stat().st_size < MB
     start = time.monotonic()
@@ -322,6 +324,9 @@ def test_a_tar_with_malformed_headers_is_named(
     pax(tmp_path / "a.tar", headers, content)
     with pytest.raises(BrewlineError, match=r"a\.tar (is not a whole tar archive|is refused)"):
         MediaStore(tmp_path)
+    # At the download, the first header alone is looked at.
+    with suppress(BrewlineError):
+        check_whole(tmp_path / "a.tar", "a.tar")
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
@@ -360,6 +365,8 @@ def test_a_zip_with_a_damaged_directory_is_named(
     changed_zip(tmp_path / "a.zip", offset, value, name)
     with pytest.raises(BrewlineError, match=r"a\.zip is (not a whole zip archive|refused)"):
         MediaStore(tmp_path)
+    with suppress(BrewlineError):
+        check_whole(tmp_path / "a.zip", "a.zip")
 
 
 # Annotations of the published corpora
