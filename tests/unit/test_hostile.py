@@ -114,6 +114,20 @@ def test_a_recording_that_cannot_be_read_has_no_player_in_the_page(tmp_path: Pat
     assert player == {"uri": "", "note": "cannot be read"}
 
 
+def test_a_recording_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:
+    """A recording may be stored under another suffix, but not under that of another one."""
+    write_media(tmp_path, "dog.mp3", "cat.flac")
+    rows = [("dog.wav", "a"), ("dog.mp3", "b"), ("cat.wav", "c")]
+    text = "".join(f"{audio},test,{name}\n" for audio, name in rows)
+    (tmp_path / "i.csv").write_text("audio,split,id\n" + text)
+    good, (bad,) = validated(tmp_path)
+    assert sorted(row["utterance_id"] for row in good) == ["b", "c"]
+    assert (bad["reason"], bad["detail"]) == (
+        "missing_audio",
+        "dog.wav is not in the archives",
+    )
+
+
 # Parquet
 
 LONG = "x" * MB

@@ -45,6 +45,8 @@ def explain(
         for name, checks, finding in media:
             yield f"{name}"
             yield from _lines(checks, finding, limits)
+    if len(rows) > 1:
+        yield f"{len(rows)} rows have this id; the first of those that are good is kept."
     yield "Whether another utterance has the same recording shows over the whole corpus only."
 
 

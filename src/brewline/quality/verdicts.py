@@ -13,7 +13,7 @@ from tqdm import tqdm
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.core.workers import Lost, WorkerPool
-from brewline.media.archives import MediaStore
+from brewline.media.archives import MediaStore, canonical_name
 from brewline.quality.checks import Fault, Finding, check_audio, check_image, check_listing
 from brewline.quality.signals import Signal
 from brewline.tables.listing import SPLITS, Listing
@@ -168,13 +168,17 @@ def _order(listing: Listing) -> tuple[int, str]:
 
 
 def judge_listings(
-    store: MediaStore, listings: Iterable[Listing]
+    store: MediaStore, listings: Sequence[Listing]
 ) -> Iterator[tuple[Listing, Fault | None]]:
     """Finds what is wrong before anything is opened."""
+    recordings = {canonical_name(row.audio_path) for row in listings}
     for listing in listings:
         fault = check_listing(listing)
-        if fault is None and store.find(listing.audio_path) is None:
-            fault = Fault("missing_audio", store.absence(listing.audio_path))
+        if fault is None:
+            name, path = store.find(listing.audio_path), canonical_name(listing.audio_path)
+            # Under another suffix it may be found, unless that is a recording by itself.
+            if name is None or (name != path and name in recordings):
+                fault = Fault("missing_audio", store.absence(path))
         yield listing, fault
 
 
