@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from brewline.config.sources import SourceParams
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.readers import READERS
+from brewline.download.whole import check_whole
 from brewline.media import parquet_tables
 from brewline.media.archives import MediaStore
 from brewline.pages.players import Players
@@ -117,6 +119,20 @@ def test_a_recording_that_cannot_be_read_has_no_player_in_the_page(tmp_path: Pat
     assert player == {"uri": "", "note": "cannot be read"}
 
 
+def test_a_recording_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:
+    """A recording may be stored under another suffix, but not under that of another one."""
+    write_media(tmp_path, "dog.mp3", "cat.flac")
+    rows = [("dog.wav", "a"), ("dog.mp3", "b"), ("cat.wav", "c")]
+    text = "".join(f"{audio},test,{name}\n" for audio, name in rows)
+    (tmp_path / "i.csv").write_text("audio,split,id\n" + text)
+    good, (bad,) = validated(tmp_path)
+    assert sorted(row["utterance_id"] for row in good) == ["b", "c"]
+    assert (bad["reason"], bad["detail"]) == (
+        "missing_audio",
+        "dog.wav is not in the archives",
+    )
+
+
 # Parquet
 
 LONG = "x" * MB
@@ -151,8 +167,8 @@ def test_refuses_ids_that_swell(tmp_path: Path, what: str) -> None:
     else:
         table = pyarrow.table({"id": [LONG] * 300, "audio": media})
         encoding = "DELTA_BYTE_ARRAY" if what == "prefixes" else "PLAIN"
-        options = {"use_dictionary": False, "column_encoding": {"id": encoding}}
-        options["column_encoding"]["audio.bytes"] = "PLAIN"
+        encodings = {"id": encoding, "audio.bytes": "PLAIN"}
+        options = {"use_dictionary": False, "column_encoding": encodings}
     path = save(tmp_path, table, **options)
     assert path.stat().st_size < MB
     start = time.monotonic()
@@ -327,6 +343,9 @@ def test_a_tar_with_malformed_headers_is_named(
     pax(tmp_path / "a.tar", headers, content)
     with pytest.raises(BrewlineError, match=r"a\.tar (is not a whole tar archive|is refused)"):
         MediaStore(tmp_path)
+    # At the download, the first header alone is looked at.
+    with suppress(BrewlineError):
+        check_whole(tmp_path / "a.tar", "a.tar")
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
@@ -365,6 +384,8 @@ def test_a_zip_with_a_damaged_directory_is_named(
     changed_zip(tmp_path / "a.zip", offset, value, name)
     with pytest.raises(BrewlineError, match=r"a\.zip is (not a whole zip archive|refused)"):
         MediaStore(tmp_path)
+    with suppress(BrewlineError):
+        check_whole(tmp_path / "a.zip", "a.zip")
 
 
 # Annotations of the published corpora

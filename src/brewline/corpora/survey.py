@@ -10,8 +10,8 @@ from brewline.tables.listing import Listing
 class Survey:
     """What a corpus lists against what there is.
 
-    `missing_audio` counts rows, `missing_images` distinct ones, `duplicates` rows whose id another
-    one before has.
+    `missing_audio` counts rows that name a recording, `missing_images` distinct ones, `duplicates`
+    rows whose id another one before has.
     """
 
     rows: int
@@ -31,7 +31,7 @@ def survey(store: MediaStore, listings: list[Listing]) -> Survey:
     images = {row.image_path for row in listings if row.image_path}
     return Survey(
         rows=len(listings),
-        missing_audio=sum(store.find(row.audio_path) is None for row in listings),
+        missing_audio=sum(not row.fault and store.find(row.audio_path) is None for row in listings),
         missing_images=sum(name not in store for name in images),
         duplicates=len(listings) - len({row.utterance_id for row in listings}),
     )

@@ -1,6 +1,7 @@
 """Whether a file that has no published hash is what its name says, and whole."""
 
 import gzip
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -11,6 +12,16 @@ from brewline.core.errors import BrewlineError
 _CHUNK_BYTES = 1 << 20
 # A tar archive ends with two blocks of zeros (POSIX pax, "ustar Interchange Format").
 _TAR_END = bytes(1024)
+# What tarfile and zipfile raise besides their own errors, at headers that do not fit together.
+_TROUBLES = (
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    NotImplementedError,
+    struct.error,
+)
 
 
 def check_whole(path: Path, name: str) -> None:
@@ -41,5 +52,11 @@ def check_whole(path: Path, name: str) -> None:
                 file.seek(max(0, size - len(_TAR_END)))
                 if file.read() != _TAR_END:
                     raise tarfile.TarError("its end mark is missing")
-    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (
+        gzip.BadGzipFile,
+        zlib.error,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        *_TROUBLES,
+    ) as error:
         raise BrewlineError(f"{name} is damaged or something else: {error}") from None

@@ -141,6 +141,10 @@ class MediaStore:
                 self._add(member, container, place)
         self._names = sorted(self._members)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is made when it is needed is made again where that is so.
+        return {**self.__dict__, "_by_loose_name": None}
+
     def _add(self, raw_name: str, container: Container, place: Place) -> None:
         name = check_member_name(container.path, raw_name)
         if _is_shadow(name):

@@ -7,7 +7,7 @@ few rows at a time, and counted.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,18 +105,18 @@ class ParquetTable:
         if not self._columns:
             return
         num_bytes, packed_bytes = 0, self.path.stat().st_size
-        for group in range(len(self._chunks)):
-            row = 0
-            for batch in self._batches(group, ["id"]):
-                num_bytes += batch.nbytes
-                self._check_size(num_bytes, packed_bytes)
-                for raw in self._column(batch, "id"):
-                    if raw is None:
-                        raise refused(self.path, f"row {row} of its row group {group} has no id")
-                    name = name_as_text(raw) if isinstance(raw, bytes) else str(raw)
-                    for column, kind in enumerate(self._columns):
-                        yield f"{kind}/{name}", (column, group, row)
-                    row += 1
+        row, last = 0, 0
+        for group, batch in self._batches(range(len(self._chunks)), ["id"]):
+            row, last = row if group == last else 0, group
+            num_bytes += batch.nbytes
+            self._check_size(num_bytes, packed_bytes)
+            for raw in self._column(batch, "id"):
+                if raw is None:
+                    raise refused(self.path, f"row {row} of its row group {group} has no id")
+                name = name_as_text(raw) if isinstance(raw, bytes) else str(raw)
+                for column, kind in enumerate(self._columns):
+                    yield f"{kind}/{name}", (column, group, row)
+                row += 1
 
     def open(self, place: Place) -> BinaryIO:
         import pyarrow
@@ -129,7 +129,7 @@ class ParquetTable:
             packed_bytes = sum(
                 chunk.packed_bytes for chunk in self._chunks[group] if chunk.is_of(f"{name}.bytes")
             )
-            for batch in self._batches(group, [f"{name}.bytes"]):
+            for _, batch in self._batches([group], [f"{name}.bytes"]):
                 chunks.append(batch.column(name).field("bytes"))
                 num_bytes += chunks[-1].nbytes
                 self._check_size(num_bytes, packed_bytes)
@@ -153,17 +153,16 @@ class ParquetTable:
         if missing:
             raise BrewlineError(f"{self.path} has no column {', '.join(missing)}")
         num_bytes, packed_bytes = 0, self.path.stat().st_size
-        for group in range(len(self._chunks)):
-            for batch in self._batches(group, columns):
-                num_bytes += batch.nbytes
-                self._check_size(num_bytes, packed_bytes)
-                cells = [self._column(batch, name) for name in columns]
-                for row in zip(*cells, strict=True):
-                    texts = (
-                        cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) else cell
-                        for cell in row
-                    )
-                    yield dict(zip(columns, texts, strict=True))
+        for _, batch in self._batches(range(len(self._chunks)), columns):
+            num_bytes += batch.nbytes
+            self._check_size(num_bytes, packed_bytes)
+            cells = [self._column(batch, name) for name in columns]
+            for row in zip(*cells, strict=True):
+                texts = (
+                    cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) else cell
+                    for cell in row
+                )
+                yield dict(zip(columns, texts, strict=True))
 
     def _column(self, batch: Any, name: str) -> list[bytes | int | None]:
         """The values of a column of text, as bytes, or of whole numbers.
@@ -189,22 +188,23 @@ class ParquetTable:
             values: list[bytes | int | None] = column.to_pylist()
         return values
 
-    def _batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
-        """The rows of a row group, so few at a time that they cannot be large.
+    def _batches(self, groups: Iterable[int], columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """The rows of row groups, with the group, so few at a time that they cannot be large.
 
         A value is no larger than the largest page: it stands in one, or in the dictionary, or it
         goes on from the beginning of those before, which stand there too.
         """
-        with self._opened() as file:
-            with self.path.open("rb") as raw:
+        with self._opened() as file, self.path.open("rb") as raw:
+            for group in groups:
                 largest = sum(
                     largest_page(raw, chunk)
                     for chunk in self._chunks[group]
                     if any(map(chunk.is_of, columns))
                 )
-            yield from file.iter_batches(
-                batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
-                row_groups=[group],
-                columns=list(columns),
-                use_threads=False,
-            )
+                for batch in file.iter_batches(
+                    batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
+                    row_groups=[group],
+                    columns=list(columns),
+                    use_threads=False,
+                ):
+                    yield group, batch

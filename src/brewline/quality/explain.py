@@ -55,6 +55,8 @@ def explain(
             missing = Fault("missing_image", store.absence(row.image_path))
             found = pictures[canonical_name(row.image_path)] if is_there else missing
             yield from _lines(IMAGE_CHECKS, found, limits)
+    if len(rows) > 1:
+        yield f"{len(rows)} rows have this id; the first of those that are good is kept."
     yield "Whether another utterance has the same recording shows over the whole corpus only."
 
 

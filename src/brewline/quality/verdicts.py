@@ -152,13 +152,17 @@ def _order(listing: Listing) -> tuple[int, str]:
 
 
 def judge_listings(
-    store: MediaStore, listings: Iterable[Listing]
+    store: MediaStore, listings: Sequence[Listing]
 ) -> Iterator[tuple[Listing, Fault | None]]:
     """Finds what is wrong before anything is opened."""
+    recordings = {canonical_name(row.audio_path) for row in listings}
     for listing in listings:
         fault = check_listing(listing)
-        if fault is None and store.find(listing.audio_path) is None:
-            fault = Fault("missing_audio", store.absence(listing.audio_path))
+        if fault is None:
+            name, path = store.find(listing.audio_path), canonical_name(listing.audio_path)
+            # Under another suffix it may be found, unless that is a recording by itself.
+            if name is None or (name != path and name in recordings):
+                fault = Fault("missing_audio", store.absence(path))
         yield listing, fault
 
 

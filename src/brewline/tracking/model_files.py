@@ -37,6 +37,7 @@ SERVED_PACKAGES = (
     "openai-whisper",
     "pandas",
     "pillow",
+    "pyarrow",
     "pydantic",
     "pyyaml",
     "safetensors",
