@@ -11,18 +11,20 @@ class Survey:
     """What a corpus lists against what there is.
 
     `missing_audio` counts rows that name a recording, `missing_images` distinct ones, `duplicates`
-    rows whose id another one before has.
+    rows whose id another one before has, `without_caption` rows that say nothing of what is said.
     """
 
     rows: int
     missing_audio: int
     missing_images: int
     duplicates: int
+    without_caption: int
 
     def __str__(self) -> str:
         return (
             f"{self.rows} rows, {self.missing_audio} without their recording, "
-            f"{self.missing_images} missing images, {self.duplicates} duplicate ids"
+            f"{self.missing_images} missing images, {self.duplicates} duplicate ids, "
+            f"{self.without_caption} without a caption"
         )
 
 
@@ -34,4 +36,5 @@ def survey(store: MediaStore, listings: list[Listing]) -> Survey:
         missing_audio=sum(not row.fault and store.find(row.audio_path) is None for row in listings),
         missing_images=sum(name not in store for name in images),
         duplicates=len(listings) - len({row.utterance_id for row in listings}),
+        without_caption=sum(not row.fault and row.caption is None for row in listings),
     )
