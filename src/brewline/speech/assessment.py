@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from brewline.quality.expectations import Expectation, complaints
-from brewline.speech.error_rates import Heard, Rate, align
+from brewline.speech.error_rates import Heard, Pair, Rate, align
 
 # Where lengths of recordings, in seconds, are told apart.
 _BOUNDS_S = (2, 5, 10, 20, 30, 60)
@@ -69,7 +69,7 @@ def assess(
 
     Args:
         manifest: Its rows.
-        transcripts: The table's rows, in the same order.
+        transcripts: The table's rows.
         expectations: What came of `expect_transcripts`.
     """
     found = Assessment(
@@ -87,11 +87,12 @@ def assess(
     )
     by_id = {row["utterance_id"]: row for row in manifest}
     edits: Counter[tuple[str, str, str]] = Counter()
-    texts = (
-        (row["utterance_id"], row["caption"], transcript["text"])
-        for row, transcript in zip(manifest, transcripts, strict=True)
+    pairs = (
+        Pair(one["utterance_id"], caption, one["text"], one["language"])
+        for one in transcripts
+        if (caption := by_id[one["utterance_id"]]["caption"])
     )
-    for heard in align(texts):
+    for heard in align(pairs):
         row = by_id[heard.utterance_id]
         for groups, name in (
             (found.splits, row["split"]),

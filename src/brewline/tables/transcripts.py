@@ -9,6 +9,8 @@ TRANSCRIPTS = table_schema(
     utterance_id=TEXT,
     split=TEXT,
     text=TEXT,
+    # A code of Whisper's, as `en`: what the recording is in, if anybody knows.
+    language=[TEXT],
     avg_logprob=[FLOAT],
     no_speech_prob=[FLOAT],
     compression_ratio=[FLOAT],
