@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import whisper
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -60,6 +61,9 @@ class ScriptedEngine:
         self.script = script
         self.encoded: list[tuple[list[int], int]] = []
         self.decoded: list[tuple[list[int], float]] = []
+        # By the number of frames.
+        self.asked: list[int] = []
+        self.spoken: dict[int, str] = {}
 
     def encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
         frames = [len(waveform) // 320 for waveform in waveforms]
@@ -68,9 +72,17 @@ class ScriptedEngine:
             -1, num_frames, WIDTH
         )
 
-    def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
+    def detect_languages(self, states: Tensor) -> list[str]:
+        frames = [int(row[0, 0]) for row in states]
+        self.asked += frames
+        return ["ja" if number % 2 else "de" for number in frames]
+
+    def decode(
+        self, states: Tensor, languages: Sequence[str], temperature: float, seeds: Sequence[int]
+    ) -> list[Decoding]:
         frames = [int(row[0, 0]) for row in states]
         self.decoded.append((frames, temperature))
+        self.spoken |= dict(zip(frames, languages, strict=True))
         assert len(seeds) == len(frames)
         take = 0 if temperature == 0 else 1
         return [self.script.get(number, [SURE])[take] for number in frames]
@@ -158,6 +170,48 @@ def test_silence_in_one_window_of_several_is_a_pause(monkeypatch: pytest.MonkeyP
     assert (found.text, found.reason, found.num_windows) == ("a dog", None, 2)
 
 
+def test_each_recording_is_decoded_in_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveforms = [waveform(n) for n in (80, 90, 100)]
+    recogniser, engine = scripted(monkeypatch, {}, language="fr")
+    found = recogniser.recognise(waveforms, ["known", None, None], ["es", None, "it"])
+    assert engine.spoken == {90: "fr", 100: "it"}
+    assert [one.language for one in found] == ["es", "fr", "it"]
+    assert engine.asked == []
+
+
+def test_languages_are_told_from_the_first_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, engine = scripted(monkeypatch, {}, language="auto")
+    long = waveform(1200)
+    # Cut into windows of 433, 472 and 295 frames.
+    for frame in (430, 902):
+        long[frame * 320 : (frame + 5) * 320] = 0
+    waveforms = [long, waveform(90), waveform(80), waveform(70)]
+    found = recogniser.recognise(waveforms, [None, None, None, "known"], [None, None, "it", None])
+    first = sorted(n for n in engine.spoken if n > 100)
+    assert len(first) == 3
+    assert {engine.spoken[n] for n in first} == {found[0].language}
+    # Of each recording the first window is asked, if nobody knows.
+    assert len(engine.asked) == 2
+    assert 90 in engine.asked
+    assert [one.language for one in found[1:]] == ["de", "it", None]
+    assert sum(len(frames) for frames, _ in engine.encoded) == 6
+
+
+def test_texts_of_windows_are_joined_as_the_script_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Japanese:
+        def decode(self, tokens: list[int]) -> str:
+            return "犬です。" if tokens == SURE.tokens else " iPhone"
+
+    long = waveform(700)
+    long[455 * 320 : 460 * 320] = 0
+    for second, text in ((SURE, "犬です。犬です。"), (OTHER, "iPhone犬です。")):
+        script = {n: [second] for n in range(251, CONTEXT + 1)}
+        recogniser, engine = scripted(monkeypatch, script)
+        monkeypatch.setattr(engine, "tokenizer", Japanese())
+        (found,) = recogniser.recognise([long])
+        assert found.text == text
+
+
 @pytest.mark.parametrize(("context", "expected"), [("full", [500, 500]), ("utterance", [90, 200])])
 def test_context_and_order_of_batches(
     monkeypatch: pytest.MonkeyPatch, context: str, expected: list[int]
@@ -231,8 +285,11 @@ def test_both_engines_hear_the_same(
     cpu = torch.device("cpu")
     one, other = OpenAIWhisper(checkpoint, chosen, cpu), FasterWhisper(checkpoint, chosen, cpu)
     states, same = one.encode(narrations, 800), other.encode(narrations, 800)
+    languages = ["en"] * len(narrations)
     torch.testing.assert_close(states, same, atol=1e-4, rtol=0)
-    for mine, theirs in zip(one.decode(states), other.decode(same), strict=True):
+    for mine, theirs in zip(
+        one.decode(states, languages), other.decode(same, languages), strict=True
+    ):
         assert mine.tokens == theirs.tokens
         assert mine.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-3)
         assert mine.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
@@ -247,9 +304,33 @@ def test_as_many_states_as_mel_channels_are_states(checkpoint: Path, num_frames:
     chosen, cpu = settings(max_tokens=8), torch.device("cpu")
     one, other = OpenAIWhisper(checkpoint, chosen, cpu), FasterWhisper(checkpoint, chosen, cpu)
     length = num_frames + (num_frames == 80)
-    mine = one.decode(one.encode([noise], length))[0]
-    theirs = other.decode(other.encode([noise], num_frames))[0]
+    mine = one.decode(one.encode([noise], length), ["en"])[0]
+    theirs = other.decode(other.encode([noise], num_frames), ["en"])[0]
     assert mine.tokens == theirs.tokens
+
+
+def test_both_engines_tell_and_speak_the_same_languages(tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    torch.manual_seed(0)
+    # CTranslate2 takes no narrower heads.
+    dims = ModelDimensions(80, 100, 64, 1, 1, 51865, 24, 64, 1, 2)
+    model = whisper.Whisper(dims)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path / "polyglot.pt"
+    torch.save({"dims": vars(dims), "model_state_dict": model.state_dict()}, path)
+    chosen, cpu = settings(language="auto", max_tokens=6), torch.device("cpu")
+    one, other = OpenAIWhisper(path, chosen, cpu), FasterWhisper(path, chosen, cpu)
+    generator = np.random.default_rng(0)
+    noises = [generator.normal(0, 0.1 * n, 32_000).astype(np.float32) for n in range(1, 7)]
+    states, same = one.encode(noises, 100), other.encode(noises, 100)
+    found = one.detect_languages(states)
+    assert found == other.detect_languages(same)
+    languages = ["ja", "de", "fr", *found[3:]]
+    mine, theirs = one.decode(states, languages), other.decode(same, languages)
+    assert [each.tokens for each in mine] == [each.tokens for each in theirs]
+    assert len({tuple(each.tokens) for each in mine}) > 1
 
 
 def test_int8_hears_nearly_the_same(

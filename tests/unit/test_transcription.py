@@ -39,6 +39,7 @@ def manifest(count: int) -> list[dict[str, Any]]:
             "split": "train" if number < count * 3 // 4 else "test",
             "duration_s": 1.0 + number * 7 % 9,
             "transcript": None,
+            "language": "de",
         }
         for number in range(count)
     ]
@@ -87,7 +88,7 @@ class Recogniser:
         number = int(row["utterance_id"][1:])
         states = np.full((frames, WIDTH), number, np.float16)
         text = row["utterance_id"] if decode else ""
-        return Recognition(text, 1, states, frames, -0.1, 0.0, 1.0, 0.0)
+        return Recognition(text, 1, states, frames, -0.1, 0.0, 1.0, 0.0, language="ja")
 
 
 def give(recogniser: Recogniser) -> Recogniser:
@@ -163,6 +164,7 @@ def test_every_recording_has_a_row_and_states_in_the_manifests_order(
     ids = [row["utterance_id"] for row in one.rows]
     assert [row["utterance_id"] for row in rows] == [row["text"] for row in rows] == ids
     assert {row["status"] for row in rows} == {"ok"}
+    assert {row["language"] for row in rows} == {"ja"}
     states = one.states()
     assert sorted(states) == ids
     for row in rows:
@@ -198,6 +200,8 @@ def test_a_recording_that_crashes_the_model_is_lost_alone(make: Callable[..., Co
     ways = (("u002", "crash"), ("u005", "crash both"))
     rows = {row["utterance_id"]: row for row in corpus.transcribe(Recogniser(corpus.log, ways))}
     lost = [row for row in rows.values() if row["status"] != "ok"]
+    # Of the one that the encoder hears too, what is spoken was told by it, of the other known.
+    assert [row["language"] for row in lost] == ["ja", "de"]
     assert [(row["utterance_id"], row["status"], row["reason"], row["text"]) for row in lost] == [
         ("u002", "failed", "crash", ""),
         ("u005", "failed", "crash", ""),

@@ -7,6 +7,7 @@ The table is a CSV with a header, or JSON Lines, with these columns or keys:
     image     path of its picture (optional)
     caption   what is said (optional)
     speaker   who says it (optional)
+    language  that is spoken, as Whisper's code: en, de, yue (optional)
     id        a name for the utterance (optional; otherwise it is made from the recording's path)
 
 `index` names the table. Where no row is in dev, set `dev_fraction`: part of the training images is
@@ -14,16 +15,18 @@ held out; without images, of the speakers; without both, of the recordings.
 """
 
 import posixpath
+import re
 from typing import Any
 
 from brewline.config.sources import SourceParams
+from brewline.config.types import LANGUAGE_CODE
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
 from brewline.corpora.reading import csv_objects, json_lines, one_file, safe_id
 from brewline.media.archives import MediaStore
 from brewline.tables.listing import SPLITS, Listing
 
-_COLUMNS = ("audio", "split", "image", "caption", "speaker", "id")
+_COLUMNS = ("audio", "split", "image", "caption", "speaker", "language", "id")
 _NEEDED = ("audio", "split")
 
 
@@ -59,6 +62,11 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
             raise BrewlineError(f"{where}: {key} is missing")
     if cells["split"] not in SPLITS:
         raise BrewlineError(f"{where}: split must be train, dev or test, not {cells['split']!r}")
+    language = cells.get("language")
+    if language is not None and not re.fullmatch(LANGUAGE_CODE, language):
+        raise BrewlineError(
+            f"{where}: language must be a code of two or three small letters, not {language!r}"
+        )
     audio = _path(where, folder, cells["audio"])
     image = _path(where, folder, cells["image"]) if "image" in cells else None
     return Listing(
@@ -69,6 +77,7 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
         image_id=safe_id(posixpath.splitext(image)[0]) if image else None,
         image_path=image,
         caption=cells.get("caption"),
+        language=language,
     )
 
 

@@ -20,7 +20,7 @@ from brewline.speech.decoding import Decoding
 
 
 class Engine(Protocol):
-    """A model that is loaded, in one language."""
+    """A model that is loaded; `tokenizer` is in any of its languages."""
 
     dimensions: ModelDimensions
     tokenizer: Tokenizer
@@ -29,7 +29,13 @@ class Engine(Protocol):
         """Encodes windows, padded with silence: (B, at least num_frames, width)."""
         ...
 
-    def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
+    def detect_languages(self, states: Tensor) -> list[str]:
+        """The likeliest language of each window that `encode` gave."""
+        ...
+
+    def decode(
+        self, states: Tensor, languages: Sequence[str], temperature: float, seeds: Sequence[int]
+    ) -> list[Decoding]:
         """Decodes what `encode` gave, or some rows of it; see `BatchDecoder.decode`."""
         ...
 

@@ -31,7 +31,7 @@ class OpenAIWhisper:
         self._dtype = choose_dtype(settings.precision, device)
         self._model = load_whisper(checkpoint, device)
         self.dimensions = self._model.dims
-        self.tokenizer = tokenizer_for(self.dimensions, settings.language)
+        self.tokenizer = tokenizer_for(self.dimensions, settings.spoken or "en")
         # The modules take weights of any type and compute in that of their input; converted once,
         # they need not be at every call. Norms stay in fp32, where the library computes them.
         for module in self._model.modules():
@@ -77,11 +77,20 @@ class OpenAIWhisper:
         return states
 
     @torch.inference_mode()
+    def detect_languages(self, states: Tensor) -> list[str]:
+        """Tells languages of windows; see `Engine`."""
+        return self._decoder.detect_languages(states)
+
+    @torch.inference_mode()
     def decode(
-        self, states: Tensor, temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        states: Tensor,
+        languages: Sequence[str],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
     ) -> list[Decoding]:
         """Decodes windows; see `Engine`."""
-        return self._decoder.decode(states, temperature, seeds)
+        return self._decoder.decode(states, languages, temperature, seeds)
 
 
 def log_mel(

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
+from brewline.core.scripts import join_texts
 from brewline.speech.decoding import Decoding
 from brewline.speech.engines import Engine, load_engine
 from brewline.speech.recognition import Recognition
@@ -32,6 +34,7 @@ from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 class _Window:
     recording: int
     waveform: NDArray[np.float32]
+    language: str | None
     # Whether it is to be decoded to text, not only encoded.
     decode: bool = True
     decoding: Decoding | None = None
@@ -43,6 +46,10 @@ class _Window:
     @property
     def num_frames(self) -> int:
         return num_frames(len(self.waveform))
+
+    @property
+    def needs_language(self) -> bool:
+        return self.decode and self.language is None
 
 
 class Recogniser:
@@ -64,13 +71,20 @@ class Recogniser:
         self._context = self._engine.dimensions.n_audio_ctx
 
     def recognise(
-        self, waveforms: Sequence[NDArray[np.float32]], texts: Sequence[str | None] | None = None
+        self,
+        waveforms: Sequence[NDArray[np.float32]],
+        texts: Sequence[str | None] | None = None,
+        languages: Sequence[str | None] | None = None,
     ) -> list[Recognition]:
         """Transcribes recordings of any length.
+
+        A recording is in one language: that of `languages`, or else of the settings, or else what
+        its first window sounds like.
 
         Args:
             waveforms: Each (num_samples,) at 16 kHz.
             texts: What is said in each, where that is known already: it is encoded only.
+            languages: What is spoken in each, by its code, where that is known already.
 
         Returns:
             One recognition each, in the same order.
@@ -79,18 +93,33 @@ class Recogniser:
             BrewlineError: the model gives something that is no number.
         """
         known = texts or [None] * len(waveforms)
-        windows = [
-            _Window(number, part, decode=text is None)
-            for number, (waveform, text) in enumerate(zip(waveforms, known, strict=True))
-            for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME)
+        spoken = [code or self._settings.spoken for code in languages or [None] * len(waveforms)]
+        parts = [
+            [
+                _Window(number, part, language, decode=text is None)
+                for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME)
+            ]
+            for number, (waveform, text, language) in enumerate(
+                zip(waveforms, known, spoken, strict=True)
+            )
         ]
+        # Those of a recording whose language only the first of them will tell.
+        waiting = [part[1:] if part[0].needs_language else [] for part in parts]
+        self._recognise_windows(
+            window
+            for part, later in zip(parts, waiting, strict=True)
+            for window in part[: len(part) - len(later)]
+        )
+        for part, later in zip(parts, waiting, strict=True):
+            for window in later:
+                window.language = part[0].language
+        self._recognise_windows(window for later in waiting for window in later)
+        return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
+
+    def _recognise_windows(self, windows: Iterable[_Window]) -> None:
         by_length = sorted(windows, key=lambda window: (len(window.waveform), window.recording))
         for start in range(0, len(by_length), self._settings.batch_size):
             self._recognise_batch(by_length[start : start + self._settings.batch_size])
-        parts: list[list[_Window]] = [[] for _ in waveforms]
-        for window in windows:
-            parts[window.recording].append(window)
-        return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
 
     def _recognise_batch(self, windows: list[_Window]) -> None:
         full = self._settings.audio_context == "full"
@@ -102,17 +131,25 @@ class Recogniser:
             window.states = kept[row, : self._num_kept(window)].copy()
             if not np.isfinite(window.states).all():
                 raise BrewlineError("encoder states are no numbers, or too large for 16 bits")
+        self._detect_languages(windows, states)
         doubtful = [row for row, window in enumerate(windows) if window.decode]
         for temperature in self._settings.temperatures:
             if not doubtful:
                 break
             seeds = [_seed(windows[row].waveform, temperature) for row in doubtful]
+            languages = [str(windows[row].language) for row in doubtful]
             rows = states if len(doubtful) == len(states) else states[doubtful]
-            for row, decoding in zip(
-                doubtful, self._engine.decode(rows, temperature, seeds), strict=True
-            ):
+            found = self._engine.decode(rows, languages, temperature, seeds)
+            for row, decoding in zip(doubtful, found, strict=True):
                 self._take(windows[row], decoding, temperature)
             doubtful = [row for row in doubtful if windows[row].reason in ("repetitive", "unsure")]
+
+    def _detect_languages(self, windows: list[_Window], states: Tensor) -> None:
+        unknown = [row for row, window in enumerate(windows) if window.needs_language]
+        if unknown:
+            found = self._engine.detect_languages(states[unknown])
+            for row, language in zip(unknown, found, strict=True):
+                windows[row].language = language
 
     def _num_kept(self, window: _Window) -> int:
         return self._context if self._settings.states == "all" else window.num_frames
@@ -139,12 +176,13 @@ class Recogniser:
         # Frames of padding, where they are kept, come last: those inside would be gaps.
         *before, last = windows
         states = np.concatenate([w.states[: w.num_frames] for w in before] + [last.states])
+        language = windows[0].language
         if known_text is not None:
-            return Recognition(known_text, len(windows), states, frames)
+            return Recognition(known_text, len(windows), states, frames, language=language)
         decodings = [window.decoding for window in windows if window.decoding is not None]
         sizes = [len(decoding.tokens) + 1 for decoding in decodings]
         return Recognition(
-            text=" ".join(window.text for window in windows if window.text),
+            text=join_texts(window.text for window in windows),
             num_windows=len(windows),
             states=states,
             num_frames=frames,
@@ -153,6 +191,7 @@ class Recogniser:
             compression_ratio=max(compression_ratio(window.text) for window in windows),
             temperature=max(window.temperature for window in windows),
             reason=_worst(window.reason for window in windows),
+            language=language,
         )
 
 

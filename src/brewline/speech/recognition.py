@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 class Recognition:
     """What Whisper made of one recording.
 
+    `language` is what its text was decoded in, or else what is known of it; None: nothing.
     `states` is (at least num_frames, width) float16: the encoder frames of all windows; those from
     `num_frames` on are of padding. What decoding tells about its text is None where the text was
     known before. `reason` names a safeguard that still finds fault with the text: `no_speech`,
@@ -25,3 +26,4 @@ class Recognition:
     compression_ratio: float | None = None
     temperature: float | None = None
     reason: str | None = None
+    language: str | None = None
