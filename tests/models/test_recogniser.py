@@ -1,7 +1,10 @@
 """The recogniser's safeguards and windows with a scripted engine, and real engines side by side."""
 
+import base64
+import gzip
 import lzma
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
 from brewline.media.audio import decode, to_mono_16k
 from brewline.speech import recogniser as recogniser_module
+from brewline.speech import whisper_checkpoint
 from brewline.speech.attention import attend
 from brewline.speech.decoding import Decoding
 from brewline.speech.faster_whisper import FasterWhisper
@@ -253,6 +257,22 @@ def narrations() -> list[NDArray[np.float32]]:
     store = MediaStore(PROJECT / "sample/corpora/mini-lncoco")
     names = [name for name in store.names() if name.startswith("coco_val")]
     return [to_mono_16k(decode(store.read(name))) for name in names[:6]]
+
+
+@pytest.mark.parametrize("name", sorted(whisper._ALIGNMENT_HEADS))
+def test_heads_of_published_models_fit_their_sizes(name: str) -> None:
+    size = {"turbo": "large-v3-turbo", "large": "large-v3", "large-v1": "large-v2"}.get(name, name)
+    rows = [row for row in whisper_checkpoint._PUBLISHED if size.startswith(row[0])]
+    _, width, audio_layers, text_layers = rows[-1]
+    num_tokens = 51866 if "v3" in size else 51864 if size.endswith(".en") else 51865
+    heads = width // 64
+    dims = ModelDimensions(
+        80, 1500, width, heads, audio_layers, num_tokens, 448, width, heads, text_layers
+    )
+    assert whisper_checkpoint._published_as(dims) == size
+    packed = base64.b85decode(whisper._ALIGNMENT_HEADS[name])
+    assert len(gzip.decompress(packed)) == text_layers * heads
+    assert whisper_checkpoint._published_as(replace(dims, n_audio_state=width + 64)) is None
 
 
 def test_states_are_those_of_openai_whispers_encoder(

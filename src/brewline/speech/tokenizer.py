@@ -5,10 +5,9 @@ from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 
 from brewline.core.errors import BrewlineError
 
-# Sizes of the vocabularies that there are: of models for English, for 99 languages, and for 100.
-ENGLISH_TOKENS = 51864
-VOCABULARIES = (ENGLISH_TOKENS, 51865, 51866)
-# What an English vocabulary has but for languages.
+# What the vocabulary of a model for English has; others have more.
+_ENGLISH_TOKENS = 51864
+# What it has but for languages.
 _NUM_OTHER_TOKENS = 51765
 
 
@@ -46,7 +45,7 @@ def tokenizer_for(dimensions: ModelDimensions, language: str) -> Tokenizer:
 def is_multilingual(dimensions: ModelDimensions) -> bool:
     """Whether a model knows other languages than English, as the library tells it by its tokens."""
     num_tokens: int = dimensions.n_vocab
-    return num_tokens > ENGLISH_TOKENS
+    return num_tokens > _ENGLISH_TOKENS
 
 
 def language_tokens(tokenizer: Tokenizer) -> dict[str, int]:
