@@ -104,6 +104,55 @@ def waveform(num_frames: int) -> NDArray[np.float32]:
     return np.ones(num_frames * 320, np.float32)
 
 
+def said(text: str, **changes: Any) -> Decoding:
+    return replace(SURE, tokens=TOKENIZER.encode(text), **changes)
+
+
+@pytest.mark.parametrize("text", [" .", "…", " - ?!", " ♪♪", "", " _"])
+def test_a_text_without_a_word_is_no_text(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    recogniser, _ = scripted(monkeypatch, {100: [said(text)], 90: [said("7")]})
+    wordless, digit = recogniser.recognise([waveform(100), waveform(90)])
+    assert (wordless.text, wordless.reason) == ("", "no_words")
+    assert (digit.text, digit.reason) == ("7", None)
+    imported = recogniser.recognise([waveform(80)] * 3, [text, "a dog", ""])
+    assert [one.text for one in imported] == ["", "a dog", ""]
+    assert [one.reason for one in imported] == ["no_words" if text else None, None, None]
+
+
+def test_doubts_of_a_text_without_a_word_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlikely = said(" .", avg_logprob=-1.5)
+    recogniser, _ = scripted(monkeypatch, {100: [unlikely, unlikely]})
+    (found,) = recogniser.recognise([waveform(100)])
+    assert (found.text, found.reason, found.temperature) == ("", "unsure", 0.5)
+    recogniser, _ = scripted(monkeypatch, {100: [unlikely, SURE]})
+    (found,) = recogniser.recognise([waveform(100)])
+    assert (found.text, found.reason) == ("a dog", None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text", "reason"),
+    [
+        (" .", " a dog", "a dog", None),
+        (" .", " ...", "", "no_words"),
+        (" .", None, "", "no_words"),
+        (None, None, "", "no_speech"),
+    ],
+)
+def test_a_window_without_words_is_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+    first: str | None,
+    second: str | None,
+    text: str,
+    reason: str | None,
+) -> None:
+    found = [SILENT if one is None else said(one) for one in (first, second)]
+    recogniser, _ = scripted(monkeypatch, {457: [found[0]], 243: [found[1]]})
+    loud = waveform(700)
+    loud[455 * 320 : 460 * 320] = 0
+    (joined,) = recogniser.recognise([loud])
+    assert (joined.num_windows, joined.text, joined.reason) == (2, text, reason)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "text", "temperature", "reason"),
     [

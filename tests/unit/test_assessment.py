@@ -245,6 +245,16 @@ def test_what_must_hold_for_transcripts() -> None:
     failed = [one for one in outcomes if not one.success]
     assert [one.rule for one in failed] == ["no more than 10 % of the recordings failed"]
     assert failed[0].observed == "0.166667"
+    for text in (".", "…", "_", "\n"):
+        dotted = [TRANSCRIPTS[0] | {"text": text}, *TRANSCRIPTS[1:]]
+        outcomes = expect_transcripts(*frames(dotted, MANIFEST), max_failure_rate=0.2)
+        assert [one.rule for one in outcomes if not one.success] == [
+            "a text is empty or has a word"
+        ]
+    for text in ("…\n犬", "हिन्दी", "7", ""):
+        good = [TRANSCRIPTS[0] | {"text": text}, *TRANSCRIPTS[1:]]
+        outcomes = expect_transcripts(*frames(good, MANIFEST), max_failure_rate=0.2)
+        assert all(one.success for one in outcomes)
     imported = [row | {"avg_logprob": None, "status": "ok"} for row in TRANSCRIPTS]
     outcomes = expect_transcripts(*frames(imported, MANIFEST), max_failure_rate=0.1)
     assert all(one.success for one in outcomes)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from brewline.core.scripts import has_word
 from brewline.quality.expectations import Expectation, rule, run_suites
 from brewline.tables.transcripts import DROPPED, FAILED, OK, TRANSCRIPTS
 
@@ -25,9 +26,10 @@ def expect_transcripts(
     import pandas
 
     failed = float((transcripts["status"] != OK).mean())
+    wordless = sum(bool(text) and not has_word(text) for text in transcripts["text"].dropna())
     tables = {
         "transcripts": transcripts,
-        "corpus": pandas.DataFrame({"failure_rate": [failed]}),
+        "corpus": pandas.DataFrame({"failure_rate": [failed], "num_wordless": [wordless]}),
     }
     return run_suites(tables, _transcripts_suites(utterances, max_failure_rate))
 
@@ -70,6 +72,9 @@ def _transcripts_suites(
                 column="failure_rate",
                 max_value=max_failure_rate,
                 **rule(f"no more than {100 * max_failure_rate:g} % of the recordings failed"),
-            )
+            ),
+            gxe.ExpectColumnMaxToBeBetween(
+                column="num_wordless", max_value=0, **rule("a text is empty or has a word")
+            ),
         ],
     }

@@ -6,7 +6,8 @@ batch end together.
 
 What a window is decoded to is doubted as openai-whisper's `transcribe` does: where the text repeats
 itself (compression ratio, loops) or its tokens are unlikely (average log-probability), the window
-is decoded again at the next temperature, unless it holds no speech; then its text is empty.
+is decoded again at the next temperature, unless it holds no speech; then its text is empty. So is
+one without any word ("."), whatever the safeguards say.
 """
 
 import math
@@ -23,7 +24,7 @@ from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
-from brewline.core.scripts import join_texts
+from brewline.core.scripts import has_word, join_texts
 from brewline.speech.decoding import Decoding
 from brewline.speech.engines import Engine, load_engine
 from brewline.speech.recognition import Recognition
@@ -170,6 +171,8 @@ class Recogniser:
             window.reason = "unsure"
         else:
             window.reason = "cut" if decoding.is_cut else None
+        if not has_word(window.text):
+            window.text, window.reason = "", window.reason or "no_words"
 
     def _join(self, windows: list[_Window], known_text: str | None) -> Recognition:
         frames = sum(window.num_frames for window in windows)
@@ -178,7 +181,10 @@ class Recogniser:
         states = np.concatenate([w.states[: w.num_frames] for w in before] + [last.states])
         language = windows[0].language
         if known_text is not None:
-            return Recognition(known_text, len(windows), states, frames, language=language)
+            # One that is empty was meant to be, or is given up.
+            is_empty = bool(known_text) and not has_word(known_text)
+            text, reason = ("", "no_words") if is_empty else (known_text, None)
+            return Recognition(text, len(windows), states, frames, reason=reason, language=language)
         decodings = [window.decoding for window in windows if window.decoding is not None]
         sizes = [len(decoding.tokens) + 1 for decoding in decodings]
         return Recognition(
@@ -198,13 +204,15 @@ class Recogniser:
 def _worst(reasons: Iterable[str | None]) -> str | None:
     """Of what the safeguards say of a recording's windows, what they say of the recording.
 
-    Silence in one window of several is a pause.
+    Silence in one window of several is a pause, and so is a window without words.
     """
     found = set(reasons)
     for reason in ("repetitive", "unsure", "cut"):
         if reason in found:
             return reason
-    return "no_speech" if found == {"no_speech"} else None
+    if None in found:
+        return None
+    return "no_speech" if found == {"no_speech"} else "no_words"
 
 
 def _seed(waveform: NDArray[np.float32], temperature: float) -> int:

@@ -13,8 +13,8 @@ class Recognition:
     `language` is what its text was decoded in, or else what is known of it; None: nothing.
     `states` is (at least num_frames, width) float16: the encoder frames of all windows; those from
     `num_frames` on are of padding. What decoding tells about its text is None where the text was
-    known before. `reason` names a safeguard that still finds fault with the text: `no_speech`,
-    `repetitive` or `unsure`.
+    known before. `reason` says what is still wrong with the text: `no_speech`, `no_words`,
+    `repetitive`, `unsure` or `cut`.
     """
 
     text: str
