@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from whisper.model import ModelDimensions
+from whisper.timing import add_word_timestamps
 from whisper.tokenizer import get_tokenizer
 
 from brewline.config import load_params
@@ -363,6 +364,66 @@ def test_both_engines_hear_the_same(
         assert mine.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-3)
         assert mine.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
         assert mine.is_cut == theirs.is_cut
+
+
+def test_words_are_timed_as_openai_whisper_does(
+    checkpoint: Path, narrations: list[NDArray[np.float32]]
+) -> None:
+    cpu = torch.device("cpu")
+    model, engine = load_whisper(checkpoint, cpu), OpenAIWhisper(checkpoint, settings(), cpu)
+    context, first_frame = model.dims.n_audio_ctx, 700
+    states = engine.encode(narrations[:3], context)
+    found = engine.decode(states, ["en"] * 3)
+    for waveform, row, decoding in zip(narrations, states, found, strict=False):
+        frames = min(len(waveform) // 320, context)
+        segment: dict[str, Any] = {"tokens": decoding.tokens, "seek": 2 * first_frame}
+        segment |= {"start": first_frame / 50, "end": (first_frame + frames) / 50}
+        add_word_timestamps(
+            segments=[segment],
+            model=model,
+            tokenizer=TOKENIZER,
+            mel=log_mel([waveform[: frames * 320]], model.dims.n_mels, context, cpu)[0],
+            num_frames=2 * frames,
+            last_speech_timestamp=first_frame / 50,
+        )
+        ours = engine.time_words(row, "en", decoding.tokens, first_frame, frames)
+        assert len(ours) > 2
+        theirs = [(word["word"].strip(), word["start"], word["end"]) for word in segment["words"]]
+        assert [(one["word"], one["start_s"], one["end_s"]) for one in ours] == [
+            (word, pytest.approx(start, abs=0.021), pytest.approx(end, abs=0.021))
+            for word, start, end in theirs
+        ]
+
+
+@pytest.mark.parametrize("engine", ["openai-whisper", "faster-whisper"])
+def test_words_have_times_within_their_recording(
+    checkpoint: Path, narrations: list[NDArray[np.float32]], engine: str
+) -> None:
+    if engine == "faster-whisper":
+        pytest.importorskip("ctranslate2")
+    asked = settings(engine=engine, word_times=True)
+    # Two windows, and one recording whose text is known.
+    long = np.concatenate([narrations[0], narrations[1], narrations[2], narrations[3]])
+    heard = [long, narrations[1]], [None, "a dog"]
+    found, imported = Recogniser(checkpoint, asked).recognise(*heard)
+    assert found.num_windows > 1
+    assert found.words is not None
+    assert " ".join(word["word"] for word in found.words) == found.text
+    starts = [word["start_s"] for word in found.words]
+    assert starts == sorted(starts)
+    assert all(one["start_s"] <= one["end_s"] <= len(long) / 16_000 for one in found.words)
+    assert starts[-1] > len(narrations[0]) / 16_000
+    assert {type(value) for word in found.words for value in word.values()} == {str, float}
+    assert imported.words is None
+    plain, _ = Recogniser(checkpoint, settings(engine=engine)).recognise(*heard)
+    assert (plain.words, plain.text) == (None, found.text)
+    assert np.array_equal(plain.states, found.states)
+
+
+def test_a_recording_without_a_text_has_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, _ = scripted(monkeypatch, {100: [SILENT]}, word_times=True)
+    (found,) = recogniser.recognise([waveform(100)])
+    assert (found.text, found.words) == ("", [])
 
 
 @pytest.mark.parametrize("num_frames", [79, 80, 81])

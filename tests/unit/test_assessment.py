@@ -47,6 +47,7 @@ def heard(number: int, text: str, **changes: Any) -> dict[str, Any]:
         "status": "ok",
         "reason": None,
         "asr_model": "fake",
+        "words": [{"word": "a", "start_s": 0.0, "end_s": 0.2, "probability": 0.5}],
     } | changes
 
 

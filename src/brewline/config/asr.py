@@ -41,6 +41,8 @@ class AsrParams(Section):
     no_speech_threshold: Fraction
     # A phrase said so many times in a row is a loop: it is kept once, and the text is doubted.
     max_repeats: Annotated[int, Field(ge=2)]
+    # When each word was said is written beside the text: it is read once more by the decoder.
+    word_times: bool = False
     # A recording that cannot be recognised: keep, with an empty text and whatever the encoder
     # made of it; drop it from the shards; or stop.
     on_failure: OnFailure

@@ -36,6 +36,7 @@ COLUMNS = (
     "temperature",
     "num_windows",
     "num_frames",
+    "words",
 )
 _NOTHING = dict.fromkeys(COLUMNS) | {"text": "", "num_windows": 0, "num_frames": 0}
 

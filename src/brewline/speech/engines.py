@@ -17,6 +17,7 @@ from whisper.tokenizer import Tokenizer
 
 from brewline.config.asr import AsrParams
 from brewline.speech.decoding import Decoding
+from brewline.speech.recognition import Word
 
 
 class Engine(Protocol):
@@ -37,6 +38,17 @@ class Engine(Protocol):
         self, states: Tensor, languages: Sequence[str], temperature: float, seeds: Sequence[int]
     ) -> list[Decoding]:
         """Decodes what `encode` gave, or some rows of it; see `BatchDecoder.decode`."""
+        ...
+
+    def time_words(
+        self,
+        states: Tensor,
+        language: str,
+        tokens: Sequence[int],
+        first_frame: int,
+        num_frames: int,
+    ) -> list[Word]:
+        """When the words of one window (T, width) were said; see `word_times.time_words`."""
         ...
 
 

@@ -1,8 +1,9 @@
 """faster-whisper's engine, CTranslate2, on checkpoints of openai-whisper.
 
 The checkpoint is converted when it is loaded, so both engines run the same file. Tokens are drawn
-(at a temperature above 0), and languages told, by openai-whisper's decoder: CTranslate2 has one
-seed for everything, and what is drawn for a window must not depend on what was decoded before it.
+(at a temperature above 0), languages told and words timed by openai-whisper's decoder: CTranslate2
+has one seed for everything, and what is drawn for a window must not depend on what was decoded
+before it.
 """
 
 import tempfile
@@ -22,6 +23,7 @@ from brewline.config.asr import AsrParams
 from brewline.core.errors import BrewlineError
 from brewline.speech.decoding import Decoding, loop_kept_once, never_spoken
 from brewline.speech.openai_whisper import OpenAIWhisper, log_mel
+from brewline.speech.recognition import Word
 from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 
@@ -105,6 +107,17 @@ class FasterWhisper:
             suppress_tokens=self._suppressed,
         )
         return [self._decoding(result) for result in results]
+
+    def time_words(
+        self,
+        states: Tensor,
+        language: str,
+        tokens: Sequence[int],
+        first_frame: int,
+        num_frames: int,
+    ) -> list[Word]:
+        """Times the words of a window; see `Engine`."""
+        return self._sampler.time_words(states, language, tokens, first_frame, num_frames)
 
     def _decoding(self, result: Any) -> Decoding:
         tokens = list(result.sequences_ids[0])

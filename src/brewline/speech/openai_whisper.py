@@ -13,6 +13,7 @@ from brewline.config.asr import AsrParams
 from brewline.core.devices import choose_dtype
 from brewline.speech.attention import attend, join_heads, to_heads
 from brewline.speech.decoding import BatchDecoder, Decoding
+from brewline.speech.recognition import Word
 from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 from brewline.speech.windows import SAMPLES_PER_FRAME
@@ -91,6 +92,22 @@ class OpenAIWhisper:
     ) -> list[Decoding]:
         """Decodes windows; see `Engine`."""
         return self._decoder.decode(states, languages, temperature, seeds)
+
+    @torch.inference_mode()
+    def time_words(
+        self,
+        states: Tensor,
+        language: str,
+        tokens: Sequence[int],
+        first_frame: int,
+        num_frames: int,
+    ) -> list[Word]:
+        """Times the words of a window; see `Engine`."""
+        # Imported here: it compiles for seconds, and is seldom asked for.
+        from brewline.speech.word_times import time_words
+
+        tokenizer = tokenizer_for(self.dimensions, language)
+        return time_words(self._model, tokenizer, states, tokens, first_frame, num_frames)
 
 
 def log_mel(

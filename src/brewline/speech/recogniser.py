@@ -12,7 +12,7 @@ one without any word ("."), whatever the safeguards say.
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.scripts import has_word, join_texts
 from brewline.speech.decoding import Decoding
 from brewline.speech.engines import Engine, load_engine
-from brewline.speech.recognition import Recognition
+from brewline.speech.recognition import Recognition, Word
 from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 
 
@@ -36,12 +36,15 @@ class _Window:
     recording: int
     waveform: NDArray[np.float32]
     language: str | None
+    # Where in the recording it begins, in encoder frames.
+    first_frame: int
     # Whether it is to be decoded to text, not only encoded.
     decode: bool = True
     decoding: Decoding | None = None
     text: str = ""
     temperature: float = 0.0
     reason: str | None = None
+    words: list[Word] = field(default_factory=list)
     states: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
 
     @property
@@ -96,13 +99,8 @@ class Recogniser:
         known = texts or [None] * len(waveforms)
         spoken = [code or self._settings.spoken for code in languages or [None] * len(waveforms)]
         parts = [
-            [
-                _Window(number, part, language, decode=text is None)
-                for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME)
-            ]
-            for number, (waveform, text, language) in enumerate(
-                zip(waveforms, known, spoken, strict=True)
-            )
+            list(self._windows(number, *recording))
+            for number, recording in enumerate(zip(waveforms, known, spoken, strict=True))
         ]
         # Those of a recording whose language only the first of them will tell.
         waiting = [part[1:] if part[0].needs_language else [] for part in parts]
@@ -116,6 +114,15 @@ class Recogniser:
                 window.language = part[0].language
         self._recognise_windows(window for later in waiting for window in later)
         return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
+
+    def _windows(
+        self, number: int, waveform: NDArray[np.float32], text: str | None, language: str | None
+    ) -> Iterator[_Window]:
+        first_frame = 0
+        for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME):
+            window = _Window(number, part, language, first_frame, decode=text is None)
+            yield window
+            first_frame += window.num_frames
 
     def _recognise_windows(self, windows: Iterable[_Window]) -> None:
         by_length = sorted(windows, key=lambda window: (len(window.waveform), window.recording))
@@ -144,6 +151,19 @@ class Recogniser:
             for row, decoding in zip(doubtful, found, strict=True):
                 self._take(windows[row], decoding, temperature)
             doubtful = [row for row in doubtful if windows[row].reason in ("repetitive", "unsure")]
+        if self._settings.word_times:
+            for row, window in enumerate(windows):
+                self._time_words(window, states[row])
+
+    def _time_words(self, window: _Window, states: Tensor) -> None:
+        if window.text and window.decoding is not None:
+            window.words = self._engine.time_words(
+                states,
+                str(window.language),
+                window.decoding.tokens,
+                window.first_frame,
+                window.num_frames,
+            )
 
     def _detect_languages(self, windows: list[_Window], states: Tensor) -> None:
         unknown = [row for row, window in enumerate(windows) if window.needs_language]
@@ -198,6 +218,9 @@ class Recogniser:
             temperature=max(window.temperature for window in windows),
             reason=_worst(window.reason for window in windows),
             language=language,
+            words=[word for window in windows for word in window.words]
+            if self._settings.word_times
+            else None,
         )
 
 
