@@ -1,5 +1,6 @@
 """Published weights are used with the architecture that they were trained in, or not at all."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from brewline.core.files import sha256_tree, write_json
 from brewline.download import hub
 from brewline.download.version import Version
 from brewline.models import weights
+from brewline.speech.faster_whisper import convert
+from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper, read_dimensions
 
 
@@ -271,6 +274,54 @@ def test_damaged_and_partial_folders_are_one_sentence(tmp_path: Path) -> None:
     (folder / "adapter_config.json").touch()
     with pytest.raises(BrewlineError, match=r"no config\.json; it is an adapter: merge it"):
         prepared(tmp_path, source)
+
+
+# Whisper in CTranslate2's format
+
+
+def save_ctranslate2(folder: Path, model: whisper.Whisper, compute_type: str) -> Path:
+    """A folder as CTranslate2's own library writes it."""
+    pytest.importorskip("ctranslate2")
+    folder.mkdir()
+    # The library quantises in place.
+    convert(copy.deepcopy(model), tokenizer_for(model.dims, "en"), folder, compute_type)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("compute_type", "tolerance"),
+    [("float32", 0.0), ("float16", 2e-3), ("int16", 2e-3), ("int8", 1e-2)],
+)
+def test_a_model_of_ctranslate2_gives_what_it_gave(
+    tmp_path: Path, compute_type: str, tolerance: float
+) -> None:
+    model = whisper_model(51866, text_layers=3)
+    heads = torch.zeros(3, 2, dtype=torch.bool)
+    heads[2, 1] = True
+    model.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
+    folder = save_ctranslate2(tmp_path / "theirs", model, compute_type)
+    path = prepared(tmp_path, str(folder))
+    ours = load_whisper(path, torch.device("cpu"))
+    assert ours.dims == model.dims
+    assert torch.equal(ours.alignment_heads.to_dense(), heads)
+    mine, theirs = ours.state_dict(), model.state_dict()
+    assert mine.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(mine[name], tensor, atol=tolerance, rtol=0)
+    # Nothing is stored twice.
+    assert path.stat().st_size < 1.1 * sum(4 * tensor.numel() for tensor in theirs.values())
+
+
+def test_damaged_files_of_ctranslate2_are_one_sentence(tmp_path: Path) -> None:
+    folder = save_ctranslate2(tmp_path / "theirs", whisper_model(), "float32")
+    content = (folder / "model.bin").read_bytes()
+    for cut in (0, 3, 30, 5_000, len(content) // 2, len(content) - 3):
+        (folder / "model.bin").write_bytes(content[:cut])
+        with pytest.raises(BrewlineError, match=r"model\.bin is not a whole Whisper of CTransl"):
+            prepared(tmp_path, str(folder))
+    (folder / "model.bin").write_bytes(content.replace(b"WhisperSpec", b"WhimperSpec", 1))
+    with pytest.raises(BrewlineError, match="it holds 'WhimperSpec' in version 6"):
+        prepared(tmp_path, str(folder))
 
 
 def byte_letters() -> dict[int, str]:

@@ -20,7 +20,7 @@ from brewline.download import hub
 from brewline.download.fetching import fetch
 from brewline.download.places import local_path
 from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
-from brewline.models.whisper_formats import convert_transformers, files_of_model
+from brewline.models.whisper_formats import convert_whisper, files_of_model
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
@@ -87,7 +87,7 @@ def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:
 
 
 def _convert_whisper(backbone: BackboneParams, path: Path | None, target: Path) -> None:
-    """Brings a folder or a repository in transformers' format into openai-whisper's."""
+    """Brings a folder or repository of transformers or CTranslate2 into openai-whisper's form."""
     names = [one.name for one in path.iterdir()] if path else hub.file_names(backbone.source)
     folder = target.parent / "download"
     remove(folder)
@@ -101,7 +101,7 @@ def _convert_whisper(backbone: BackboneParams, path: Path | None, target: Path) 
             fetch(FileParams(url=url, sha256=None), folder / name, owner)
     _check_hash(backbone, folder)
     try:
-        convert_transformers(folder, target)
+        convert_whisper(folder, target)
     except BrewlineError as error:
         raise BrewlineError(f"{backbone.source}: {error}", error.kind) from None
     remove(folder)

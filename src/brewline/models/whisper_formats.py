@@ -1,9 +1,12 @@
-"""Checkpoints of Whisper in transformers' format, brought into openai-whisper's.
+"""Checkpoints of Whisper in the formats of others, brought into openai-whisper's.
 
-Such a folder has `config.json`, the weights as `model.safetensors` or as several files that
-`model.safetensors.index.json` lists, and mostly `generation_config.json` and `vocab.json`
-(https://huggingface.co/docs/transformers/model_doc/whisper). Both formats hold the same tensors
-under other names. Distilled models have fewer layers of the decoder, and nothing else.
+A folder in transformers' format has `config.json`, the weights as `model.safetensors` or as several
+files that `model.safetensors.index.json` lists, and mostly `generation_config.json` and
+`vocab.json` (https://huggingface.co/docs/transformers/model_doc/whisper). Both formats hold the
+same tensors under other names. Distilled models have fewer layers of the decoder, and nothing else.
+
+A folder in CTranslate2's format, faster-whisper's, has `config.json` and `model.bin`; see
+`whisper_ctranslate2`.
 
 openai-whisper's file is a dictionary of `dims` and `model_state_dict`; ours has `alignment_heads`
 too, (layer, head) of the decoder, where they are known: word times are read from them.
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from brewline.core.errors import BrewlineError
+from brewline.models.whisper_ctranslate2 import MODEL, read_ctranslate2
 
 CONFIG = "config.json"
 _GENERATION = "generation_config.json"
@@ -88,7 +92,7 @@ def files_of_model(names: Collection[str], where: str) -> list[str]:
     if CONFIG not in names:
         adapter = "; it is an adapter: merge it into its model, and save that"
         raise BrewlineError(
-            f"{where} is no model in transformers' format: it has no {CONFIG}"
+            f"{where} is no model of transformers or CTranslate2: it has no {CONFIG}"
             f"{adapter if 'adapter_config.json' in names else ''}",
             "settings",
         )
@@ -96,19 +100,21 @@ def files_of_model(names: Collection[str], where: str) -> list[str]:
     if _WEIGHTS in names:
         return [*beside, _WEIGHTS]
     shards = sorted(filter(_SHARD.fullmatch, names))
+    if not shards and MODEL in names:
+        return [CONFIG, MODEL]
     if _INDEX not in names or not shards:
         raise BrewlineError(
-            f"{where} has no weights in safetensors ({_WEIGHTS}, or {_INDEX} with its parts); save "
-            "the model again with transformers' `save_pretrained`",
+            f"{where} has no weights in safetensors ({_WEIGHTS}, or {_INDEX} with its parts), nor "
+            f"CTranslate2's {MODEL}; save it again with transformers' `save_pretrained`",
             "settings",
         )
     return [*beside, _INDEX, *shards]
 
 
-def convert_transformers(folder: Path, target: Path) -> None:
-    """Writes a model of transformers as a checkpoint of openai-whisper.
+def convert_whisper(folder: Path, target: Path) -> None:
+    """Writes a model of transformers or of CTranslate2 as a checkpoint of openai-whisper.
 
-    Tensors keep their type.
+    Tensors keep their type; those of 8 bits become what they stand for.
 
     Args:
         folder: With the files that `files_of_model` names.
@@ -117,16 +123,22 @@ def convert_transformers(folder: Path, target: Path) -> None:
     Raises:
         BrewlineError: it is no Whisper, is damaged, or differs from what openai-whisper can run.
     """
-    dimensions = _dimensions(_read_config(folder / CONFIG))
-    _refuse_other_vocabulary(folder, dimensions["n_vocab"])
+    if (folder / MODEL).exists():
+        dimensions, tensors = read_ctranslate2(folder / MODEL)
+        _refuse_other_size(MODEL, dimensions["n_vocab"])
+        listed = folder / CONFIG
+    else:
+        dimensions, tensors = _dimensions(_read_config(folder / CONFIG)), dict(_tensors(folder))
+        _refuse_other_vocabulary(folder, dimensions["n_vocab"])
+        listed = folder / _GENERATION
     expected = _expected(dimensions)
-    found = _tied(dict(_tensors(folder)))
+    found = _tied(tensors)
     _check_tensors(found, expected)
     checkpoint: dict[str, Any] = {
         "dims": dimensions,
         "model_state_dict": {name: found[name] for name in expected},
     }
-    heads = _alignment_heads(folder, dimensions)
+    heads = _alignment_heads(listed, dimensions)
     torch.save(checkpoint | ({"alignment_heads": heads} if heads else {}), target)
 
 
@@ -174,13 +186,17 @@ def _dimensions(config: Mapping[str, Any]) -> dict[str, int]:
                 f"{CONFIG}: {name} is {config[name]!r}; openai-whisper can run {value!r} only",
                 "settings",
             )
-    if found["n_vocab"] not in _NUM_TOKENS:
+    _refuse_other_size(CONFIG, found["n_vocab"])
+    return found
+
+
+def _refuse_other_size(where: str, num_tokens: int) -> None:
+    if num_tokens not in _NUM_TOKENS:
         raise BrewlineError(
-            f"{CONFIG}: vocab_size is {found['n_vocab']}: the model has another vocabulary than "
+            f"{where}: vocab_size is {num_tokens}: the model has another vocabulary than "
             f"Whisper, whose tokenizers have {', '.join(map(str, _NUM_TOKENS))} tokens",
             "settings",
         )
-    return found
 
 
 def _refuse_other_vocabulary(folder: Path, num_tokens: int) -> None:
@@ -278,9 +294,8 @@ def _check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
             )
 
 
-def _alignment_heads(folder: Path, dimensions: Mapping[str, int]) -> list[list[int]]:
+def _alignment_heads(path: Path, dimensions: Mapping[str, int]) -> list[list[int]]:
     """Those of the model; a distilled one may name heads of layers that it has no more."""
-    path = folder / _GENERATION
     listed = (_read_config(path).get("alignment_heads") if path.exists() else None) or []
     sizes = (dimensions["n_text_layer"], dimensions["n_text_head"])
     try:
