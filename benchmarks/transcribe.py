@@ -45,7 +45,7 @@ from brewline.core.system import keep_freed_memory, peak_memory_mb
 from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
 from brewline.media.audio import AudioError, decode, to_mono_16k
-from brewline.speech.error_rates import Rate, align
+from brewline.speech.error_rates import Pair, Rate, align
 from brewline.speech.faster_whisper import convert, max_length
 from brewline.speech.recogniser import Recogniser
 from brewline.speech.whisper_checkpoint import load_whisper
@@ -327,7 +327,8 @@ def real_recordings(count: int) -> tuple[Waveforms, list[str]]:
 def word_error_rate(captions: list[str], texts: list[str]) -> float:
     """As the project computes it."""
     rate = Rate()
-    for heard in align((str(n), *pair) for n, pair in enumerate(zip(captions, texts, strict=True))):
+    pairs = zip(captions, texts, strict=True)
+    for heard in align(Pair(str(n), *pair, "en") for n, pair in enumerate(pairs)):
         rate.add(heard)
     return round(rate.wer, 4)
 

@@ -4,18 +4,22 @@ narrations.
 
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import whisper
 from whisper.decoding import DecodingOptions
+from whisper.model import ModelDimensions
 from whisper.tokenizer import get_tokenizer
 
+from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
 from brewline.media.audio import decode, to_mono_16k
 from brewline.speech.decoding import BatchDecoder, Decoding, draw, loop_kept_once, loop_period
 from brewline.speech.openai_whisper import log_mel
+from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 
 SAMPLE = Path(__file__).parents[2] / "sample"
@@ -23,6 +27,7 @@ MAX_TOKENS = 24
 # Of each corpus: captions end by themselves, narrations are cut off.
 NUM_RECORDINGS = 2
 NUM_WINDOWS = 2 * NUM_RECORDINGS
+EN = ["en"] * NUM_WINDOWS
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def test_texts_and_scores_are_those_of_openai_whisper(
     )
     theirs = [whisper.decode(model, one, options) for one in states]
     with torch.inference_mode():
-        ours = decoder(beam_size).decode(states)
+        ours = decoder(beam_size).decode(states, EN)
     assert [one.tokens for one in ours] == [one.tokens for one in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-4)
@@ -88,11 +93,63 @@ def test_draws_depend_on_the_seed_of_their_window_alone(
     model: whisper.Whisper, states: torch.Tensor, decoder: Callable[..., BatchDecoder]
 ) -> None:
     with torch.inference_mode():
-        together = decoder().decode(states, 0.7, range(NUM_WINDOWS))
-        alone = [decoder().decode(states[[n]], 0.7, [n])[0] for n in range(NUM_WINDOWS)]
-        others = decoder().decode(states, 0.7, range(100, 100 + NUM_WINDOWS))
+        together = decoder().decode(states, EN, 0.7, range(NUM_WINDOWS))
+        alone = [decoder().decode(states[[n]], EN[:1], 0.7, [n])[0] for n in range(NUM_WINDOWS)]
+        others = decoder().decode(states, EN, 0.7, range(100, 100 + NUM_WINDOWS))
     assert [one.tokens for one in together] == [one.tokens for one in alone]
     assert [one.tokens for one in together] != [one.tokens for one in others]
+
+
+@pytest.fixture(scope="module")
+def polyglot() -> whisper.Whisper:
+    """A tiny multilingual model, whose first words depend on what it hears and on the language."""
+    torch.manual_seed(0)
+    dims = ModelDimensions(80, 20, 16, 2, 1, 51865, 24, 16, 2, 2)
+    model = whisper.Whisper(dims)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.requires_grad_(False).eval()
+
+
+def test_languages_are_those_that_openai_whisper_detects(polyglot: whisper.Whisper) -> None:
+    tokenizer = get_tokenizer(multilingual=True, num_languages=99, language="en")
+    states = 3 * torch.randn(12, 20, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found = BatchDecoder(polyglot, tokenizer, 8, 1, None).detect_languages(states)
+    _, probabilities = whisper.detect_language(polyglot, states, tokenizer)
+    assert found == [max(one, key=one.__getitem__) for one in probabilities]
+    assert len(set(found)) > 2
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_each_window_is_decoded_in_its_language(polyglot: whisper.Whisper, beam_size: int) -> None:
+    languages = ["ja", "de", "yo", "de"]
+    states = torch.randn(1, 20, 16, generator=torch.Generator().manual_seed(2)).expand(4, -1, -1)
+    tokenizer = get_tokenizer(multilingual=True, num_languages=99, language="en")
+    with torch.inference_mode():
+        ours = BatchDecoder(polyglot, tokenizer, 8, beam_size, None).decode(states, languages)
+    options = {"sample_len": 8, "without_timestamps": True, "fp16": False}
+    options |= {"beam_size": beam_size} if beam_size > 1 else {}
+    for language, mine in zip(languages, ours, strict=True):
+        theirs = whisper.decode(polyglot, states[0], language=language, **options)
+        assert mine.tokens == theirs.tokens
+    assert ours[1].tokens == ours[3].tokens
+    assert len({tuple(one.tokens) for one in ours}) == 3
+
+
+def test_a_model_for_english_hears_english(
+    states: torch.Tensor, decoder: Callable[..., BatchDecoder]
+) -> None:
+    assert decoder().detect_languages(states) == EN
+
+
+@pytest.mark.parametrize(("num_tokens", "language"), [(51865, "xx"), (51865, "yue"), (51864, "de")])
+def test_languages_that_a_model_does_not_know(num_tokens: int, language: str) -> None:
+    dims = ModelDimensions(80, 20, 16, 2, 1, num_tokens, 24, 16, 2, 2)
+    with pytest.raises(BrewlineError, match=f"'{language}'.*see asr.language"):
+        tokenizer_for(dims, language)
+    assert tokenizer_for(replace(dims, n_vocab=51866), "yue").language == "yue"
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -127,7 +184,7 @@ def test_a_loop_ends_the_decoding(
 
         monkeypatch.setattr(chosen, "_logits", logits)
         with torch.inference_mode():
-            return chosen.decode(states[:2]), len(calls) - 1
+            return chosen.decode(states[:2], EN[:2]), len(calls) - 1
 
     guarded, num_steps = decode_phrases(3)
     assert [(one.tokens, one.is_loop, one.is_cut) for one in guarded] == [

@@ -29,7 +29,7 @@ TABLE = TableParams(
     compare=[["full", "prompted"]],
 )
 TEXTS = {
-    one.utterance_id: Texts(one.transcript, one.caption)
+    one.utterance_id: Texts(one.transcript, one.caption, "en")
     for split in ("dev", "test")
     for one in world_data().read_split(split)
 }
@@ -174,12 +174,12 @@ def test_files_hold_what_was_found(evaluation, tmp_path):
 
 
 def test_word_errors_are_counted_after_normalising():
-    heard = [
-        ("a", "It's Mr. Smith's colour", " it is mister Smith's color!"),
-        ("b", "a red ball", "a red bowl"),
-        ("c", "two boxes", ""),
-        ("d", None, "not counted"),
-    ]
+    heard = {
+        "a": Texts(" it is mister Smith's color!", "It's Mr. Smith's colour", "en"),
+        "b": Texts("a red bowl", "a red ball", "en"),
+        "c": Texts("", "two boxes", "en"),
+        "d": Texts("not counted", None, "en"),
+    }
     found = asr_metrics("dev", heard)
     assert found["dev/asr/num_utterances"] == 3
     assert found["dev/asr/wer"] == pytest.approx(3 / 11)
@@ -187,4 +187,4 @@ def test_word_errors_are_counted_after_normalising():
 
 
 def test_no_captions_no_word_errors():
-    assert asr_metrics("dev", [("a", None, "something")]) == {}
+    assert asr_metrics("dev", {"a": Texts("something", None, "en")}) == {}

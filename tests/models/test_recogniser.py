@@ -1,17 +1,22 @@
 """The recogniser's safeguards and windows with a scripted engine, and real engines side by side."""
 
+import base64
+import gzip
 import lzma
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import whisper
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from whisper.model import ModelDimensions
+from whisper.timing import add_word_timestamps
 from whisper.tokenizer import get_tokenizer
 
 from brewline.config import load_params
@@ -20,6 +25,7 @@ from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
 from brewline.media.audio import decode, to_mono_16k
 from brewline.speech import recogniser as recogniser_module
+from brewline.speech import whisper_checkpoint
 from brewline.speech.attention import attend
 from brewline.speech.decoding import Decoding
 from brewline.speech.faster_whisper import FasterWhisper
@@ -60,6 +66,9 @@ class ScriptedEngine:
         self.script = script
         self.encoded: list[tuple[list[int], int]] = []
         self.decoded: list[tuple[list[int], float]] = []
+        # By the number of frames.
+        self.asked: list[int] = []
+        self.spoken: dict[int, str] = {}
 
     def encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
         frames = [len(waveform) // 320 for waveform in waveforms]
@@ -68,9 +77,17 @@ class ScriptedEngine:
             -1, num_frames, WIDTH
         )
 
-    def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
+    def detect_languages(self, states: Tensor) -> list[str]:
+        frames = [int(row[0, 0]) for row in states]
+        self.asked += frames
+        return ["ja" if number % 2 else "de" for number in frames]
+
+    def decode(
+        self, states: Tensor, languages: Sequence[str], temperature: float, seeds: Sequence[int]
+    ) -> list[Decoding]:
         frames = [int(row[0, 0]) for row in states]
         self.decoded.append((frames, temperature))
+        self.spoken |= dict(zip(frames, languages, strict=True))
         assert len(seeds) == len(frames)
         take = 0 if temperature == 0 else 1
         return [self.script.get(number, [SURE])[take] for number in frames]
@@ -86,6 +103,55 @@ def scripted(
 
 def waveform(num_frames: int) -> NDArray[np.float32]:
     return np.ones(num_frames * 320, np.float32)
+
+
+def said(text: str, **changes: Any) -> Decoding:
+    return replace(SURE, tokens=TOKENIZER.encode(text), **changes)
+
+
+@pytest.mark.parametrize("text", [" .", "…", " - ?!", " ♪♪", "", " _"])
+def test_a_text_without_a_word_is_no_text(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    recogniser, _ = scripted(monkeypatch, {100: [said(text)], 90: [said("7")]})
+    wordless, digit = recogniser.recognise([waveform(100), waveform(90)])
+    assert (wordless.text, wordless.reason) == ("", "no_words")
+    assert (digit.text, digit.reason) == ("7", None)
+    imported = recogniser.recognise([waveform(80)] * 3, [text, "a dog", ""])
+    assert [one.text for one in imported] == ["", "a dog", ""]
+    assert [one.reason for one in imported] == ["no_words" if text else None, None, None]
+
+
+def test_doubts_of_a_text_without_a_word_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlikely = said(" .", avg_logprob=-1.5)
+    recogniser, _ = scripted(monkeypatch, {100: [unlikely, unlikely]})
+    (found,) = recogniser.recognise([waveform(100)])
+    assert (found.text, found.reason, found.temperature) == ("", "unsure", 0.5)
+    recogniser, _ = scripted(monkeypatch, {100: [unlikely, SURE]})
+    (found,) = recogniser.recognise([waveform(100)])
+    assert (found.text, found.reason) == ("a dog", None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text", "reason"),
+    [
+        (" .", " a dog", "a dog", None),
+        (" .", " ...", "", "no_words"),
+        (" .", None, "", "no_words"),
+        (None, None, "", "no_speech"),
+    ],
+)
+def test_a_window_without_words_is_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+    first: str | None,
+    second: str | None,
+    text: str,
+    reason: str | None,
+) -> None:
+    found = [SILENT if one is None else said(one) for one in (first, second)]
+    recogniser, _ = scripted(monkeypatch, {457: [found[0]], 243: [found[1]]})
+    loud = waveform(700)
+    loud[455 * 320 : 460 * 320] = 0
+    (joined,) = recogniser.recognise([loud])
+    assert (joined.num_windows, joined.text, joined.reason) == (2, text, reason)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +224,48 @@ def test_silence_in_one_window_of_several_is_a_pause(monkeypatch: pytest.MonkeyP
     assert (found.text, found.reason, found.num_windows) == ("a dog", None, 2)
 
 
+def test_each_recording_is_decoded_in_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveforms = [waveform(n) for n in (80, 90, 100)]
+    recogniser, engine = scripted(monkeypatch, {}, language="fr")
+    found = recogniser.recognise(waveforms, ["known", None, None], ["es", None, "it"])
+    assert engine.spoken == {90: "fr", 100: "it"}
+    assert [one.language for one in found] == ["es", "fr", "it"]
+    assert engine.asked == []
+
+
+def test_languages_are_told_from_the_first_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, engine = scripted(monkeypatch, {}, language="auto")
+    long = waveform(1200)
+    # Cut into windows of 433, 472 and 295 frames.
+    for frame in (430, 902):
+        long[frame * 320 : (frame + 5) * 320] = 0
+    waveforms = [long, waveform(90), waveform(80), waveform(70)]
+    found = recogniser.recognise(waveforms, [None, None, None, "known"], [None, None, "it", None])
+    first = sorted(n for n in engine.spoken if n > 100)
+    assert len(first) == 3
+    assert {engine.spoken[n] for n in first} == {found[0].language}
+    # Of each recording the first window is asked, if nobody knows.
+    assert len(engine.asked) == 2
+    assert 90 in engine.asked
+    assert [one.language for one in found[1:]] == ["de", "it", None]
+    assert sum(len(frames) for frames, _ in engine.encoded) == 6
+
+
+def test_texts_of_windows_are_joined_as_the_script_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Japanese:
+        def decode(self, tokens: list[int]) -> str:
+            return "犬です。" if tokens == SURE.tokens else " iPhone"
+
+    long = waveform(700)
+    long[455 * 320 : 460 * 320] = 0
+    for second, text in ((SURE, "犬です。犬です。"), (OTHER, "iPhone犬です。")):
+        script = {n: [second] for n in range(251, CONTEXT + 1)}
+        recogniser, engine = scripted(monkeypatch, script)
+        monkeypatch.setattr(engine, "tokenizer", Japanese())
+        (found,) = recogniser.recognise([long])
+        assert found.text == text
+
+
 @pytest.mark.parametrize(("context", "expected"), [("full", [500, 500]), ("utterance", [90, 200])])
 def test_context_and_order_of_batches(
     monkeypatch: pytest.MonkeyPatch, context: str, expected: list[int]
@@ -201,6 +309,22 @@ def narrations() -> list[NDArray[np.float32]]:
     return [to_mono_16k(decode(store.read(name))) for name in names[:6]]
 
 
+@pytest.mark.parametrize("name", sorted(whisper._ALIGNMENT_HEADS))
+def test_heads_of_published_models_fit_their_sizes(name: str) -> None:
+    size = {"turbo": "large-v3-turbo", "large": "large-v3", "large-v1": "large-v2"}.get(name, name)
+    rows = [row for row in whisper_checkpoint._PUBLISHED if size.startswith(row[0])]
+    _, width, audio_layers, text_layers = rows[-1]
+    num_tokens = 51866 if "v3" in size else 51864 if size.endswith(".en") else 51865
+    heads = width // 64
+    dims = ModelDimensions(
+        80, 1500, width, heads, audio_layers, num_tokens, 448, width, heads, text_layers
+    )
+    assert whisper_checkpoint._published_as(dims) == size
+    packed = base64.b85decode(whisper._ALIGNMENT_HEADS[name])
+    assert len(gzip.decompress(packed)) == text_layers * heads
+    assert whisper_checkpoint._published_as(replace(dims, n_audio_state=width + 64)) is None
+
+
 def test_states_are_those_of_openai_whispers_encoder(
     checkpoint: Path, narrations: list[NDArray[np.float32]]
 ) -> None:
@@ -231,12 +355,75 @@ def test_both_engines_hear_the_same(
     cpu = torch.device("cpu")
     one, other = OpenAIWhisper(checkpoint, chosen, cpu), FasterWhisper(checkpoint, chosen, cpu)
     states, same = one.encode(narrations, 800), other.encode(narrations, 800)
+    languages = ["en"] * len(narrations)
     torch.testing.assert_close(states, same, atol=1e-4, rtol=0)
-    for mine, theirs in zip(one.decode(states), other.decode(same), strict=True):
+    for mine, theirs in zip(
+        one.decode(states, languages), other.decode(same, languages), strict=True
+    ):
         assert mine.tokens == theirs.tokens
         assert mine.avg_logprob == pytest.approx(theirs.avg_logprob, abs=1e-3)
         assert mine.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=1e-4)
         assert mine.is_cut == theirs.is_cut
+
+
+def test_words_are_timed_as_openai_whisper_does(
+    checkpoint: Path, narrations: list[NDArray[np.float32]]
+) -> None:
+    cpu = torch.device("cpu")
+    model, engine = load_whisper(checkpoint, cpu), OpenAIWhisper(checkpoint, settings(), cpu)
+    context, first_frame = model.dims.n_audio_ctx, 700
+    states = engine.encode(narrations[:3], context)
+    found = engine.decode(states, ["en"] * 3)
+    for waveform, row, decoding in zip(narrations, states, found, strict=False):
+        frames = min(len(waveform) // 320, context)
+        segment: dict[str, Any] = {"tokens": decoding.tokens, "seek": 2 * first_frame}
+        segment |= {"start": first_frame / 50, "end": (first_frame + frames) / 50}
+        add_word_timestamps(
+            segments=[segment],
+            model=model,
+            tokenizer=TOKENIZER,
+            mel=log_mel([waveform[: frames * 320]], model.dims.n_mels, context, cpu)[0],
+            num_frames=2 * frames,
+            last_speech_timestamp=first_frame / 50,
+        )
+        ours = engine.time_words(row, "en", decoding.tokens, first_frame, frames)
+        assert len(ours) > 2
+        theirs = [(word["word"].strip(), word["start"], word["end"]) for word in segment["words"]]
+        assert [(one["word"], one["start_s"], one["end_s"]) for one in ours] == [
+            (word, pytest.approx(start, abs=0.021), pytest.approx(end, abs=0.021))
+            for word, start, end in theirs
+        ]
+
+
+@pytest.mark.parametrize("engine", ["openai-whisper", "faster-whisper"])
+def test_words_have_times_within_their_recording(
+    checkpoint: Path, narrations: list[NDArray[np.float32]], engine: str
+) -> None:
+    if engine == "faster-whisper":
+        pytest.importorskip("ctranslate2")
+    asked = settings(engine=engine, word_times=True)
+    # Two windows, and one recording whose text is known.
+    long = np.concatenate([narrations[0], narrations[1], narrations[2], narrations[3]])
+    heard = [long, narrations[1]], [None, "a dog"]
+    found, imported = Recogniser(checkpoint, asked).recognise(*heard)
+    assert found.num_windows > 1
+    assert found.words is not None
+    assert " ".join(word["word"] for word in found.words) == found.text
+    starts = [word["start_s"] for word in found.words]
+    assert starts == sorted(starts)
+    assert all(one["start_s"] <= one["end_s"] <= len(long) / 16_000 for one in found.words)
+    assert starts[-1] > len(narrations[0]) / 16_000
+    assert {type(value) for word in found.words for value in word.values()} == {str, float}
+    assert imported.words is None
+    plain, _ = Recogniser(checkpoint, settings(engine=engine)).recognise(*heard)
+    assert (plain.words, plain.text) == (None, found.text)
+    assert np.array_equal(plain.states, found.states)
+
+
+def test_a_recording_without_a_text_has_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, _ = scripted(monkeypatch, {100: [SILENT]}, word_times=True)
+    (found,) = recogniser.recognise([waveform(100)])
+    assert (found.text, found.words) == ("", [])
 
 
 @pytest.mark.parametrize("num_frames", [79, 80, 81])
@@ -247,9 +434,33 @@ def test_as_many_states_as_mel_channels_are_states(checkpoint: Path, num_frames:
     chosen, cpu = settings(max_tokens=8), torch.device("cpu")
     one, other = OpenAIWhisper(checkpoint, chosen, cpu), FasterWhisper(checkpoint, chosen, cpu)
     length = num_frames + (num_frames == 80)
-    mine = one.decode(one.encode([noise], length))[0]
-    theirs = other.decode(other.encode([noise], num_frames))[0]
+    mine = one.decode(one.encode([noise], length), ["en"])[0]
+    theirs = other.decode(other.encode([noise], num_frames), ["en"])[0]
     assert mine.tokens == theirs.tokens
+
+
+def test_both_engines_tell_and_speak_the_same_languages(tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    torch.manual_seed(0)
+    # CTranslate2 takes no narrower heads.
+    dims = ModelDimensions(80, 100, 64, 1, 1, 51865, 24, 64, 1, 2)
+    model = whisper.Whisper(dims)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path / "polyglot.pt"
+    torch.save({"dims": vars(dims), "model_state_dict": model.state_dict()}, path)
+    chosen, cpu = settings(language="auto", max_tokens=6), torch.device("cpu")
+    one, other = OpenAIWhisper(path, chosen, cpu), FasterWhisper(path, chosen, cpu)
+    generator = np.random.default_rng(0)
+    noises = [generator.normal(0, 0.1 * n, 32_000).astype(np.float32) for n in range(1, 7)]
+    states, same = one.encode(noises, 100), other.encode(noises, 100)
+    found = one.detect_languages(states)
+    assert found == other.detect_languages(same)
+    languages = ["ja", "de", "fr", *found[3:]]
+    mine, theirs = one.decode(states, languages), other.decode(same, languages)
+    assert [each.tokens for each in mine] == [each.tokens for each in theirs]
+    assert len({tuple(each.tokens) for each in mine}) > 1
 
 
 def test_int8_hears_nearly_the_same(

@@ -582,6 +582,15 @@ def test_a_folder_listed_in_a_csv(tmp_path: Path) -> None:
     assert found(tmp_path, rows) == (4, 2, 1, 0)
 
 
+def test_a_folder_says_which_language_is_spoken(tmp_path: Path) -> None:
+    write(tmp_path, {"i.csv": "audio,split,language\na.wav,train,de\nb.wav,dev,\n"})
+    assert [row.language for row in read("folder", tmp_path, index="i.csv")] == ["de", None]
+    for wrong in ("German", "DE", "de-AT", "d"):
+        write(tmp_path, {"i.csv": f"audio,split,language\na.wav,train,{wrong}\n"})
+        with pytest.raises(BrewlineError, match=f"line 2: language must be a code .* '{wrong}'"):
+            read("folder", tmp_path, index="i.csv")
+
+
 def test_a_folder_listed_in_json_lines(tmp_path: Path) -> None:
     table = [
         {"audio": "1.ogg", "split": "train", "caption": "one\u2028line"},

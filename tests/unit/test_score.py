@@ -33,7 +33,7 @@ TABLE = TableParams(
 )
 S2I, I2S = "test/speech_to_image/recall_at_1", "test/image_to_speech/any_hit_recall_at_1"
 TEXTS = {
-    f"{split}-{number}": Texts("a bad dog" if number == 0 else "a red dog", "A red dog.")
+    f"{split}-{number}": Texts("a bad dog" if number == 0 else "a red dog", "A red dog.", "en")
     for split in ("dev", "test")
     for number in range(3)
 }
@@ -163,14 +163,20 @@ def test_the_order_of_utterances_is_no_difference() -> None:
 
 def test_texts_are_those_of_dev_and_test(tmp_path: Path) -> None:
     for folder, column in (("manifest", "caption"), ("transcripts", "text")):
-        schema = table_schema(utterance_id=TEXT, split=TEXT, **{column: TEXT})
+        schema = table_schema(utterance_id=TEXT, split=TEXT, language=TEXT, **{column: TEXT})
         rows = [
-            {"utterance_id": split, "split": split, column: f"{column} of {split}"}
+            {
+                "utterance_id": split,
+                "split": split,
+                "language": f"that of {folder}",
+                column: f"{column} of {split}",
+            }
             for split in ("train", "dev", "test")
         ]
         write_table(tmp_path / f"data/{folder}/tiny.parquet", schema, rows)
     assert read_texts("tiny", tmp_path) == {
-        split: Texts(f"text of {split}", f"caption of {split}") for split in ("dev", "test")
+        split: Texts(f"text of {split}", f"caption of {split}", "that of transcripts")
+        for split in ("dev", "test")
     }
 
 

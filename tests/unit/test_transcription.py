@@ -25,8 +25,9 @@ from brewline.samples.shards import _samples
 from brewline.speech.batch_plan import RecordingBatch, plan_batches
 from brewline.speech.batch_recogniser import BatchRecogniser, Failure
 from brewline.speech.progress import estimated_states_mb, outlook, summary
-from brewline.speech.recognition import Recognition
+from brewline.speech.recognition import Recognition, Word
 from brewline.speech.transcriber import Transcriber
+from brewline.tables.parquet import read_table
 
 WIDTH = 3
 
@@ -39,6 +40,7 @@ def manifest(count: int) -> list[dict[str, Any]]:
             "split": "train" if number < count * 3 // 4 else "test",
             "duration_s": 1.0 + number * 7 % 9,
             "transcript": None,
+            "language": "de",
         }
         for number in range(count)
     ]
@@ -87,7 +89,8 @@ class Recogniser:
         number = int(row["utterance_id"][1:])
         states = np.full((frames, WIDTH), number, np.float16)
         text = row["utterance_id"] if decode else ""
-        return Recognition(text, 1, states, frames, -0.1, 0.0, 1.0, 0.0)
+        words = [Word(word=text, start_s=0.02, end_s=1.5, probability=0.5)] if number % 2 else None
+        return Recognition(text, 1, states, frames, -0.1, 0.0, 1.0, 0.0, language="ja", words=words)
 
 
 def give(recogniser: Recogniser) -> Recogniser:
@@ -163,6 +166,10 @@ def test_every_recording_has_a_row_and_states_in_the_manifests_order(
     ids = [row["utterance_id"] for row in one.rows]
     assert [row["utterance_id"] for row in rows] == [row["text"] for row in rows] == ids
     assert {row["status"] for row in rows} == {"ok"}
+    assert {row["language"] for row in rows} == {"ja"}
+    assert rows[0]["words"] is None
+    assert rows[1]["words"] == [{"word": "u001", "start_s": 0.02, "end_s": 1.5, "probability": 0.5}]
+    assert read_table(one.folder / "table.parquet") == rows
     states = one.states()
     assert sorted(states) == ids
     for row in rows:
@@ -198,6 +205,8 @@ def test_a_recording_that_crashes_the_model_is_lost_alone(make: Callable[..., Co
     ways = (("u002", "crash"), ("u005", "crash both"))
     rows = {row["utterance_id"]: row for row in corpus.transcribe(Recogniser(corpus.log, ways))}
     lost = [row for row in rows.values() if row["status"] != "ok"]
+    # Of the one that the encoder hears too, what is spoken was told by it, of the other known.
+    assert [row["language"] for row in lost] == ["ja", "de"]
     assert [(row["utterance_id"], row["status"], row["reason"], row["text"]) for row in lost] == [
         ("u002", "failed", "crash", ""),
         ("u005", "failed", "crash", ""),

@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
+from brewline.config.types import LANGUAGE_CODE, Fraction, PositiveFloat, PositiveInt, Section
 
 OnFailure = Literal["keep", "drop", "stop"]
+# Whisper tells the language of each recording by itself.
+AUTO = "auto"
 
 
 class AsrParams(Section):
@@ -14,7 +16,8 @@ class AsrParams(Section):
 
     # openai-whisper: its own modules; faster-whisper: the engine CTranslate2, an extra to install.
     engine: Literal["openai-whisper", "faster-whisper"]
-    language: str
+    # Of recordings whose corpus does not say: a code, or auto.
+    language: Annotated[str, Field(pattern=f"^({AUTO}|{LANGUAGE_CODE})$")]
     # full: every window is padded to Whisper's 30 s; utterance: to the longest of its batch.
     audio_context: Literal["full", "utterance"]
     # Encoder frames that are stored. valid: the recording's own; all: those of padding too, as the
@@ -38,6 +41,13 @@ class AsrParams(Section):
     no_speech_threshold: Fraction
     # A phrase said so many times in a row is a loop: it is kept once, and the text is doubted.
     max_repeats: Annotated[int, Field(ge=2)]
+    # When each word was said is written beside the text: it is read once more by the decoder.
+    word_times: bool = False
     # A recording that cannot be recognised: keep, with an empty text and whatever the encoder
     # made of it; drop it from the shards; or stop.
     on_failure: OnFailure
+
+    @property
+    def spoken(self) -> str | None:
+        """The language of recordings whose corpus does not say; None: Whisper tells it."""
+        return None if self.language == AUTO else self.language

@@ -6,9 +6,11 @@ from brewline.config.types import Section, Sha256
 class BackboneParams(Section):
     """A frozen backbone.
 
-    `source` of Whisper is a checkpoint (a path or URL) or `openai-whisper:<name>`; of CLIP, a
+    `source` of Whisper is a checkpoint (a path or URL), a folder of transformers or CTranslate2,
+    the same on the Hub (`hf://<owner>/<name>[@<revision>]`), or `openai-whisper:<name>`; of CLIP, a
     folder in open_clip's format or `open_clip:<architecture>/<pretrained tag>`. Files may be
-    compressed with xz. `sha256` is over the file, or over the names and contents of the folder.
+    compressed with xz. `sha256` is over the file, or over the names and contents of those of a
+    folder that are read.
     """
 
     name: str

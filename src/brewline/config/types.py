@@ -12,6 +12,8 @@ Seed = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bounds = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
 Splits = Annotated[str, Field(pattern=r"^(train|dev|test)(\+(train|dev|test))*$")]
+# What Whisper calls a language: two letters of ISO 639-1, or three where it has no two.
+LANGUAGE_CODE = "[a-z]{2,3}"
 
 
 class Section(BaseModel):

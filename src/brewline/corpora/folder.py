@@ -8,6 +8,7 @@ UTF-16, with these columns or keys:
     image     path of its picture (optional)
     caption   what is said (optional)
     speaker   who says it (optional)
+    language  that is spoken, as Whisper's code: en, de, yue (optional)
     id        a name for the utterance (optional; otherwise it is made from the recording's path)
 
 `index` names the table. Where there are rows in train and none in dev, set `dev_fraction`: part of
@@ -15,6 +16,7 @@ the training images is held out; without images, of the speakers; without both, 
 """
 
 import posixpath
+import re
 import reprlib
 import unicodedata
 from collections import defaultdict
@@ -23,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from brewline.config.sources import SourceParams
+from brewline.config.types import LANGUAGE_CODE
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
 from brewline.corpora.reading import (
@@ -39,7 +42,7 @@ from brewline.tables.listing import SPLITS, Listing
 
 _TABLES = (".csv", ".tsv", ".txt")
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
-_COLUMNS = ("audio", "split", "image", "caption", "speaker", "id")
+_COLUMNS = ("audio", "split", "image", "caption", "speaker", "language", "id")
 _NEEDED = ("audio", "split")
 
 
@@ -101,6 +104,12 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
     if cells["split"] not in SPLITS:
         split = reprlib.repr(cells["split"])
         raise BrewlineError(f"{where}: split must be train, dev or test, not {split}")
+    language = cells.get("language")
+    if language is not None and not re.fullmatch(LANGUAGE_CODE, language):
+        raise BrewlineError(
+            f"{where}: language must be a code of two or three small letters, not "
+            f"{reprlib.repr(language)}"
+        )
     return Listing(
         utterance_id=safe_id(cells["id"]) if "id" in cells else "",
         split=cells["split"],
@@ -108,6 +117,7 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
         speaker_id=unicodedata.normalize("NFC", cells.get("speaker", "")),
         image_path=_path(where, folder, cells["image"]) if "image" in cells else None,
         caption=cells.get("caption"),
+        language=language,
     )
 
 

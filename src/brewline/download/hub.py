@@ -4,6 +4,7 @@ huggingface_hub does the transfer: it continues after a cut, keys a part by its 
 HF_TOKEN, HF_ENDPOINT and the proxies from the environment, and sends the token to the Hub alone.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,25 @@ def _place(url: str) -> dict[str, Any]:
         "revision": uri.revision,
         "filename": uri.path_in_repo,
     }
+
+
+def is_repository(url: str) -> bool:
+    """Whether a URL names a whole repository: `hf://<owner>/<name>[@<revision>]`."""
+    return re.fullmatch(r"hf://[^/@]+/[^/@]+(@[^/]+)?", url) is not None
+
+
+def file_names(url: str) -> list[str]:
+    """The names of all files of a repository of a model; see `is_repository`.
+
+    Raises:
+        BrewlineError: there is no such repository, it is not open to this token, or the Hub is
+            away.
+    """
+    from huggingface_hub import HfApi, parse_hf_uri
+
+    uri = parse_hf_uri(url)
+    with _explained(url):
+        return sorted(HfApi().list_repo_files(uri.id, revision=uri.revision))
 
 
 @contextmanager

@@ -1,23 +1,25 @@
 """Word and character error rates as metrics of a split."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from brewline.speech.error_rates import Rate, align
+from brewline.evaluation.examples import Texts
+from brewline.speech.error_rates import Pair, Rate, align
 
 
-def asr_metrics(split: str, heard: Iterable[tuple[str, str | None, str]]) -> dict[str, float]:
+def asr_metrics(split: str, texts: Mapping[str, Texts]) -> dict[str, float]:
     """Word and character error rates of the transcripts of a split; see `align`.
 
     Args:
         split: Stands before the names.
-        heard: Id, caption and transcript of each utterance.
+        texts: Caption and transcript by utterance.
 
     Returns:
         `<split>/asr/wer`, `<split>/asr/cer` and `<split>/asr/num_utterances`; nothing where no
         utterance has a caption.
     """
     rate = Rate()
-    for one in align(heard):
+    pairs = (Pair(name, one.caption, one.transcript, one.language) for name, one in texts.items())
+    for one in align(pairs):
         rate.add(one)
     if not rate.num_recordings:
         return {}

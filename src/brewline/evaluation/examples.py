@@ -15,10 +15,14 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class Texts:
-    """What was heard in a recording, and what people wrote, if they did."""
+    """What was heard in a recording, and what people wrote, if they did.
+
+    `language` is that of the recording, as a code; None: nobody knows.
+    """
 
     transcript: str
     caption: str | None
+    language: str | None
 
 
 def choose_examples(

@@ -72,7 +72,7 @@ def score_table(
     chosen = choose_examples(shown, metrics, table.baseline, params)
     asr: dict[str, float] = {}
     for split, (_, ids) in asked.items():
-        asr |= asr_metrics(split, ((one, texts[one].caption, texts[one].transcript) for one in ids))
+        asr |= asr_metrics(split, {one: texts[one] for one in ids})
     return Evaluation(
         metrics=metrics,
         asr=asr,

@@ -18,7 +18,7 @@ def read_texts(corpus: str, project: Path = Path()) -> dict[str, Texts]:
         if row["split"] != "train"
     }
     return {
-        row["utterance_id"]: Texts(row["text"], captions[row["utterance_id"]])
+        row["utterance_id"]: Texts(row["text"], captions[row["utterance_id"]], row["language"])
         for row in read_table(project / f"data/transcripts/{corpus}.parquet")
         if row["utterance_id"] in captions
     }

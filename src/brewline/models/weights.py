@@ -8,15 +8,19 @@ trained model can say exactly which frozen weights it belongs to.
 import hashlib
 import json
 import lzma
+import re
 import shutil
 from pathlib import Path
 
 from brewline.config.backbones import BackboneParams, BackbonesParams
 from brewline.config.sources import FileParams
 from brewline.core.errors import BrewlineError
-from brewline.core.files import read_json, remove, sha256_file, sha256_tree, write_json
+from brewline.core.files import link, read_json, remove, sha256_file, sha256_tree, write_json
+from brewline.download import hub
 from brewline.download.fetching import fetch
+from brewline.download.places import local_path
 from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
+from brewline.models.whisper_formats import convert_whisper, files_of_model
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
@@ -73,9 +77,34 @@ def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:
         _download_whisper(name, target)
         _check_hash(backbone, target)
         return
+    path = local_path(backbone.source)
+    if hub.is_repository(backbone.source) or (path is not None and path.is_dir()):
+        _convert_whisper(backbone, path, target)
+        return
     fetched = target.with_name(Path(backbone.source).name)
     fetch(FileParams(url=backbone.source, sha256=backbone.sha256), fetched, "backbones")
     _unpack(fetched, target)
+
+
+def _convert_whisper(backbone: BackboneParams, path: Path | None, target: Path) -> None:
+    """Brings a folder or repository of transformers or CTranslate2 into openai-whisper's form."""
+    names = [one.name for one in path.iterdir()] if path else hub.file_names(backbone.source)
+    folder = target.parent / "download"
+    remove(folder)
+    # What earlier downloads found, for each repository by itself: files are called alike in all.
+    owner = re.sub(r"[^A-Za-z0-9]+", "-", backbone.source.replace("hf://", "backbones/"))
+    for name in files_of_model(names, backbone.source):
+        if path:
+            link(path / name, folder / name)
+        else:
+            url = f"{backbone.source}/{name}"
+            fetch(FileParams(url=url, sha256=None), folder / name, owner)
+    _check_hash(backbone, folder)
+    try:
+        convert_whisper(folder, target)
+    except BrewlineError as error:
+        raise BrewlineError(f"{backbone.source}: {error}", error.kind) from None
+    remove(folder)
 
 
 def _download_whisper(name: str, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from brewline.core.scripts import has_word
 from brewline.quality.expectations import Expectation, rule, run_suites
 from brewline.tables.transcripts import DROPPED, FAILED, OK, TRANSCRIPTS
 
@@ -25,11 +26,13 @@ def expect_transcripts(
     import pandas
 
     failed = float((transcripts["status"] != OK).mean())
+    wordless = sum(bool(text) and not has_word(text) for text in transcripts["text"].dropna())
     theirs, ours = set(transcripts["utterance_id"]), set(utterances["utterance_id"])
     facts = {
         "failure_rate": [failed],
         "num_missing": [len(ours - theirs)],
         "num_unknown": [len(theirs - ours)],
+        "num_wordless": [wordless],
     }
     tables = {"transcripts": transcripts, "corpus": pandas.DataFrame(facts)}
     return run_suites(tables, _transcripts_suites(utterances, max_failure_rate))
@@ -77,6 +80,9 @@ def _transcripts_suites(
                 column="failure_rate",
                 max_value=max_failure_rate,
                 **rule(f"no more than {100 * max_failure_rate:g} % of the recordings failed"),
+            ),
+            gxe.ExpectColumnMaxToBeBetween(
+                column="num_wordless", max_value=0, **rule("a text is empty or has a word")
             ),
         ],
     }

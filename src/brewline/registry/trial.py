@@ -12,6 +12,7 @@ from brewline.config import Params
 from brewline.evaluation.asr_metrics import asr_metrics
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import score_retrieval
+from brewline.evaluation.texts import read_texts
 from brewline.media import audio
 from brewline.media.corpus_media import project_media
 from brewline.models.card import load_backbone_hashes
@@ -36,7 +37,7 @@ def evaluate_again(served: Served, params: Params, name: str, project: Path = Pa
         served: The model.
         params: Batch size, and the K of recall.
         name: How reasons call it.
-        project: Its manifest, shards, states and recordings are read.
+        project: Its manifest, transcripts, shards, states and recordings are read.
     """
     heard: list[Utterance] = []
 
@@ -51,7 +52,9 @@ def evaluate_again(served: Served, params: Params, name: str, project: Path = Pa
     )
     scores = score_retrieval(embedded, "dev", params.evaluate.recall_at)
     metrics = dict(scores.metrics)
-    rates = asr_metrics("dev", ((u.utterance_id, u.caption, u.transcript) for u in heard))
+    texts = read_texts(corpus, project)
+    own = {u.utterance_id: replace(texts[u.utterance_id], transcript=u.transcript) for u in heard}
+    rates = asr_metrics("dev", own)
     metrics |= {WER: rates[WER]} if WER in rates else {}
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
     return Evidence(

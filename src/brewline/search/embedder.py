@@ -70,7 +70,8 @@ class Embedder:
             input_transforms(backbone, text_only), text_only, _NO_CACHE_MB
         )
         self._whisper = backbones_dir / WHISPER_FILE
-        self._asr = asr
+        # An answer needs the text alone.
+        self._asr = asr.model_copy(update={"word_times": False})
         self._device_name: DeviceName = device
         self._shard = shard
 

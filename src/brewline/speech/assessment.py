@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from brewline.quality.expectations import Expectation, complaints
-from brewline.speech.error_rates import Heard, Rate, align
+from brewline.speech.error_rates import Heard, Pair, Rate, align
 
 # Where lengths of recordings, in seconds, are told apart.
 _BOUNDS_S = (2, 5, 10, 20, 30, 60)
@@ -86,14 +86,14 @@ def assess(
         expectations=expectations,
     )
     by_id = {row["utterance_id"]: row for row in manifest}
-    heard_as = {row["utterance_id"]: row["text"] for row in transcripts}
+    heard_as = {row["utterance_id"]: row for row in transcripts}
     edits: Counter[tuple[str, str, str]] = Counter()
-    texts = (
-        (row["utterance_id"], row["caption"], heard_as[row["utterance_id"]])
+    pairs = (
+        Pair(row["utterance_id"], row["caption"], one["text"], one["language"])
         for row in manifest
-        if row["utterance_id"] in heard_as
+        if row["caption"] and (one := heard_as.get(row["utterance_id"]))
     )
-    for heard in align(texts):
+    for heard in align(pairs):
         row = by_id[heard.utterance_id]
         for groups, name in (
             (found.splits, row["split"]),

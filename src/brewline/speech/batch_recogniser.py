@@ -78,7 +78,8 @@ class BatchRecogniser:
         try:
             waveforms = list(self._decoders.map(_waveform, contents))
             texts = [_known_text(row, batch.decode) for row in batch.utterances]
-            return self._recogniser.recognise(waveforms, texts)
+            languages = [row["language"] for row in batch.utterances]
+            return self._recogniser.recognise(waveforms, texts, languages)
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Failure("out_of_memory", str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises costs a recording

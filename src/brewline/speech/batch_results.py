@@ -29,12 +29,14 @@ _FACTS = "facts"
 # Of a recognition, what is in the table as it is.
 COLUMNS = (
     "text",
+    "language",
     "avg_logprob",
     "no_speech_prob",
     "compression_ratio",
     "temperature",
     "num_windows",
     "num_frames",
+    "words",
 )
 _NOTHING = dict.fromkeys(COLUMNS) | {"text": "", "num_windows": 0, "num_frames": 0}
 
@@ -169,7 +171,8 @@ class BatchResults:
             yield from self.outcomes(part, failure)
         if not parts:
             row = batch.utterances[0]
-            yield Outcome(row, _NOTHING | {"text": row["transcript"] or ""}, None, failure)
+            known = {"text": row["transcript"] or "", "language": row["language"]}
+            yield Outcome(row, _NOTHING | known, None, failure)
 
     def states_of(self, outcome: Outcome) -> bytes:
         """The encoder states of a recording, as a shard holds them; none where they are lost."""

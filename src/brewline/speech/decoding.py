@@ -19,6 +19,7 @@ from whisper.model import TextDecoder
 from whisper.tokenizer import Tokenizer
 
 from brewline.speech.attention import attend, join_heads, to_heads
+from brewline.speech.tokenizer import is_multilingual, language_tokens, tokenizer_for
 
 # Loops are looked for every so many tokens.
 _LOOP_CHECK_EVERY = 8
@@ -42,7 +43,7 @@ class Decoding:
 
 
 class BatchDecoder:
-    """Decodes encoder states of one model, in one language, without timestamps."""
+    """Decodes encoder states of one model, each window in its language, without timestamps."""
 
     def __init__(
         self,
@@ -52,35 +53,59 @@ class BatchDecoder:
         beam_size: int,
         max_repeats: int | None,
     ) -> None:
-        """Args are the model, its tokenizer for the language and task, and these limits.
+        """Args are the model, a tokenizer of it, and these limits.
 
         Args:
             model: Loaded, in the precision it is to run in.
-            tokenizer: Says which tokens start a text, end it, and never stand in it.
+            tokenizer: In any language: which tokens end a text, and never stand in it.
             max_tokens: Where a text is cut off at the latest.
             beam_size: Hypotheses kept at temperature 0; 1 is greedy.
             max_repeats: A phrase said so many times in a row is a loop; None: never.
         """
         self._decoder = model.decoder
+        self._dimensions = model.dims
         self._device = model.device
-        self._start = list(tokenizer.sot_sequence_including_notimestamps)
-        self._sot = self._start.index(tokenizer.sot)
+        self._tokenizer = tokenizer
+        # As many tokens in every language, of which the first says that a text starts.
+        self._num_start = len(tokenizer.sot_sequence_including_notimestamps)
         self._end = tokenizer.eot
         self._no_speech = tokenizer.no_speech
-        self._length = min(max_tokens, model.dims.n_text_ctx - len(self._start))
+        self._length = min(max_tokens, model.dims.n_text_ctx - self._num_start)
         self._beam_size = beam_size
         self._max_repeats = max_repeats
         self._suppressed = torch.tensor(never_spoken(tokenizer), device=self._device)
         blank = [*tokenizer.encode(" "), tokenizer.eot]
         self._suppressed_first = torch.tensor(blank, device=self._device)
 
+    def detect_languages(self, states_ATW: Tensor) -> list[str]:
+        """The likeliest language of each window, by what the decoder says first; English models
+        know no other one.
+
+        Args:
+            states_ATW: Encoder states of each window.
+        """
+        if not is_multilingual(self._dimensions):
+            return ["en"] * len(states_ATW)
+        memory = _Memory(self._decoder, states_ATW, 1)
+        start_A1 = torch.full((len(states_ATW), 1), self._tokenizer.sot, device=self._device)
+        logits_AV = self._logits(self._advance(start_A1, memory)[:, -1])
+        tokens = language_tokens(self._tokenizer)
+        best = logits_AV[:, list(tokens.values())].argmax(-1)
+        codes = list(tokens)
+        return [codes[index] for index in best.tolist()]
+
     def decode(
-        self, states_ATW: Tensor, temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        states_ATW: Tensor,
+        languages: Sequence[str],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
     ) -> list[Decoding]:
         """Decodes a batch.
 
         Args:
             states_ATW: Encoder states of each window.
+            languages: Code of each window's language.
             temperature: 0 takes the likeliest; above it tokens are drawn, without beams.
             seeds: With a temperature above 0, what each window's draws depend on, so that they do
                 not depend on its batch.
@@ -88,10 +113,10 @@ class BatchDecoder:
         Returns:
             One decoding for each window.
         """
-        memory = _Memory(self._decoder, states_ATW, len(self._start) + self._length)
-        start_AS = torch.tensor([self._start] * len(states_ATW), device=self._device)
-        hidden_ASW = self._advance(start_AS, memory)
-        no_speech = self._logits(hidden_ASW[:, self._sot]).softmax(-1)[:, self._no_speech].tolist()
+        memory = _Memory(self._decoder, states_ATW, self._num_start + self._length)
+        starts = [self._start(language) for language in languages]
+        hidden_ASW = self._advance(torch.tensor(starts, device=self._device), memory)
+        no_speech = self._logits(hidden_ASW[:, 0]).softmax(-1)[:, self._no_speech].tolist()
         logits_AV = self._logits(hidden_ASW[:, -1])
         logits_AV[:, self._suppressed_first] = -torch.inf
         if temperature == 0 and self._beam_size > 1:
@@ -102,6 +127,10 @@ class BatchDecoder:
             self._decoding(tokens, score, silence)
             for (tokens, score), silence in zip(found, no_speech, strict=True)
         ]
+
+    def _start(self, language: str) -> tuple[int, ...]:
+        tokenizer = tokenizer_for(self._dimensions, language)
+        return tuple(tokenizer.sot_sequence_including_notimestamps)
 
     def _decoding(self, tokens: list[int], sum_logprobs: float, no_speech_prob: float) -> Decoding:
         kept = loop_kept_once(tokens, self._max_repeats)

@@ -17,10 +17,11 @@ from whisper.tokenizer import Tokenizer
 
 from brewline.config.asr import AsrParams
 from brewline.speech.decoding import Decoding
+from brewline.speech.recognition import Word
 
 
 class Engine(Protocol):
-    """A model that is loaded, in one language."""
+    """A model that is loaded; `tokenizer` is in any of its languages."""
 
     dimensions: ModelDimensions
     tokenizer: Tokenizer
@@ -29,8 +30,25 @@ class Engine(Protocol):
         """Encodes windows, padded with silence: (B, at least num_frames, width)."""
         ...
 
-    def decode(self, states: Tensor, temperature: float, seeds: Sequence[int]) -> list[Decoding]:
+    def detect_languages(self, states: Tensor) -> list[str]:
+        """The likeliest language of each window that `encode` gave."""
+        ...
+
+    def decode(
+        self, states: Tensor, languages: Sequence[str], temperature: float, seeds: Sequence[int]
+    ) -> list[Decoding]:
         """Decodes what `encode` gave, or some rows of it; see `BatchDecoder.decode`."""
+        ...
+
+    def time_words(
+        self,
+        states: Tensor,
+        language: str,
+        tokens: Sequence[int],
+        first_frame: int,
+        num_frames: int,
+    ) -> list[Word]:
+        """When the words of one window (T, width) were said; see `word_times.time_words`."""
         ...
 
 

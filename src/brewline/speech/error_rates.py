@@ -1,14 +1,43 @@
-"""Word and character error rates of transcripts, after Whisper's English normaliser."""
+"""Word and character error rates of transcripts, after Whisper's normalisers.
 
+English has Whisper's English normaliser, which knows spellings, contractions and numbers; every
+other language its basic one (lower case, no punctuation). Of that one, only punctuation and symbols
+are taken: as it comes it drops marks too, which are the vowels of Hindi and of Thai.
+
+In scripts without spaces a sign counts as a word; see `core.scripts`. Digits count one by one,
+however they are grouped: whoever says "seven two nine" is written down as "729", as "7, 2, 9" or in
+words, and nobody heard him wrong.
+"""
+
+import functools
 import importlib.util
 import itertools
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from brewline.core.scripts import join_texts, split_words
 
 # Pairs of texts that are aligned at a time.
 _AT_A_TIME = 5000
+# Digits that begin with a zero and are no part of a fraction, a date or a time: said one by one,
+# where the English normaliser would take them for a number and drop the zero.
+_DIGITS_FROM_ZERO = re.compile(r"(?<![\w.,:/-])0\d+(?!\w|[.,:/-]\d)")
+# Where the small letter of a plain capital I has no dot, and that of the dotted one is the plain i.
+_TURKIC = ("tr", "az")
+_TURKIC_CAPITALS = str.maketrans({"I": "\u0131", "\u0130": "i"})
+
+
+class Pair(NamedTuple):
+    """A recording's caption and what was heard; `language` is a code, or None if unknown."""
+
+    utterance_id: str
+    caption: str | None
+    transcript: str
+    language: str | None
 
 
 @dataclass
@@ -44,6 +73,7 @@ class Rate:
 class Heard:
     """A recording with what was said (its caption) and what was heard, both normalised.
 
+    Words are signs where the script has no spaces, and digits each by itself.
     `edits` are (kind, said, heard): a substitution pairs two words, a deletion has nothing heard,
     an insertion nothing said.
     """
@@ -63,29 +93,66 @@ class Heard:
         return self.word_errors / max(self.num_words, 1)
 
 
-def align(texts: Iterable[tuple[str, str | None, str]]) -> Iterator[Heard]:
+def align(pairs: Iterable[Pair]) -> Iterator[Heard]:
     """Normalises and aligns captions with what was heard.
 
     Recordings without a caption, or whose caption has no words, are left out; a text that is lost
     counts as one with every word missing.
-
-    Args:
-        texts: Utterance id, caption and transcript of each recording.
     """
-    pairs = _normalised(texts)
-    while some := list(itertools.islice(pairs, _AT_A_TIME)):
+    found = (
+        (pair.utterance_id, said, words_of(pair.transcript, pair.language))
+        for pair in pairs
+        if (said := words_of(pair.caption or "", pair.language))
+    )
+    while some := list(itertools.islice(found, _AT_A_TIME)):
         yield from _aligned(some)
 
 
-def _normalised(texts: Iterable[tuple[str, str | None, str]]) -> Iterator[tuple[str, str, str]]:
-    normalise = english_normaliser()
-    for utterance_id, caption, transcript in texts:
-        said = " ".join(normalise(caption or "").split())
-        if said:
-            yield utterance_id, said, " ".join(normalise(transcript).split())
+def words_of(text: str, language: str | None) -> list[str]:
+    """The words of a text that are compared.
+
+    Args:
+        text: As written.
+        language: Its code; only `en` has rules of its own for spellings and numbers.
+    """
+    if language == "en":
+        spread = _DIGITS_FROM_ZERO.sub(lambda match: " ".join(match[0]), text)
+        normal = _normalisers().EnglishTextNormalizer
+    else:
+        spread = text.translate(_TURKIC_CAPITALS) if language in _TURKIC else text
+        normal = _basic_normaliser
+    words: list[str] = []
+    for word in split_words(_cached(normal)(spread)):
+        if word.isdecimal():
+            words += [str(unicodedata.decimal(digit)) for digit in word]
+        else:
+            # The normaliser writes a single 1 as a word, since it may be a pronoun.
+            words.append("1" if language == "en" and word == "one" else word)
+    return words
 
 
-def english_normaliser() -> Callable[[str], str]:
+@functools.cache
+def _cached(make: Callable[[], Callable[[str], str]]) -> Callable[[str], str]:
+    return make()
+
+
+def _basic_normaliser() -> Callable[[str], str]:
+    basic = _normalisers().BasicTextNormalizer()
+    basic.clean = _without_punctuation
+    normaliser: Callable[[str], str] = basic
+    return normaliser
+
+
+def _without_punctuation(text: str) -> str:
+    """Composed (NFKC); spaces for punctuation and symbols, nothing for what cannot be seen."""
+    return "".join(
+        " " if kind[0] in "SP" else "" if kind == "Cf" else letter
+        for letter in unicodedata.normalize("NFKC", text)
+        for kind in [unicodedata.category(letter)]
+    )
+
+
+def _normalisers() -> Any:
     """Whisper's own, without the rest of its package, which imports torch for seconds."""
     name = "whisper_normalizers"
     if name not in sys.modules:
@@ -96,15 +163,17 @@ def english_normaliser() -> Callable[[str], str]:
         assert spec is not None and spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
-    normaliser: Callable[[str], str] = sys.modules[name].EnglishTextNormalizer()
-    return normaliser
+    return sys.modules[name]
 
 
-def _aligned(pairs: Sequence[tuple[str, str, str]]) -> Iterator[Heard]:
+def _aligned(pairs: Sequence[tuple[str, list[str], list[str]]]) -> Iterator[Heard]:
     import jiwer
 
-    ids, said, heard = (list(column) for column in zip(*pairs, strict=True))
-    words = jiwer.process_words(said, heard)
+    ids = [utterance_id for utterance_id, _, _ in pairs]
+    words = jiwer.process_words(
+        [" ".join(said) for _, said, _ in pairs], [" ".join(heard) for _, _, heard in pairs]
+    )
+    said, heard = ([join_texts(pair[side]) for pair in pairs] for side in (1, 2))
     characters = jiwer.process_characters(said, heard)
     for number, utterance_id in enumerate(ids):
         reference, hypothesis = words.references[number], words.hypotheses[number]

@@ -1,8 +1,9 @@
 """faster-whisper's engine, CTranslate2, on checkpoints of openai-whisper.
 
 The checkpoint is converted when it is loaded, so both engines run the same file. Tokens are drawn
-(at a temperature above 0) by openai-whisper's decoder: CTranslate2 has one seed for everything, and
-what is drawn for a window must not depend on what was decoded before it.
+(at a temperature above 0), languages told and words timed by openai-whisper's decoder: CTranslate2
+has one seed for everything, and what is drawn for a window must not depend on what was decoded
+before it.
 """
 
 import tempfile
@@ -22,6 +23,7 @@ from brewline.config.asr import AsrParams
 from brewline.core.errors import BrewlineError
 from brewline.speech.decoding import Decoding, loop_kept_once, never_spoken
 from brewline.speech.openai_whisper import OpenAIWhisper, log_mel
+from brewline.speech.recognition import Word
 from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 
@@ -46,7 +48,7 @@ class FasterWhisper:
         self._device = device
         model = load_whisper(checkpoint, torch.device("cpu"))
         self.dimensions = model.dims
-        self.tokenizer = tokenizer_for(self.dimensions, settings.language)
+        self.tokenizer = tokenizer_for(self.dimensions, settings.spoken or "en")
         best = "float16" if device.type == "cuda" else "int8"
         compute_type = _COMPUTE_TYPES.get(settings.precision, best)
         if compute_type not in (known := ctranslate2.get_supported_compute_types(device.type)):
@@ -63,8 +65,8 @@ class FasterWhisper:
                 compute_type=compute_type,
                 intra_threads=torch.get_num_threads(),
             )
-        self._start = list(self.tokenizer.sot_sequence_including_notimestamps)
-        self._max_tokens = min(settings.max_tokens, self.dimensions.n_text_ctx - len(self._start))
+        self._num_start = len(self.tokenizer.sot_sequence_including_notimestamps)
+        self._max_tokens = min(settings.max_tokens, self.dimensions.n_text_ctx - self._num_start)
         self._suppressed = never_spoken(self.tokenizer)
 
     @cached_property
@@ -79,22 +81,43 @@ class FasterWhisper:
         mel = log_mel(waveforms, self.dimensions.n_mels, num_frames, self._device)
         return _tensor(self._model.encode(_view(mel)), self._device).float()
 
+    def detect_languages(self, states: Tensor) -> list[str]:
+        """Tells languages of windows; see `Engine`."""
+        # The engine takes models that are made here for English ones, and refuses.
+        return self._sampler.detect_languages(states)
+
     def decode(
-        self, states: Tensor, temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        states: Tensor,
+        languages: Sequence[str],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
     ) -> list[Decoding]:
         """Decodes windows; see `Engine`."""
         if temperature > 0:
-            return self._sampler.decode(states, temperature, seeds)
+            return self._sampler.decode(states, languages, temperature, seeds)
+        starts = [tokenizer_for(self.dimensions, language) for language in languages]
         results = self._model.generate(
             _view(states),
-            [self._start] * len(states),
+            [list(one.sot_sequence_including_notimestamps) for one in starts],
             beam_size=self._settings.beam_size,
-            max_length=max_length(self._max_tokens, len(self._start)),
+            max_length=max_length(self._max_tokens, self._num_start),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
         )
         return [self._decoding(result) for result in results]
+
+    def time_words(
+        self,
+        states: Tensor,
+        language: str,
+        tokens: Sequence[int],
+        first_frame: int,
+        num_frames: int,
+    ) -> list[Word]:
+        """Times the words of a window; see `Engine`."""
+        return self._sampler.time_words(states, language, tokens, first_frame, num_frames)
 
     def _decoding(self, result: Any) -> Decoding:
         tokens = list(result.sequences_ids[0])

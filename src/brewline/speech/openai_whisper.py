@@ -13,6 +13,7 @@ from brewline.config.asr import AsrParams
 from brewline.core.devices import choose_dtype
 from brewline.speech.attention import attend, join_heads, to_heads
 from brewline.speech.decoding import BatchDecoder, Decoding
+from brewline.speech.recognition import Word
 from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper
 from brewline.speech.windows import SAMPLES_PER_FRAME
@@ -31,7 +32,7 @@ class OpenAIWhisper:
         self._dtype = choose_dtype(settings.precision, device)
         self._model = load_whisper(checkpoint, device)
         self.dimensions = self._model.dims
-        self.tokenizer = tokenizer_for(self.dimensions, settings.language)
+        self.tokenizer = tokenizer_for(self.dimensions, settings.spoken or "en")
         # The modules take weights of any type and compute in that of their input; converted once,
         # they need not be at every call. Norms stay in fp32, where the library computes them.
         for module in self._model.modules():
@@ -77,11 +78,36 @@ class OpenAIWhisper:
         return states
 
     @torch.inference_mode()
+    def detect_languages(self, states: Tensor) -> list[str]:
+        """Tells languages of windows; see `Engine`."""
+        return self._decoder.detect_languages(states)
+
+    @torch.inference_mode()
     def decode(
-        self, states: Tensor, temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        states: Tensor,
+        languages: Sequence[str],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
     ) -> list[Decoding]:
         """Decodes windows; see `Engine`."""
-        return self._decoder.decode(states, temperature, seeds)
+        return self._decoder.decode(states, languages, temperature, seeds)
+
+    @torch.inference_mode()
+    def time_words(
+        self,
+        states: Tensor,
+        language: str,
+        tokens: Sequence[int],
+        first_frame: int,
+        num_frames: int,
+    ) -> list[Word]:
+        """Times the words of a window; see `Engine`."""
+        # Imported here: it compiles for seconds, and is seldom asked for.
+        from brewline.speech.word_times import time_words
+
+        tokenizer = tokenizer_for(self.dimensions, language)
+        return time_words(self._model, tokenizer, states, tokens, first_frame, num_frames)
 
 
 def log_mel(

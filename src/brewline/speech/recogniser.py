@@ -6,25 +6,28 @@ batch end together.
 
 What a window is decoded to is doubted as openai-whisper's `transcribe` does: where the text repeats
 itself (compression ratio, loops) or its tokens are unlikely (average log-probability), the window
-is decoded again at the next temperature, unless it holds no speech; then its text is empty.
+is decoded again at the next temperature, unless it holds no speech; then its text is empty. So is
+one without any word ("."), whatever the safeguards say.
 """
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
+from brewline.core.scripts import has_word, join_texts
 from brewline.speech.decoding import Decoding
 from brewline.speech.engines import Engine, load_engine
-from brewline.speech.recognition import Recognition
+from brewline.speech.recognition import Recognition, Word
 from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 
 
@@ -32,17 +35,25 @@ from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 class _Window:
     recording: int
     waveform: NDArray[np.float32]
+    language: str | None
+    # Where in the recording it begins, in encoder frames.
+    first_frame: int
     # Whether it is to be decoded to text, not only encoded.
     decode: bool = True
     decoding: Decoding | None = None
     text: str = ""
     temperature: float = 0.0
     reason: str | None = None
+    words: list[Word] = field(default_factory=list)
     states: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
 
     @property
     def num_frames(self) -> int:
         return num_frames(len(self.waveform))
+
+    @property
+    def needs_language(self) -> bool:
+        return self.decode and self.language is None
 
 
 class Recogniser:
@@ -64,13 +75,20 @@ class Recogniser:
         self._context = self._engine.dimensions.n_audio_ctx
 
     def recognise(
-        self, waveforms: Sequence[NDArray[np.float32]], texts: Sequence[str | None] | None = None
+        self,
+        waveforms: Sequence[NDArray[np.float32]],
+        texts: Sequence[str | None] | None = None,
+        languages: Sequence[str | None] | None = None,
     ) -> list[Recognition]:
         """Transcribes recordings of any length.
+
+        A recording is in one language: that of `languages`, or else of the settings, or else what
+        its first window sounds like.
 
         Args:
             waveforms: Each (num_samples,) at 16 kHz.
             texts: What is said in each, where that is known already: it is encoded only.
+            languages: What is spoken in each, by its code, where that is known already.
 
         Returns:
             One recognition each, in the same order.
@@ -79,18 +97,37 @@ class Recogniser:
             BrewlineError: the model gives something that is no number.
         """
         known = texts or [None] * len(waveforms)
-        windows = [
-            _Window(number, part, decode=text is None)
-            for number, (waveform, text) in enumerate(zip(waveforms, known, strict=True))
-            for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME)
+        spoken = [code or self._settings.spoken for code in languages or [None] * len(waveforms)]
+        parts = [
+            list(self._windows(number, *recording))
+            for number, recording in enumerate(zip(waveforms, known, spoken, strict=True))
         ]
+        # Those of a recording whose language only the first of them will tell.
+        waiting = [part[1:] if part[0].needs_language else [] for part in parts]
+        self._recognise_windows(
+            window
+            for part, later in zip(parts, waiting, strict=True)
+            for window in part[: len(part) - len(later)]
+        )
+        for part, later in zip(parts, waiting, strict=True):
+            for window in later:
+                window.language = part[0].language
+        self._recognise_windows(window for later in waiting for window in later)
+        return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
+
+    def _windows(
+        self, number: int, waveform: NDArray[np.float32], text: str | None, language: str | None
+    ) -> Iterator[_Window]:
+        first_frame = 0
+        for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME):
+            window = _Window(number, part, language, first_frame, decode=text is None)
+            yield window
+            first_frame += window.num_frames
+
+    def _recognise_windows(self, windows: Iterable[_Window]) -> None:
         by_length = sorted(windows, key=lambda window: (len(window.waveform), window.recording))
         for start in range(0, len(by_length), self._settings.batch_size):
             self._recognise_batch(by_length[start : start + self._settings.batch_size])
-        parts: list[list[_Window]] = [[] for _ in waveforms]
-        for window in windows:
-            parts[window.recording].append(window)
-        return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
 
     def _recognise_batch(self, windows: list[_Window]) -> None:
         full = self._settings.audio_context == "full"
@@ -102,17 +139,38 @@ class Recogniser:
             window.states = kept[row, : self._num_kept(window)].copy()
             if not np.isfinite(window.states).all():
                 raise BrewlineError("encoder states are no numbers, or too large for 16 bits")
+        self._detect_languages(windows, states)
         doubtful = [row for row, window in enumerate(windows) if window.decode]
         for temperature in self._settings.temperatures:
             if not doubtful:
                 break
             seeds = [_seed(windows[row].waveform, temperature) for row in doubtful]
+            languages = [str(windows[row].language) for row in doubtful]
             rows = states if len(doubtful) == len(states) else states[doubtful]
-            for row, decoding in zip(
-                doubtful, self._engine.decode(rows, temperature, seeds), strict=True
-            ):
+            found = self._engine.decode(rows, languages, temperature, seeds)
+            for row, decoding in zip(doubtful, found, strict=True):
                 self._take(windows[row], decoding, temperature)
             doubtful = [row for row in doubtful if windows[row].reason in ("repetitive", "unsure")]
+        if self._settings.word_times:
+            for row, window in enumerate(windows):
+                self._time_words(window, states[row])
+
+    def _time_words(self, window: _Window, states: Tensor) -> None:
+        if window.text and window.decoding is not None:
+            window.words = self._engine.time_words(
+                states,
+                str(window.language),
+                window.decoding.tokens,
+                window.first_frame,
+                window.num_frames,
+            )
+
+    def _detect_languages(self, windows: list[_Window], states: Tensor) -> None:
+        unknown = [row for row, window in enumerate(windows) if window.needs_language]
+        if unknown:
+            found = self._engine.detect_languages(states[unknown])
+            for row, language in zip(unknown, found, strict=True):
+                windows[row].language = language
 
     def _num_kept(self, window: _Window) -> int:
         return self._context if self._settings.states == "all" else window.num_frames
@@ -133,18 +191,24 @@ class Recogniser:
             window.reason = "unsure"
         else:
             window.reason = "cut" if decoding.is_cut else None
+        if not has_word(window.text):
+            window.text, window.reason = "", window.reason or "no_words"
 
     def _join(self, windows: list[_Window], known_text: str | None) -> Recognition:
         frames = sum(window.num_frames for window in windows)
         # Frames of padding, where they are kept, come last: those inside would be gaps.
         *before, last = windows
         states = np.concatenate([w.states[: w.num_frames] for w in before] + [last.states])
+        language = windows[0].language
         if known_text is not None:
-            return Recognition(known_text, len(windows), states, frames)
+            # One that is empty was meant to be, or is given up.
+            is_empty = bool(known_text) and not has_word(known_text)
+            text, reason = ("", "no_words") if is_empty else (known_text, None)
+            return Recognition(text, len(windows), states, frames, reason=reason, language=language)
         decodings = [window.decoding for window in windows if window.decoding is not None]
         sizes = [len(decoding.tokens) + 1 for decoding in decodings]
         return Recognition(
-            text=" ".join(window.text for window in windows if window.text),
+            text=join_texts(window.text for window in windows),
             num_windows=len(windows),
             states=states,
             num_frames=frames,
@@ -153,19 +217,25 @@ class Recogniser:
             compression_ratio=max(compression_ratio(window.text) for window in windows),
             temperature=max(window.temperature for window in windows),
             reason=_worst(window.reason for window in windows),
+            language=language,
+            words=[word for window in windows for word in window.words]
+            if self._settings.word_times
+            else None,
         )
 
 
 def _worst(reasons: Iterable[str | None]) -> str | None:
     """Of what the safeguards say of a recording's windows, what they say of the recording.
 
-    Silence in one window of several is a pause.
+    Silence in one window of several is a pause, and so is a window without words.
     """
     found = set(reasons)
     for reason in ("repetitive", "unsure", "cut"):
         if reason in found:
             return reason
-    return "no_speech" if found == {"no_speech"} else None
+    if None in found:
+        return None
+    return "no_speech" if found == {"no_speech"} else "no_words"
 
 
 def _seed(waveform: NDArray[np.float32], temperature: float) -> int:

@@ -23,6 +23,8 @@ class Listing:
     caption: str | None = None
     emotion: str | None = None
     intensity: str | None = None
+    # That is spoken, by its code; None: the corpus does not say.
+    language: str | None = None
     # Known already, and not to be recognised; see `corpora.transcripts`.
     transcript: str | None = None
     fault: str | None = None

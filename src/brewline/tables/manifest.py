@@ -26,6 +26,7 @@ MANIFEST = table_schema(
     audio_sha256=TEXT,
     emotion=[TEXT],
     intensity=[TEXT],
+    language=[TEXT],
     # Imported instead of recognised.
     transcript=[TEXT],
 )
