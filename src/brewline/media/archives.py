@@ -84,6 +84,8 @@ def check_member_name(archive: Path, name: str) -> str:
 
 def _loosely(name: str) -> str:
     """What is left of a name without its capitals, accents and variants of signs."""
+    if name.isascii():
+        return name.casefold()
     apart = unicodedata.normalize("NFKD", name)
     return "".join(sign for sign in apart if not unicodedata.combining(sign)).casefold()
 
