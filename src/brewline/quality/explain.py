@@ -40,7 +40,7 @@ def explain(
         media = list(_media(store, row, limits, decode_limit_s))
         faults = [fault, *(finding.fault for _, _, finding in media)]
         first = next((one for one in faults if one), None)
-        yield f"{utterance_id} ({row.split}): {_say(first) if first else 'good'}"
+        yield f"{utterance_id} ({row.split or 'no split'}): {_say(first) if first else 'good'}"
         yield _line("listing", fault, "id, caption, and whether the recording is there")
         for name, checks, finding in media:
             yield f"{name}"
