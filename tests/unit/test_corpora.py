@@ -663,6 +663,13 @@ def test_tables_of_other_programs_are_read(
     assert (row.audio_path, row.caption) == ("jos\u00e9.wav", "\u00c4hm, well; yes")
 
 
+def test_a_table_whose_name_is_spelt_otherwise_is_told_of(tmp_path: Path) -> None:
+    write(tmp_path, {"mine/Tabl\u00e9.csv": "audio,split\na.wav,test\n"})
+    with pytest.raises(BrewlineError, match=r"no table\.csv; 'mine/Tabl\\xe9\.csv' differs in"):
+        read("folder", tmp_path, index="table.csv")
+    assert len(read("folder", tmp_path, index="Table\u0301.csv")) == 1
+
+
 def test_a_table_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "i.xlsx").write_bytes(b"PK")
     with pytest.raises(BrewlineError, match=r"i\.xlsx is no table that is read; known: \.csv, "):

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from brewline.core.errors import BrewlineError
-from brewline.media.archives import MediaStore, canonical_name
+from brewline.media.archives import MediaStore, canonical_name, loosely
 from brewline.tables.listing import Listing
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -48,7 +48,10 @@ def one_file(store: MediaStore, *names: str) -> str:
     """
     found = find_file(store, *names)
     if found is None:
-        raise BrewlineError(f"{store.root} has no {' or '.join(names)}")
+        wanted = set(map(loosely, names))
+        near = [each for each in store.names() if loosely(each.rpartition("/")[2]) in wanted]
+        hint = f"; {near[0]!a} differs in spelling alone" if near else ""
+        raise BrewlineError(f"{store.root} has no {' or '.join(names)}{hint}")
     return found
 
 

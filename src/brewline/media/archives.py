@@ -82,8 +82,10 @@ def check_member_name(archive: Path, name: str) -> str:
     return "/".join(parts)
 
 
-def _loosely(name: str) -> str:
-    """What is left of a name without its capitals, accents and variants of signs."""
+def loosely(name: str) -> str:
+    """Returns what is left of a name without its capitals, accents and variants of signs."""
+    if name.isascii():
+        return name.casefold()
     apart = unicodedata.normalize("NFKD", name)
     return "".join(sign for sign in apart if not unicodedata.combining(sign)).casefold()
 
@@ -187,8 +189,8 @@ class MediaStore:
     def absence(self, name: str) -> str:
         """One sentence about a file that is not there; it says if one is spelt almost the same."""
         if self._by_loose_name is None:
-            self._by_loose_name = {_loosely(each): each for each in self._names}
-        near = self._by_loose_name.get(_loosely(canonical_name(name)))
+            self._by_loose_name = {loosely(each): each for each in self._names}
+        near = self._by_loose_name.get(loosely(canonical_name(name)))
         hint = f"; {near!a} is, and differs in spelling alone" if near else ""
         return f"{name.encode(errors='backslashreplace').decode()} is not in the archives{hint}"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 _MAGIC = b"PAR1"
-# A table of SpokenCOCO's size has a footer of 5 MB.
+# 605,000 recordings in row groups of 100, in a single table, have a footer of 3 MB.
 _MAX_FOOTER_BYTES = 64 << 20
 # Writers keep the smallest and the largest value of a page in its header if these are short.
 _MAX_PAGE_HEADER_BYTES = 1 << 20
@@ -86,17 +86,17 @@ def _chunk(facts: dict[int, Any]) -> Chunk:
     return Chunk(name, start, packed_bytes=facts[7], num_bytes=facts[6])
 
 
-def largest_page(file: BinaryIO, chunk: Chunk) -> int:
-    """The size in bytes of the largest page of a chunk when it is decompressed.
+def page_sizes(file: BinaryIO, chunk: Chunk) -> tuple[int, int]:
+    """The sizes in bytes of all pages of a chunk when they are decompressed, and of the largest.
 
     Raises:
-        ValueError: the pages together take more than the footer says, or a header is damaged.
+        ValueError: a header is damaged.
     """
     position, end = chunk.start, chunk.start + chunk.packed_bytes
     total = largest = 0
     for _ in range(_MAX_PAGES):
         if position >= end:
-            return largest
+            return total, largest
         file.seek(position)
         start = file.read(_USUAL_PAGE_HEADER_BYTES)
         try:
@@ -104,10 +104,8 @@ def largest_page(file: BinaryIO, chunk: Chunk) -> int:
         except IndexError:
             page = _read_page_header(start + file.read(_MAX_PAGE_HEADER_BYTES))
         position += page.header_bytes + page.packed_bytes
-        total += page.header_bytes + page.num_bytes
+        total += page.num_bytes
         largest = max(largest, page.num_bytes)
-        if total > chunk.num_bytes:
-            raise ValueError(f"its column {chunk.name!a} is larger than it says")
     raise ValueError(f"its column {chunk.name!a} has more than {_MAX_PAGES} pages")
 
 

@@ -21,7 +21,7 @@ from brewline.media.containers import (
     name_as_text,
     refused,
 )
-from brewline.media.parquet_sizes import largest_page, read_chunks
+from brewline.media.parquet_sizes import page_sizes, read_chunks
 
 # A row group is kept in memory while it is read; those with recordings usually have 100 rows.
 MAX_ROW_GROUP_BYTES = 4 << 30
@@ -44,7 +44,7 @@ class ParquetTable:
         sizes = [sum(chunk.num_bytes for chunk in group) for group in self._chunks]
         if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:
             raise refused(path, f"one of its row groups takes {max(sizes)} bytes")
-        self._check_size(sum(sizes), path.stat().st_size)
+        self._check_size(sum(sizes), _bound(path.stat().st_size))
         with self._opened() as file:
             self._schema, num_rows = file.schema_arrow, file.metadata.num_rows
         if num_rows > MAX_MEMBERS:
@@ -72,9 +72,7 @@ class ParquetTable:
             columns.append(field.name)
         return columns
 
-    def _check_size(self, num_bytes: int, packed_bytes: int) -> None:
-        """Refuses what becomes many times as large as it is, and harmful."""
-        limit = max(HARMLESS_BYTES, MAX_RATIO * packed_bytes)
+    def _check_size(self, num_bytes: int, limit: int) -> None:
         if num_bytes > limit:
             raise refused(self.path, f"it swells to more than {limit} bytes")
 
@@ -104,12 +102,9 @@ class ParquetTable:
     def members(self) -> Iterator[tuple[str, Place]]:
         if not self._columns:
             return
-        num_bytes, packed_bytes = 0, self.path.stat().st_size
-        row, last = 0, 0
-        for group, batch in self._batches(range(len(self._chunks)), ["id"]):
+        row, last, limit = 0, 0, _bound(self.path.stat().st_size)
+        for group, batch in self._batches(range(len(self._chunks)), ["id"], limit):
             row, last = row if group == last else 0, group
-            num_bytes += batch.nbytes
-            self._check_size(num_bytes, packed_bytes)
             for raw in self._column(batch, "id"):
                 if raw is None:
                     raise refused(self.path, f"row {row} of its row group {group} has no id")
@@ -125,14 +120,15 @@ class ParquetTable:
         # Rows are read in order mostly, so the last row group is kept.
         if self._group != (column, group):
             self._group = self._contents = None
-            name, num_bytes, chunks = self._columns[column], 0, []
+            name = self._columns[column]
             packed_bytes = sum(
                 chunk.packed_bytes for chunk in self._chunks[group] if chunk.is_of(f"{name}.bytes")
             )
-            for _, batch in self._batches([group], [f"{name}.bytes"]):
-                chunks.append(batch.column(name).field("bytes"))
-                num_bytes += chunks[-1].nbytes
-                self._check_size(num_bytes, packed_bytes)
+            limit = min(_bound(packed_bytes), MAX_ROW_GROUP_BYTES)
+            chunks = [
+                batch.column(name).field("bytes")
+                for _, batch in self._batches([group], [f"{name}.bytes"], limit)
+            ]
             self._contents = pyarrow.chunked_array(chunks) if chunks else []
             self._group = (column, group)
         content = self._contents[row].as_py() if row < len(self._contents) else None
@@ -152,10 +148,8 @@ class ParquetTable:
         missing = [name for name in columns if name not in self._schema.names]
         if missing:
             raise BrewlineError(f"{self.path} has no column {', '.join(missing)}")
-        num_bytes, packed_bytes = 0, self.path.stat().st_size
-        for _, batch in self._batches(range(len(self._chunks)), columns):
-            num_bytes += batch.nbytes
-            self._check_size(num_bytes, packed_bytes)
+        limit = _bound(self.path.stat().st_size)
+        for _, batch in self._batches(range(len(self._chunks)), columns, limit):
             cells = [self._column(batch, name) for name in columns]
             for row in zip(*cells, strict=True):
                 texts = (
@@ -188,23 +182,39 @@ class ParquetTable:
             values: list[bytes | int | None] = column.to_pylist()
         return values
 
-    def _batches(self, groups: Iterable[int], columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def _batches(
+        self, groups: Iterable[int], columns: Sequence[str], limit: int
+    ) -> Iterator[tuple[int, Any]]:
         """The rows of row groups, with the group, so few at a time that they cannot be large.
 
         A value is no larger than the largest page: it stands in one, or in the dictionary, or it
         goes on from the beginning of those before, which stand there too.
+
+        Raises:
+            BrewlineError: the pages or the values take more bytes than the limit.
         """
+        in_pages = in_values = 0
         with self._opened() as file, self.path.open("rb") as raw:
             for group in groups:
-                largest = sum(
-                    largest_page(raw, chunk)
+                sizes = [
+                    page_sizes(raw, chunk)
                     for chunk in self._chunks[group]
                     if any(map(chunk.is_of, columns))
-                )
+                ]
+                in_pages += sum(total for total, _ in sizes)
+                self._check_size(in_pages, limit)
+                largest = sum(largest for _, largest in sizes)
                 for batch in file.iter_batches(
                     batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
                     row_groups=[group],
                     columns=list(columns),
                     use_threads=False,
                 ):
+                    in_values += batch.nbytes
+                    self._check_size(in_values, limit)
                     yield group, batch
+
+
+def _bound(packed_bytes: int) -> int:
+    """The bytes that so many may become: many times as many only where it does no harm."""
+    return max(HARMLESS_BYTES, MAX_RATIO * packed_bytes)

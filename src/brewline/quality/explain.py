@@ -43,7 +43,7 @@ def explain(
     for verdict in Judge(store, facts, limits).corpus(rows):
         row = verdict.listing
         fault = Fault(verdict.reason, verdict.detail) if verdict.reason else None
-        yield f"{utterance_id} ({row.split}): {_say(fault) if fault else 'good'}"
+        yield f"{utterance_id} ({row.split or 'no split'}): {_say(fault) if fault else 'good'}"
         ((_, listed),) = judge_listings(store, [row])
         yield _line("listing", listed, "id, caption, and whether the recording is there")
         if audio := store.find(row.audio_path):
