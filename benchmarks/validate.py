@@ -1,8 +1,9 @@
 """Speed and memory of inspection and validation.
 
-`wav flac vorbis opus`: both on recordings of 4 s in an archive, from listing to Parquet, against a
-bare loop of `soundfile.read` over the same recordings as loose files, with the same number of
-processes; the start of the processes counts on both sides.
+`wav flac vorbis opus`: all checks on recordings of 4 s in an archive, from listing to Parquet,
+against a bare loop of `soundfile.read` over the same recordings as loose files, with the same
+number of processes; the start of the processes counts on both sides. `m4a webm adts amr wma`: the
+same against a bare loop of PyAV.
 
 `corpus`: stage `inspect` on a generated corpus in the layout of Localized Narratives, a picture for
 every five utterances, against the bare loop over its recordings; `judge`: stage `validate` on what
@@ -32,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import soundfile
@@ -52,7 +54,15 @@ CODECS = {
     "vorbis": ("OGG", "VORBIS", "ogg"),
     "opus": ("OGG", "OPUS", "ogg"),
 }
-CASES = (*CODECS, "corpus", "judge", "noop")
+# What PyAV reads: format, codec, samples a second, bits a second.
+AV_CODECS = {
+    "m4a": ("ipod", "aac", 16_000, 64_000),
+    "webm": ("webm", "libopus", 48_000, 64_000),
+    "adts": ("adts", "aac", 16_000, 64_000),
+    "amr": ("amr", "libopencore_amrnb", 8_000, 12_200),
+    "wma": ("asf", "wmav2", 16_000, 32_000),
+}
+CASES = (*CODECS, *AV_CODECS, "corpus", "judge", "noop")
 WORKERS = 2
 RATE_HZ = 16_000
 # Different recordings of a codec; each is read many times.
@@ -81,19 +91,40 @@ def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def write_recordings(folder: Path, codec: str) -> list[Path]:
     """Writes the recordings of a codec as loose files, and in `raw/audio.tar`."""
-    format, subtype, suffix = CODECS[codec]
+    suffix = CODECS[codec][2] if codec in CODECS else codec
     loose, raw = folder / "loose", folder / "raw"
     loose.mkdir()
     raw.mkdir()
     paths = []
     with tarfile.open(raw / "audio.tar", "w") as archive:
         for number in range(NUM_FILES):
-            buffer = io.BytesIO()
-            soundfile.write(buffer, speech_like(number), RATE_HZ, format=format, subtype=subtype)
+            content = encode(speech_like(number), codec)
             paths.append(loose / f"{number}.{suffix}")
-            paths[-1].write_bytes(buffer.getvalue())
-            add_member(archive, f"{number}.{suffix}", buffer.getvalue())
+            paths[-1].write_bytes(content)
+            add_member(archive, f"{number}.{suffix}", content)
     return paths
+
+
+def encode(samples: np.ndarray, codec: str) -> bytes:
+    """Packs samples at 16 kHz, (num_samples,), in one of the codecs."""
+    buffer = io.BytesIO()
+    if codec in CODECS:
+        format, subtype, _ = CODECS[codec]
+        soundfile.write(buffer, samples, RATE_HZ, format=format, subtype=subtype)
+        return buffer.getvalue()
+    format, name, rate_hz, bit_rate = AV_CODECS[codec]
+    with av.open(buffer, "w", format=format) as container:
+        stream = container.add_stream(name, rate=rate_hz, layout="mono", bit_rate=bit_rate)
+        stream.codec_context.open()
+        resampler = av.AudioResampler(
+            stream.codec_context.format, "mono", rate_hz, stream.codec_context.frame_size
+        )
+        integers = np.round(samples * 32_767).astype(np.int16)[None]
+        whole = av.AudioFrame.from_ndarray(integers, "s16", "mono")
+        whole.sample_rate, whole.pts = RATE_HZ, 0
+        for frame in (*resampler.resample(whole), *resampler.resample(None), None):
+            container.mux(stream.encode(frame))
+    return buffer.getvalue()
 
 
 def read_bare(path: Path) -> int:
@@ -101,10 +132,17 @@ def read_bare(path: Path) -> int:
     return len(soundfile.read(path)[0])
 
 
-def run_bare(paths: list[Path]) -> None:
+def read_bare_av(path: Path) -> int:
+    """What a user would write with PyAV."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    return np.concatenate(frames, axis=1).shape[1]
+
+
+def run_bare(paths: list[Path], read: Callable[[Path], int] = read_bare) -> None:
     """The bare loop in processes."""
     with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
-        for _ in pool.imap_unordered(read_bare, paths, chunksize=32):
+        for _ in pool.imap_unordered(read, paths, chunksize=32):
             pass
 
 
@@ -183,13 +221,14 @@ def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         paths = write_recordings(folder, codec)
-        once_s = timed(lambda: [read_bare(path) for path in paths])
+        read = read_bare if codec in CODECS else read_bare_av
+        once_s = timed(lambda: [read(path) for path in paths])
         repeats = max(1, round(seconds / once_s))
         names = [path.name for path in paths] * repeats
         bare, ours = [], []
         with peak_memory() as peak:
             for _ in range(ROUNDS):
-                bare.append(timed(lambda: run_bare(paths * repeats)))
+                bare.append(timed(lambda: run_bare(paths * repeats, read)))
                 ours.append(timed(lambda: run_ours(folder, names)))
             return row(codec, statistics.median(bare), statistics.median(ours), peak())
 
@@ -301,9 +340,9 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=100_000, help="of the generated corpus")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     arguments = parser.parse_args()
-    codecs = [case for case in CODECS if case in arguments.cases]
+    codecs = [case for case in (*CODECS, *AV_CODECS) if case in arguments.cases]
     rows = (measure_codec(codec, arguments.seconds) for codec in codecs)
-    rest = [case for case in arguments.cases if case not in CODECS]
+    rest = [case for case in arguments.cases if case not in codecs]
     for line in itertools.chain(rows, measure_corpus(rest, arguments.utterances) if rest else ()):
         if arguments.json:
             print(json.dumps(line), flush=True)
