@@ -478,6 +478,9 @@ def test_int8_hears_nearly_the_same(
 def test_what_a_checkpoint_cannot_do_is_told(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match=r"'xx', but this checkpoint knows English only"):
         Recogniser(checkpoint, settings(language="xx"))
+    with pytest.raises(BrewlineError, match=r"'de', but this checkpoint knows English only"):
+        whisper_checkpoint.read_dimensions(checkpoint, {"en", "de"})
+    assert whisper_checkpoint.read_dimensions(checkpoint, {"en"}).n_vocab == 51864
     broken = tmp_path / "broken.pt"
     broken.write_bytes(checkpoint.read_bytes()[:10_000])
     with pytest.raises(BrewlineError, match=r"broken.pt is not a Whisper checkpoint"):

@@ -22,7 +22,12 @@ from brewline.config.asr import OnFailure
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
 from brewline.samples.shards import _samples
-from brewline.speech.batch_plan import RecordingBatch, plan_batches
+from brewline.speech.batch_plan import (
+    RecordingBatch,
+    languages_to_hear,
+    plan_batches,
+    with_languages,
+)
 from brewline.speech.batch_recogniser import BatchRecogniser, Failure
 from brewline.speech.progress import estimated_states_mb, outlook, summary
 from brewline.speech.recognition import Recognition, Word
@@ -181,6 +186,19 @@ def test_every_recording_has_a_row_and_states_in_the_manifests_order(
     # Nothing is done twice, and nothing of the batches is left.
     assert len(one.begun()) == len(set(one.begun())) == 11
     assert sorted(path.suffix for path in (one.folder / "work").glob("*.*")) == [".parquet"] * 3
+
+
+def test_what_is_spoken_is_said_by_the_corpus_or_else_for_all() -> None:
+    rows = [
+        {"utterance_id": "a", "language": "de", "transcript": None},
+        {"utterance_id": "b", "language": None, "transcript": None},
+        {"utterance_id": "c", "language": "yue", "transcript": "known"},
+    ]
+    assert [row["language"] for row in with_languages(rows, "fr")] == ["de", "fr", "yue"]
+    assert languages_to_hear(with_languages(rows, "fr")) == {"de", "fr"}
+    assert with_languages(rows, None) == rows
+    # Nothing has to be known of what Whisper tells, and of what it does not have to hear.
+    assert languages_to_hear(rows) == {"de"}
 
 
 def test_batches_hold_recordings_of_like_length() -> None:

@@ -38,6 +38,17 @@ class ShardPlan:
     batches: Sequence[RecordingBatch]
 
 
+def with_languages(manifest: Iterable[Row], spoken: str | None) -> list[Row]:
+    """Gives rows whose corpus does not say what is spoken that language, if any."""
+    return [{**row, "language": row["language"] or spoken} for row in manifest]
+
+
+def languages_to_hear(manifest: Iterable[Row]) -> set[str]:
+    """The languages of recordings that are to be recognised, as far as they are known."""
+    spoken = {row["language"] for row in manifest if row["transcript"] is None}
+    return spoken - {None}
+
+
 def plan_batches(
     manifest: Sequence[Row], utterances_per_shard: int, batch_size: int
 ) -> list[ShardPlan]:

@@ -2,7 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from whisper import _ALIGNMENT_HEADS
 from whisper.model import ModelDimensions
 
 from brewline.core.errors import BrewlineError
+from brewline.speech.tokenizer import tokenizer_for
 
 # The published models: name, width, layers of the encoder, and of the decoder.
 _PUBLISHED = (
@@ -58,14 +59,22 @@ def _published_as(dimensions: ModelDimensions) -> str | None:
     return None
 
 
-def read_dimensions(path: Path) -> ModelDimensions:
+def read_dimensions(path: Path, languages: Iterable[str] = ()) -> ModelDimensions:
     """The sizes of a checkpoint's model, without loading its weights.
 
+    Args:
+        path: The file.
+        languages: What the model has to know.
+
     Raises:
-        BrewlineError: the file is missing or is no such checkpoint.
+        BrewlineError: the file is missing or is no such checkpoint, or its model does not know a
+            language.
     """
     with _says_what_is_wrong(path):
-        return ModelDimensions(**_read(path)["dims"])
+        dimensions = ModelDimensions(**_read(path)["dims"])
+    for language in sorted(languages):
+        tokenizer_for(dimensions, language)
+    return dimensions
 
 
 def _read(path: Path) -> dict[str, Any]:

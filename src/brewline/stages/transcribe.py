@@ -7,7 +7,7 @@ from pathlib import Path
 from brewline.config import load_versions
 from brewline.core.files import fingerprint, read_json, remove, sha256_file, work_dir
 from brewline.core.programs import exits_cleanly
-from brewline.speech.batch_plan import plan_batches
+from brewline.speech.batch_plan import languages_to_hear, plan_batches, with_languages
 from brewline.speech.batch_recogniser import BatchRecogniser
 from brewline.speech.progress import outlook, show_progress, summary
 from brewline.speech.transcriber import Transcriber
@@ -23,18 +23,13 @@ def main() -> None:
     """Runs the stage."""
     params, corpus = named_argument(__doc__)
     manifest_path = Path(f"data/manifest/{corpus}.parquet")
-    # What is not said of a recording is what the parameters say of all.
-    manifest = [
-        row | {"language": row["language"] or params.asr.spoken}
-        for row in read_table(manifest_path)
-    ]
+    manifest = with_languages(read_table(manifest_path), params.asr.spoken)
     checkpoint = Path("models/backbones/whisper.pt")
     per_shard = params.shard.utterances_per_shard
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     asr_model = f"{backbone['name']} ({params.asr.engine})"
     # Imported late: importing torch takes seconds, and a mistake above should not.
     from brewline.core.devices import choose_device, choose_dtype
-    from brewline.speech.tokenizer import tokenizer_for
     from brewline.speech.whisper_checkpoint import read_dimensions
 
     runtime = params.runtime
@@ -47,11 +42,7 @@ def main() -> None:
     named_by = [settings, per_shard, asr_model, backbone["sha256"], *machine]
     name = fingerprint(load_versions().transcribe, named_by, [manifest_path])
     work = work_dir("transcribe", name)
-    dimensions = read_dimensions(checkpoint)
-    width = dimensions.n_audio_state
-    # Said before the first of them fails for it.
-    for language in {row["language"] for row in manifest if row["transcript"] is None} - {None}:
-        tokenizer_for(dimensions, language)
+    width = read_dimensions(checkpoint, languages_to_hear(manifest)).n_audio_state
     free_mb = shutil.disk_usage(work).free / 1e6
     for line in outlook(manifest, width, params.asr, backbone["name"], free_mb):
         print(f"{corpus}: {line}")
