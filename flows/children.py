@@ -23,6 +23,8 @@ _TERMINAL = (40, 100)
 _READ_BYTES = 1 << 16
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PERCENT = re.compile(r"(\d{1,3})%\|")
+# DVC draws bars below each other, and ends those that it leaves; of some only a mark is drawn.
+_UNFINISHED_BAR = re.compile(r"^\s*\d{1,2}%.*\|.*\[\d+:\d\d|^!$")
 _LINE_ENDS = re.compile(rb"(\r\n|\r|\n)")
 
 
@@ -38,6 +40,11 @@ class Line:
         """How far the progress bar in this line is, or None where there is no bar."""
         found = _PERCENT.search(self.text)
         return min(100.0, float(found.group(1))) if found else None
+
+    @property
+    def is_unfinished_bar(self) -> bool:
+        """Whether it is a progress bar that says nothing of its end."""
+        return bool(_UNFINISHED_BAR.search(self.text))
 
 
 class TimeLimitError(Exception):

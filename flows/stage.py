@@ -157,7 +157,7 @@ class _Reporter:
         self._next_update = self._next_log = time.monotonic() + _PROGRESS_EVERY_S
 
     def __call__(self, line: Line) -> None:
-        if not line.redraw:
+        if not line.redraw and not line.is_unfinished_bar:
             self.last_lines = [*self.last_lines, line.text][-_KEPT_LINES:]
             if not line.text.strip().startswith(_CHATTER):
                 self._logger.info("%s", line.text)

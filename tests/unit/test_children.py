@@ -51,3 +51,18 @@ def test_a_child_out_of_time_is_ended_with_its_own_children(tmp_path: Path) -> N
         for process in psutil.process_iter(["cwd"])
         if process.info["cwd"] == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "unfinished"),
+    [
+        ("  0% Committing data/facts/a to cache|        |0/3 [00:00<?,     ?file/s]", True),
+        ("  0%|          |memory://.bA.tmp          0.00/154 [00:00<?,        ?B/s]", True),
+        ("!", True),
+        ("100%|##########| 3/3 [00:01<00:00,  2.00file/s]", False),
+        ("5% of the recordings | failed", False),
+        ("a line!", False),
+    ],
+)
+def test_bars_that_are_left_unfinished_are_known(text: str, unfinished: bool) -> None:
+    assert Line(text).is_unfinished_bar == unfinished
