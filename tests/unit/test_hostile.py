@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from world import encode_audio, picture, tone, tone_limits, write_tar
+from world import encode_audio, tone, tone_limits, write_tar
 
 from brewline.config.sources import SourceParams
 from brewline.config.validate import ValidateParams
@@ -26,7 +27,7 @@ from brewline.media.archives import MediaStore
 from brewline.pages.players import Players
 from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.results import write_tables
-from brewline.quality.verdicts import Judge
+from brewline.quality.verdicts import Judge, judge_listings
 from brewline.tables.listing import Listing
 from brewline.tables.parquet import read_frame, read_table
 
@@ -86,19 +87,33 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_line_costs_its_own_utterance(tmp_path: Path, kind: str) -> None:
-    line, reason = BROKEN[kind]
-    write_media(tmp_path, "a.wav", "b.wav", "José.wav", "é.wav")
-    (tmp_path / "é.jpg").write_bytes(picture(1, (96, 96)))
+def write_broken(folder: Path, lines: list[bytes]) -> None:
+    for name in ("a.wav", "b.wav", "José.wav", "é.wav", "é.jpg"):
+        (folder / name).write_bytes(b"")
+    write_media(folder, "a.wav")
     ok = b'{"audio": "a.wav", "split": "test"}'
-    (tmp_path / "i.jsonl").write_bytes(b"\n".join([ok, line, b""]))
-    good, (bad,) = validated(tmp_path)
-    assert [row["audio_path"] for row in good] == ["a.wav"]
-    assert bad["reason"] == reason
+    (folder / "i.jsonl").write_bytes(b"\n".join([ok, *lines, b""]))
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_line_is_named(tmp_path: Path, kind: str) -> None:
+    line, reason = BROKEN[kind]
+    write_broken(tmp_path, [line])
+    (_, none), (_, fault) = judge_listings(MediaStore(tmp_path), listings(tmp_path))
+    assert none is None
+    assert fault is not None
+    assert fault.reason == reason
+    assert fault.detail.encode()
+    assert len(fault.detail) < 400
     if reason == "bad_record":
-        assert bad["detail"].startswith("i.jsonl, line 2: ")
-        assert len(bad["detail"]) < 400
+        assert fault.detail.startswith("i.jsonl, line 2: ")
+
+
+def test_broken_lines_cost_no_other(tmp_path: Path) -> None:
+    write_broken(tmp_path, [line for line, _ in BROKEN.values()])
+    (good,), bad = validated(tmp_path)
+    assert good["audio_path"] == "a.wav"
+    assert Counter(row["reason"] for row in bad) == Counter(reason for _, reason in BROKEN.values())
 
 
 def test_of_a_latin_1_table_the_lines_in_ascii_are_read(tmp_path: Path) -> None:
