@@ -19,7 +19,7 @@ from brewline.media.frames import amr_sounds, frame_sounds
 from brewline.media.multimedia import multimedia_sounds
 from brewline.media.ogg import ogg_sounds
 from brewline.media.recording import AudioError as AudioError
-from brewline.media.recording import Sound, size_of_id3
+from brewline.media.recording import Sound, check_joined, size_of_id3
 
 # Whisper's input (openai-whisper, whisper/audio.py): everything recognised is at this rate.
 SAMPLE_RATE_HZ = 16_000
@@ -143,6 +143,7 @@ def _flac_sounds(content: bytes) -> list[Sound]:
     starts = [0]
     while (at := _next_flac(content, starts[-1] + 4)) is not None:
         starts.append(at)
+        check_joined(len(starts))
     sounds = []
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         part = bytearray(content[start:end])
