@@ -109,6 +109,13 @@ def test_another_rate_or_other_channels_in_the_middle_are_named() -> None:
         decode(encode_audio(tone(1, 1.0), "FLAC", "PCM_16") + fast)
 
 
+@pytest.mark.parametrize("name", ["wav", "flac", "amr", "opus", "m4a", "webm", "flv"])
+def test_a_file_of_very_many_files_is_refused_in_no_time(name: str) -> None:
+    short = sound(name, 0.05)
+    with pytest.raises(AudioError, match="more than 256 recordings are joined"):
+        decode(short * 300)
+
+
 ID3V2 = b"ID3\x03\0\0\0\0\x01\x02" + bytes(130)
 TAILS = {"a newline": b"\n", "padding": bytes(700), "ID3v1": b"TAG" + b"x" * 125,
          "APE": b"APETAGEX" + bytes(40)}  # fmt: skip

@@ -35,7 +35,10 @@ from brewline.media.zips import Zip
 
 LINKS = "links.json"
 # Suffixes under which a recording may be stored instead of its published one.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".opus", ".mp3"),
+    *(".m4a", ".webm", ".aac", ".amr", ".wma", ".aiff"),
+)
 
 
 # The longest lines that are published, narratives with the traces of their mice, have some 2 MB.

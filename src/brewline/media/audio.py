@@ -5,6 +5,7 @@ by walking it (`ogg`, `chunks`, `frames`, `multimedia`), and compared with what 
 it (`decoders`). docs/guide.md has the table of formats.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from brewline.media.frames import amr_sounds, frame_sounds
 from brewline.media.multimedia import multimedia_sounds
 from brewline.media.ogg import ogg_sounds
 from brewline.media.recording import AudioError as AudioError
-from brewline.media.recording import Sound, size_of_id3
+from brewline.media.recording import Sound, check_joined, size_of_id3
 
 # Whisper's input (openai-whisper, whisper/audio.py): everything recognised is at this rate.
 SAMPLE_RATE_HZ = 16_000
 
 # A FLAC stream: its magic, and the head of the block that always comes first (RFC 9639, 8.1).
-_FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,9 @@ def _find_sounds(content: bytes) -> list[Sound]:
 def _flac_sounds(content: bytes) -> list[Sound]:
     """The sounds of FLAC streams that follow each other (RFC 9639)."""
     starts = [0]
-    while (at := _next_flac(content, starts[-1] + 4)) is not None:
-        starts.append(at)
+    for found in _FLAC_START.finditer(content, 4):
+        starts.append(found.start())
+        check_joined(len(starts))
     sounds = []
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         part = bytearray(content[start:end])
@@ -158,12 +160,6 @@ def _flac_sounds(content: bytes) -> list[Sound]:
             Sound(bytes(part), "flac", by_libsndfile=True, promised_s=promised, is_open=True)
         )
     return sounds
-
-
-def _next_flac(content: bytes, start: int) -> int | None:
-    """Where the next FLAC stream begins."""
-    found = [at for magic in _FLAC_STARTS if (at := content.find(magic, start)) >= 0]
-    return min(found, default=None)
 
 
 def decode(content: bytes) -> Audio:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from brewline.media.frames import frame_sounds
-from brewline.media.recording import AudioError, Sound, is_harmless
+from brewline.media.recording import AudioError, Sound, check_joined, is_harmless
 
 # All ones in the 32-bit size: RF64 has it in the chunk `ds64`. Writers of streams leave all ones,
 # zero, or the largest size that they take to be safe, a little under 2 GiB.
@@ -65,6 +65,7 @@ def chunk_sounds(content: bytes) -> list[Sound] | None:
         part = content[position:] if position else content
         data = read(part)
         sounds += _sounds(part, data, demuxer)
+        check_joined(len(sounds))
         if data.end >= len(part):
             break
         position += data.end

@@ -19,7 +19,16 @@ SampleType = Literal["int16", "float32"]
 _BLOCK_SAMPLES = 1 << 24
 # A FLAC stream need not say how long it is; libsndfile then says 2**63 - 1.
 _UNKNOWN_FRAMES = 1 << 62
-# Full scale of FFmpeg's integers, by the name of the sample format; `u8` is about 128.
+# How FFmpeg stores samples, by the name of its format, and full scale of integers; `u8` is about
+# 128.
+_DTYPES = {
+    "u8": "uint8",
+    "s16": "int16",
+    "s32": "int32",
+    "s64": "int64",
+    "flt": "float32",
+    "dbl": "float64",
+}
 _FULL_SCALE = {"s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63, "u8": 1 << 7}
 # These hold their duration; that of others is an estimate.
 _SAY_DURATION = ("mov", "matroska", "flv")
@@ -139,11 +148,12 @@ class _AvStream:
         except Exception as error:  # noqa: BLE001 - PyAV raises whatever it stumbles over
             raise _damaged(error) from None
         self._duration_s = (self._container.duration or 0) / av.time_base
-        # Of all streams and of the samples, in seconds.
-        self._last_s = 0.0
-        self._first_sample_s: float | None = None
-        self._last_sample_s = 0.0
         self._num_samples = 0
+        # Where each of its streams ends, in units of its own, and those units in seconds.
+        self._ends: dict[int, int] = {}
+        self._units_s: dict[int, float] = {}
+        self._first: av.AudioFrame | None = None
+        self._last: av.AudioFrame | None = None
         try:
             self._begin()
         except AudioError:
@@ -169,28 +179,34 @@ class _AvStream:
         self._waiting = chain([] if first is None else [first], frames)
 
     def _frames(self) -> Iterator[av.AudioFrame]:
+        # Python's fractions, in which PyAV gives times, cost more than decoding.
+        says_duration = self._sound.demuxer in _SAY_DURATION
+        track = self._track_index
         try:
             for packet in self._container.demux():
-                if packet.pts is not None and packet.time_base:
-                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                    self._last_s = max(self._last_s, float(end))
-                if packet.stream_index == self._track_index:
-                    for frame in packet.decode():
-                        assert isinstance(frame, av.AudioFrame)
-                        self._time(frame)
-                        yield frame
+                if says_duration:
+                    self._note_end(packet)
+                if packet.stream_index != track:
+                    continue
+                for frame in packet.decode():
+                    assert isinstance(frame, av.AudioFrame)
+                    self._num_samples += frame.samples
+                    self._first = self._first or frame
+                    self._last = frame
+                    yield frame
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - PyAV raises whatever it stumbles over
             raise _damaged(error) from None
 
-    def _time(self, frame: av.AudioFrame) -> None:
-        self._num_samples += frame.samples
-        if frame.pts is not None and frame.time_base:
-            start_s = float(frame.pts * frame.time_base)
-            self._last_sample_s = start_s + frame.samples / frame.sample_rate
-            if self._first_sample_s is None:
-                self._first_sample_s = start_s
+    def _note_end(self, packet: "av.Packet[Any]") -> None:
+        if packet.pts is None:
+            return
+        stream = packet.stream_index
+        if stream not in self._units_s:
+            self._units_s[stream] = float(packet.time_base)
+        end = packet.pts + (packet.duration or 0)
+        self._ends[stream] = max(end, self._ends.get(stream, 0))
 
     @property
     def promised_duration_s(self) -> float | None:
@@ -198,22 +214,23 @@ class _AvStream:
         promised = [self._sound.promised_s or 0.0, decoded_s * self._sound.share]
         if self._duration_s and self._sound.demuxer in _SAY_DURATION:
             # Pictures may go on after the sound: something is missing where they do not either.
-            missing_s = self._duration_s - self._last_s
-            promised.append(decoded_s + max(missing_s, 0.0))
-        if self._sound.demuxer in _EXACT_TIMES and self._first_sample_s is not None:
-            promised.append(self._last_sample_s - self._first_sample_s)
+            ends_s = [end * self._units_s[stream] for stream, end in self._ends.items()]
+            promised.append(decoded_s + max(self._duration_s - max(ends_s, default=0.0), 0.0))
+        if self._sound.demuxer in _EXACT_TIMES and self._first and self._last:
+            start, end = self._first.time, self._last.time
+            if start is not None and end is not None:
+                promised.append(end - start + self._last.samples / self.sample_rate_hz)
         return max(promised)
 
     def blocks(self, dtype: SampleType) -> Iterator[NDArray[Any]]:
         most = _BLOCK_SAMPLES // self.num_channels
         parts: list[NDArray[Any]] = [np.empty((0, self.num_channels), dtype)]
         num_samples = 0
+        rate_hz, channels = self.sample_rate_hz, self.num_channels
         for frame in self._waiting:
-            check_same(
-                (frame.sample_rate, frame.layout.nb_channels),
-                (self.sample_rate_hz, self.num_channels),
-            )
-            parts.append(_samples(frame, dtype))
+            if frame.sample_rate != rate_hz or frame.layout.nb_channels != channels:
+                check_same((frame.sample_rate, frame.layout.nb_channels), (rate_hz, channels))
+            parts.append(_samples(frame, dtype, channels))
             num_samples += frame.samples
             if num_samples >= most:
                 yield np.concatenate(parts)
@@ -245,17 +262,29 @@ def _damaged(error: Exception) -> AudioError:
     return AudioError("damaged", f"the decoder says: {words or type(error).__name__}")
 
 
-def _samples(frame: av.AudioFrame, dtype: SampleType) -> NDArray[Any]:
+def _samples(frame: av.AudioFrame, dtype: SampleType, channels: int) -> NDArray[Any]:
     """The samples of a frame, (num_samples, num_channels), of the type asked for."""
-    array: NDArray[Any] = frame.to_ndarray()
-    array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
-    if array.dtype == dtype:
-        return array
-    name = frame.format.name.removesuffix("p")
+    name = frame.format.name
+    kind = name.removesuffix("p")
+    stored = np.dtype(_DTYPES[kind])
+    planes: list[Any] = list(frame.planes)
+    # PyAV's own arrays take several times as long to make.
+    if kind == name:
+        packed = np.frombuffer(planes[0], stored, frame.samples * channels)
+        array: NDArray[Any] = packed.reshape(-1, channels)
+    elif channels == 1:
+        array = np.frombuffer(planes[0], stored, frame.samples)[:, None]
+    else:
+        rows = [np.frombuffer(plane, stored, frame.samples) for plane in planes]
+        array = np.stack(rows, axis=1)
+    return array if stored == dtype else _converted(array, kind, dtype)
+
+
+def _converted(array: NDArray[Any], kind: str, dtype: SampleType) -> NDArray[Any]:
     floats: NDArray[Any] = array.astype(np.float32)
-    if name in _FULL_SCALE:
-        floats = (floats - (128 if name == "u8" else 0)) / _FULL_SCALE[name]
+    if kind in _FULL_SCALE:
+        floats = (floats - (128 if kind == "u8" else 0)) / _FULL_SCALE[kind]
     if dtype == "float32":
         return floats
-    integers: NDArray[np.int16] = (floats * (1 << 15)).round().clip(-(1 << 15), (1 << 15) - 1)
+    integers: NDArray[Any] = (floats * (1 << 15)).round().clip(-(1 << 15), (1 << 15) - 1)
     return integers.astype(np.int16)

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from brewline.media.recording import AudioError, Sound, is_harmless, size_of_id3
+from brewline.media.recording import (
+    TAGS,
+    AudioError,
+    Sound,
+    check_joined,
+    end_without_padding,
+    is_harmless,
+    size_of_id3,
+)
 
 # Where the first frame is looked for; what comes before it is junk.
 _MAX_JUNK_BYTES = 1 << 17
@@ -134,6 +142,7 @@ def amr_sounds(content: bytes) -> list[Sound]:
     while magic := next((one for one in _AMR_BYTES if content.startswith(one, position)), b""):
         sound, size = _amr_sound(content[position:], magic)
         sounds.append(sound)
+        check_joined(len(sounds))
         position += size
     if not sounds:
         raise AudioError("not_audio", f"an AMR of another kind: {content[:12]!r}")
@@ -145,10 +154,12 @@ def amr_sounds(content: bytes) -> list[Sound]:
 def _amr_sound(content: bytes, magic: bytes) -> tuple[Sound, int]:
     """The sound at the beginning, and its bytes."""
     position, num_frames, has_end = len(magic), 0, True
-    while position < len(content):
+    # Zeros could be frames as well.
+    padding = end_without_padding(content)
+    while position < padding:
         size = _AMR_BYTES[magic].get(content[position] >> 3 & 15)
-        # The other bits of a head are zero, but for one; that of a newline is a frame's too.
-        if size is None or content[position] & 0x83 or is_harmless(content[position:]):
+        # The other bits of a head are zero, but for one.
+        if size is None or content[position] & 0x83 or content.startswith(TAGS, position):
             break
         end = position + 1 + size
         if end > len(content):

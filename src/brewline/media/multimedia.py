@@ -9,7 +9,7 @@ playlists, which name other files and addresses.
 
 from collections.abc import Iterator
 
-from brewline.media.recording import TAGS, AudioError, Sound, is_harmless
+from brewline.media.recording import TAGS, AudioError, Sound, check_joined, is_harmless
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -171,6 +171,7 @@ def _mpegts(content: bytes) -> list[Sound]:
 
 def _parts(content: bytes, starts: list[int], demuxer: str, has_end: bool = True) -> list[Sound]:
     """The files that begin at `starts`, one after another."""
+    check_joined(len(starts))
     ends = [*starts[1:], len(content)]
     return [
         Sound(content[start:end], demuxer, has_end=has_end)

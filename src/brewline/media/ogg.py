@@ -8,7 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from brewline.media.recording import AudioError, Sound, is_harmless
+from brewline.media.recording import AudioError, Sound, check_joined, is_harmless
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _FIRST_OF_STREAM, _LAST_OF_STREAM = 2, 4
@@ -49,6 +49,7 @@ def ogg_sounds(content: bytes) -> list[Sound]:
         AudioError: `damaged`, `truncated`, or `no_audio_track`.
     """
     links = _links(content)
+    check_joined(len(links))
     sounds = []
     for link in links:
         audio = [

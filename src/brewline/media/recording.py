@@ -10,6 +10,9 @@ TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 # The head of an ID3v2 tag (id3.org, "ID3 tag version 2.4.0", section 3.1).
 _ID3_HEAD_BYTES: Final = 10
 
+# Files that follow each other in one; that more were joined is an accident or an attack.
+MAX_JOINED = 256
+
 
 class AudioError(Exception):
     """These bytes are not a recording that can be decoded; `reason` is a short code."""
@@ -39,6 +42,21 @@ class Sound:
     is_open: bool = False
     share: float = 1.0
     has_end: bool = True
+
+
+def check_joined(number: int) -> None:
+    """Refuses a file that consists of very many.
+
+    Raises:
+        AudioError: `damaged`.
+    """
+    if number > MAX_JOINED:
+        raise AudioError("damaged", f"more than {MAX_JOINED} recordings are joined in it")
+
+
+def end_without_padding(content: bytes) -> int:
+    """Where the content ends if padding is left out."""
+    return len(content.rstrip(_PADDING))
 
 
 def is_harmless(tail: bytes) -> bool:
