@@ -119,15 +119,18 @@ def adts_frame(content: bytes, position: int) -> Frame | None:
 
 def frame_sounds(content: bytes) -> list[Sound] | None:
     """The sound of a file that is a row of MPEG audio or ADTS frames; None where it is none."""
-    for frame_at, demuxer in ((mpeg_frame, "mp3"), (adts_frame, "aac")):
+    kinds: tuple[FrameAt, ...] = (mpeg_frame, adts_frame)
+    # Most begin with a frame, and need not be searched.
+    at_once = [frame_at for frame_at in kinds if _is_row(content, 0, frame_at, _SURE)]
+    for frame_at in at_once or kinds:
         start = _find(content, 0, min(_MAX_JUNK_BYTES, len(content)), frame_at, _SURE)
-        if start is not None:
-            row = _walk(content, start, frame_at)
-            if demuxer == "mp3":
-                return [_mpeg_sound(content, start, row)]
-            return [
-                Sound(row.frames(content), "aac", promised_s=row.promised_s, has_end=row.has_end)
-            ]
+        if start is None:
+            continue
+        row = _walk(content, start, frame_at)
+        if frame_at is mpeg_frame:
+            return [_mpeg_sound(content, start, row)]
+        frames = row.frames(content)
+        return [Sound(frames, "aac", promised_s=row.promised_s, has_end=row.has_end)]
     return None
 
 
