@@ -16,7 +16,7 @@ from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
 from brewline.media.pictures import PictureError, is_picture, open_picture, shrink_jpeg
 from brewline.pages.album import thumbnail
-from brewline.quality.checks import check_image
+from brewline.quality.queries import check_image
 from brewline.samples.packing import pack_corpus
 
 PROJECT = Path(__file__).parents[2]

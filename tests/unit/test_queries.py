@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import yaml
 from PIL import Image
 from sounds import FORMATS, sound
-from world import corrupted_recordings, encode_audio, picture, tone
+from world import corrupted_recordings, encode_audio, picture, tone, tone_limits
 
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.media.audio import decode, to_mono_16k
-from brewline.quality.checks import check_audio, check_image
-from brewline.quality.queries import RefusedError, hear, look
+from brewline.quality.queries import RefusedError, check_audio, check_image, hear, look
 
 PROJECT = Path(__file__).parents[2]
-LIMITS = ValidateParams(**yaml.safe_load((PROJECT / "params.yaml").read_text())["validate"])
+LIMITS = ValidateParams(**tone_limits())
 
 
 @pytest.mark.parametrize("name", FORMATS)
