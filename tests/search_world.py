@@ -32,6 +32,7 @@ def make_world(root: Path, small: bool = False) -> Params:
     """
     values = yaml.safe_load((report_world.PROJECT / "params.yaml").read_text(encoding="utf-8"))
     values["asr"]["max_tokens"] = 8
+    values["validate"] = world.tone_limits()
     if small:
         experiments = {name: values["experiments"][name] for name in (ZERO_SHOT, PROMPTED, FULL)}
         rows = {name.removeprefix(f"{CORPUS}-"): name for name in experiments}
