@@ -65,6 +65,8 @@ ASR = {
     "max_compression_ratio": 2.4,
     "no_speech_threshold": 0.6,
     "max_repeats": 3,
+    "vad": "none",
+    "word_times": False,
     "on_failure": "keep",
 }
 BEAMS = {"beam_size": 3, "audio_context": "full", "states": "all"}

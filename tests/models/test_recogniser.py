@@ -5,6 +5,7 @@ import gzip
 import lzma
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -485,3 +486,39 @@ def test_what_a_checkpoint_cannot_do_is_told(checkpoint: Path, tmp_path: Path) -
     broken.write_bytes(checkpoint.read_bytes()[:10_000])
     with pytest.raises(BrewlineError, match=r"broken.pt is not a Whisper checkpoint"):
         Recogniser(broken, settings())
+
+
+def test_where_nobody_speaks_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a text nor for its language; the states are there."""
+
+    def loudness(samples: NDArray[np.float32]) -> float:
+        return float(np.abs(samples).max())
+
+    monkeypatch.setattr(recogniser_module, "SpeechShare", lambda: loudness)
+    recogniser, engine = scripted(monkeypatch, {}, vad="silero", language="auto")
+    half = np.concatenate([0 * waveform(400), waveform(400)])
+    silent, spoken, long = recogniser.recognise([0 * waveform(60), waveform(101), half])
+    assert (silent.text, silent.reason, silent.language) == ("", "no_speech", None)
+    assert (silent.num_frames, silent.states.shape) == (60, (60, WIDTH))
+    assert silent.avg_logprob is None
+    assert (spoken.text, spoken.reason, spoken.language) == ("a dog", None, "ja")
+    # Of its three windows the first is silent, and the second tells the language.
+    assert long.num_windows == 3
+    assert (long.text, long.num_frames) == (
+        "a dog a dog" if long.language == "de" else "a doga dog",
+        800,
+    )
+    assert len(engine.asked) == 2
+    assert sum(len(frames) for frames, _ in engine.decoded) == 3
+    # A text that is known needs no ear.
+    (known,) = recogniser.recognise([0 * waveform(60)], ["a cat"])
+    assert known.text == "a cat"
+
+
+@pytest.mark.skipif(not find_spec("silero_vad"), reason="silero-vad is not installed")
+def test_the_noise_of_a_room_gets_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    recogniser, _ = scripted(monkeypatch, {}, vad="silero")
+    noise = (0.05 * np.random.default_rng(0).normal(size=48_000)).astype(np.float32)
+    speech = to_mono_16k(decode((PROJECT / "sample/recording.ogg").read_bytes()))
+    found = recogniser.recognise([noise, speech])
+    assert [one.text for one in found] == ["", "a dog"]

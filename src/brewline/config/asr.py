@@ -18,6 +18,8 @@ class AsrParams(Section):
     engine: Literal["openai-whisper", "faster-whisper"]
     # Of recordings whose corpus does not say: a code, or auto.
     language: Annotated[str, Field(pattern=f"^({AUTO}|{LANGUAGE_CODE})$")]
+    # silero: windows in which nobody speaks are not decoded, and get no words (an extra).
+    vad: Literal["none", "silero"]
     # full: every window is padded to Whisper's 30 s; utterance: to the longest of its batch.
     audio_context: Literal["full", "utterance"]
     # Encoder frames that are stored. valid: the recording's own; all: those of padding too, as the
@@ -42,7 +44,7 @@ class AsrParams(Section):
     # A phrase said so many times in a row is a loop: it is kept once, and the text is doubted.
     max_repeats: Annotated[int, Field(ge=2)]
     # When each word was said is written beside the text: it is read once more by the decoder.
-    word_times: bool = False
+    word_times: bool
     # A recording that cannot be recognised: keep, with an empty text and whatever the encoder
     # made of it; drop it from the shards; or stop.
     on_failure: OnFailure

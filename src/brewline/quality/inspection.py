@@ -8,10 +8,10 @@ import functools
 import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pyarrow.parquet
 from tqdm import tqdm
@@ -20,13 +20,16 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.core.workers import Lost, WorkerPool
 from brewline.media.archives import MediaStore, canonical_name
-from brewline.media.audio import AudioError
+from brewline.media.audio import AudioError, decode, to_mono_16k
 from brewline.media.pictures import PictureError
 from brewline.quality.picture_facts import read_picture_facts
 from brewline.quality.recording_facts import read_recording_facts
 from brewline.tables.facts import PICTURES, RECORDINGS
 from brewline.tables.listing import Listing
 from brewline.tables.parquet import ROWS_PER_GROUP, write_table
+
+if TYPE_CHECKING:
+    from brewline.quality.speech_share import SpeechShare
 
 Kind = Literal["recordings", "pictures"]
 SCHEMAS: dict[Kind, Any] = {"recordings": RECORDINGS, "pictures": PICTURES}
@@ -52,7 +55,7 @@ class Inspector:
 
     store: MediaStore
     max_megapixels: float
-    speech_share: "Callable[[bytes], float] | None" = None
+    speech_share: "SpeechShare | None" = None
 
     def __call__(self, task: MediaTask) -> dict[str, Any]:
         """The row of a file."""
@@ -74,7 +77,7 @@ class Inspector:
         except AudioError as error:
             return {"reason": error.reason, "detail": error.detail}
         if self.speech_share and facts["duration_s"] <= _LONGEST_S:
-            facts["speech_share"] = self.speech_share(content)
+            facts["speech_share"] = self.speech_share(to_mono_16k(decode(content)))
         return facts
 
 
@@ -85,6 +88,7 @@ def _fault(path: str, reason: str, detail: str) -> dict[str, Any]:
 def _prepare(store: MediaStore, max_megapixels: float, with_speech_share: bool) -> Inspector:
     if not with_speech_share:
         return Inspector(store, max_megapixels)
+    # An extra.
     from brewline.quality.speech_share import SpeechShare
 
     return Inspector(store, max_megapixels, SpeechShare())

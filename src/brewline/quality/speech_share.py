@@ -3,9 +3,10 @@
 from importlib.resources import as_file, files
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brewline.core.errors import BrewlineError
-from brewline.media.audio import SAMPLE_RATE_HZ, decode, to_mono_16k
+from brewline.media.audio import SAMPLE_RATE_HZ
 
 # Frames of 32 ms that are more likely speech than not count as speech.
 _SPEECH = 0.5
@@ -25,19 +26,14 @@ class SpeechShare:
             from silero_vad import SileroVADSequence
         except ImportError as error:
             raise BrewlineError(
-                f"inspect.speech_share needs silero-vad ({error}): `uv pip install "
-                "brewline[speech-share]`, or set it to false",
+                f"inspect.speech_share and asr.vad need silero-vad ({error}): `uv pip install "
+                "'.[speech-share]'`, or set them to false and none",
                 "settings",
             ) from None
         with as_file(files("silero_vad.data") / _MODEL) as path:
             self._model = SileroVADSequence(str(path))
 
-    def __call__(self, content: bytes) -> float:
-        """The share of a recording's time in which somebody speaks.
-
-        Raises:
-            AudioError: it cannot be decoded.
-        """
-        samples = to_mono_16k(decode(content))
-        probabilities = self._model.audio_forward(np.nan_to_num(samples), SAMPLE_RATE_HZ)
+    def __call__(self, waveform: NDArray[np.float32]) -> float:
+        """The share of the time of (num_samples,) at 16 kHz in which somebody speaks."""
+        probabilities = self._model.audio_forward(np.nan_to_num(waveform), SAMPLE_RATE_HZ)
         return float((probabilities > _SPEECH).mean()) if probabilities.size else 0.0

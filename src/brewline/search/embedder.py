@@ -70,8 +70,8 @@ class Embedder:
             input_transforms(backbone, text_only), text_only, _NO_CACHE_MB
         )
         self._whisper = backbones_dir / WHISPER_FILE
-        # An answer needs the text alone.
-        self._asr = asr.model_copy(update={"word_times": False})
+        # An answer needs the text alone; whether anybody speaks was checked before.
+        self._asr = asr.model_copy(update={"word_times": False, "vad": "none"})
         self._device_name: DeviceName = device
         self._shard = shard
 

@@ -7,7 +7,8 @@ batch end together.
 What a window is decoded to is doubted as openai-whisper's `transcribe` does: where the text repeats
 itself (compression ratio, loops) or its tokens are unlikely (average log-probability), the window
 is decoded again at the next temperature, unless it holds no speech; then its text is empty. So is
-one without any word ("."), whatever the safeguards say.
+one without any word ("."), whatever the safeguards say. With `vad: silero` windows in which nobody
+speaks are not decoded at all: Whisper would find words for the noise of a room.
 """
 
 import math
@@ -25,6 +26,7 @@ from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.core.scripts import has_word, join_texts
+from brewline.quality.speech_share import SpeechShare
 from brewline.speech.decoding import Decoding
 from brewline.speech.engines import Engine, load_engine
 from brewline.speech.recognition import Recognition, Word
@@ -73,6 +75,7 @@ class Recogniser:
         self._settings = settings
         self._engine: Engine = load_engine(checkpoint, settings, choose_device(device))
         self._context = self._engine.dimensions.n_audio_ctx
+        self._speech_share = SpeechShare() if settings.vad == "silero" else None
 
     def recognise(
         self,
@@ -102,17 +105,20 @@ class Recogniser:
             list(self._windows(number, *recording))
             for number, recording in enumerate(zip(waveforms, known, spoken, strict=True))
         ]
-        # Those of a recording whose language only the first of them will tell.
-        waiting = [part[1:] if part[0].needs_language else [] for part in parts]
+        # The first window of each that is decoded tells the language, where it is not known.
+        leads = [next((one for one in part if one.needs_language), None) for part in parts]
         self._recognise_windows(
             window
-            for part, later in zip(parts, waiting, strict=True)
-            for window in part[: len(part) - len(later)]
+            for part, lead in zip(parts, leads, strict=True)
+            for window in (part if lead is None else [lead])
         )
-        for part, later in zip(parts, waiting, strict=True):
-            for window in later:
-                window.language = part[0].language
-        self._recognise_windows(window for later in waiting for window in later)
+        later = []
+        for part, lead in zip(parts, leads, strict=True):
+            for window in part:
+                if lead is not None and window is not lead:
+                    window.language = lead.language
+                    later.append(window)
+        self._recognise_windows(later)
         return [self._join(part, text) for part, text in zip(parts, known, strict=True)]
 
     def _windows(
@@ -121,6 +127,8 @@ class Recogniser:
         first_frame = 0
         for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME):
             window = _Window(number, part, language, first_frame, decode=text is None)
+            if window.decode and self._speech_share and not self._speech_share(part):
+                window.decode, window.reason = False, "no_speech"
             yield window
             first_frame += window.num_frames
 
@@ -199,7 +207,7 @@ class Recogniser:
         # Frames of padding, where they are kept, come last: those inside would be gaps.
         *before, last = windows
         states = np.concatenate([w.states[: w.num_frames] for w in before] + [last.states])
-        language = windows[0].language
+        language = next((window.language for window in windows if window.language), None)
         if known_text is not None:
             # One that is empty was meant to be, or is given up.
             is_empty = bool(known_text) and not has_word(known_text)
@@ -207,6 +215,18 @@ class Recogniser:
             return Recognition(text, len(windows), states, frames, reason=reason, language=language)
         decodings = [window.decoding for window in windows if window.decoding is not None]
         sizes = [len(decoding.tokens) + 1 for decoding in decodings]
+        words = [word for window in windows for word in window.words]
+        if not decodings:
+            # Nobody speaks in any of them.
+            return Recognition(
+                "",
+                len(windows),
+                states,
+                frames,
+                reason="no_speech",
+                language=language,
+                words=words if self._settings.word_times else None,
+            )
         return Recognition(
             text=join_texts(window.text for window in windows),
             num_windows=len(windows),
@@ -218,9 +238,7 @@ class Recogniser:
             temperature=max(window.temperature for window in windows),
             reason=_worst(window.reason for window in windows),
             language=language,
-            words=[word for window in windows for word in window.words]
-            if self._settings.word_times
-            else None,
+            words=words if self._settings.word_times else None,
         )
 
 
