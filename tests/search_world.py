@@ -14,6 +14,7 @@ from brewline.core.files import read_json, sha256_tree, write_json
 from brewline.models.names import model_folder
 from brewline.tables.manifest import MANIFEST
 from brewline.tables.parquet import read_table, write_table
+from brewline.tables.transcripts import OK, TRANSCRIPTS
 
 CORPUS = "mini-lncoco"
 NUM_IMAGES = 6
@@ -44,6 +45,7 @@ def make_world(root: Path, small: bool = False) -> Params:
     params = load_params(root / "params.yaml")
     report_world.make_world(root, params, NUM_IMAGES)
     _caption(root / f"data/manifest/{CORPUS}.parquet")
+    _transcribe(root)
     _make_backbones(root / "models/backbones")
     for split in ("dev", "test"):
         _make_shard(root, split)
@@ -65,6 +67,30 @@ def _caption(manifest: Path) -> None:
     for row in rows:
         row["caption"] = caption_of(row["utterance_id"].rpartition("-")[2])
     write_table(manifest, MANIFEST, rows)
+
+
+def _transcribe(root: Path) -> None:
+    """Gives each utterance the transcript that it has in the shards."""
+    rows = [
+        dict.fromkeys(TRANSCRIPTS.names)
+        | {
+            "utterance_id": row["utterance_id"],
+            "split": row["split"],
+            "text": transcript_of(row["utterance_id"].rpartition("-")[2]),
+            "language": "en",
+            "num_windows": 1,
+            "num_frames": 20,
+            "status": OK,
+            "asr_model": "made up",
+        }
+        for row in read_table(root / f"data/manifest/{CORPUS}.parquet")
+    ]
+    write_table(root / f"data/transcripts/{CORPUS}.parquet", TRANSCRIPTS, rows)
+
+
+def transcript_of(number: int | str) -> str:
+    """The transcript of an utterance."""
+    return f"a thing number {number}"
 
 
 def caption_of(number: int | str) -> str:
@@ -90,7 +116,7 @@ def _make_shard(root: Path, split: str) -> None:
     for number in range(2 * NUM_IMAGES):
         facts = {
             "image_id": f"{split}-image-{number // 2}",
-            "transcript": f"a thing number {number}",
+            "transcript": transcript_of(number),
             "caption": caption_of(number),
             "num_frames": 20,
         }

@@ -517,7 +517,12 @@ def test_where_nobody_speaks_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(not find_spec("silero_vad"), reason="silero-vad is not installed")
 def test_the_noise_of_a_room_gets_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     recogniser, _ = scripted(monkeypatch, {}, vad="silero")
+    # Importing it would leave one to all the models of the process.
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(num_threads)
     noise = (0.05 * np.random.default_rng(0).normal(size=48_000)).astype(np.float32)
     speech = to_mono_16k(decode((PROJECT / "sample/recording.ogg").read_bytes()))
     found = recogniser.recognise([noise, speech])

@@ -764,7 +764,7 @@ def test_mlflow_serves_it(template: Path, tmp_path: Path, monkeypatch: pytest.Mo
         assert ask(port, {"inputs": [{"text": "a thing", "audio": None}]})[0] == 200
         for record, sentence in (
             ({"audio": "/etc/passwd"}, "Record 0: audio must be the bytes of a file in base64"),
-            ({"audio": picture}, "Record 0: audio is no recording that can be decoded"),
+            ({"audio": picture}, "Record 0: the recording is refused (`not_audio`)"),
             ({"audio": recording, "image": picture}, "Record 0: give exactly one of audio, image"),
             ({"path": "/etc/passwd"}, "Send 1 to 32 records in one request, each with audio"),
         ):

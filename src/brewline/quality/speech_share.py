@@ -22,6 +22,9 @@ class SpeechShare:
         Raises:
             BrewlineError: silero-vad is not installed.
         """
+        import torch
+
+        num_threads = torch.get_num_threads()
         try:
             from silero_vad import SileroVADSequence
         except ImportError as error:
@@ -30,6 +33,9 @@ class SpeechShare:
                 "'.[speech-share]'`, or set them to false and none",
                 "settings",
             ) from None
+        finally:
+            # Importing it sets one thread for the whole process, Whisper's too.
+            torch.set_num_threads(num_threads)
         with as_file(files("silero_vad.data") / _MODEL) as path:
             self._model = SileroVADSequence(str(path))
 
