@@ -24,11 +24,13 @@ from brewline.tracking import live_run, runs
 from brewline.tracking.facts import HEADLINE, metric_in_mlflow, model_facts, transcription_facts
 from brewline.tracking.first_view import result_links, runs_link
 from brewline.tracking.live_run import live
+from brewline.tracking.overrides import overrides
 from brewline.tracking.pipeline_runs import NAME_VARIABLE, best_metric, log_headline
 from brewline.tracking.recording import record, record_everything
 from brewline.tracking.store import open_store
 from brewline.tracking.transcription_run import record_transcription, record_transcriptions
 from brewline.tracking.unneeded_files import find_unneeded_files, forget_models
+from flows.workspace import narrow_to
 
 TRACKING = TrackingParams(experiment="brewline", system_metrics=False, register_experiments=False)
 PARAMS: Params = report_world.params().model_copy(update={"tracking": TRACKING})
@@ -334,6 +336,15 @@ def test_the_link_opens_the_runs_with_the_columns_that_matter(project: Path) -> 
     )
     for column in ("metrics.`dev/mini-lncoco`", "metrics.`dev/mean_recall_at_1`", "overrides"):
         assert column in view
+
+
+def test_what_a_run_leaves_out_is_no_override(project: Path) -> None:
+    """A run of one experiment has a workspace without the others."""
+    commit(project, {"recipes.mini.steps": 41})
+    narrow_to(project, {f"{CORPUS}-zero-shot", EXPERIMENT})
+    assert overrides() == {"recipes.mini.steps": "41"}
+    override(project, {f"tables.{CORPUS}.rows.again": EXPERIMENT})
+    assert overrides() == {"recipes.mini.steps": "41", f"tables.{CORPUS}.rows.again": EXPERIMENT}
 
 
 def test_a_stage_links_to_the_runs_of_what_it_made(

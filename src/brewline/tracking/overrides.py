@@ -26,7 +26,8 @@ def overrides() -> dict[str, str]:
     """The values of `params.yaml` here that the last commit has otherwise, by their dotted names.
 
     This is what a run with overrides, an experiment of DVC's and somebody who edits the file have
-    in common. Without git there are none.
+    in common. Experiments, tables and rows that are left out are none: a run of some experiments
+    leaves out the others. Without git there are none.
     """
     committed = git("show", f"HEAD:./{PARAMS_FILE}")
     if committed is None:
@@ -37,7 +38,21 @@ def overrides() -> dict[str, str]:
         return {}
     if not isinstance(before, Mapping):
         return {}
-    return {name: _written(value) for name, value in _changes(before, now, "")}
+    changed = dict(_changes(before, now, ""))
+    left_out = {name for name, value in changed.items() if value == REMOVED and _is_list(name)}
+    # What remains to be compared follows from the rows.
+    tables = {name.split(".rows.")[0] for name in left_out}
+    follows = {f"{table}.{key}" for table in tables for key in ("baseline", "compare")}
+    return {
+        name: _written(value) for name, value in changed.items() if name not in left_out | follows
+    }
+
+
+def _is_list(name: str) -> bool:
+    """Whether it names an experiment, a table or a row of one."""
+    parts = name.split(".")
+    is_row = len(parts) == 4 and parts[2] == "rows"
+    return (parts[0] in ("experiments", "tables") and len(parts) == 2) or is_row
 
 
 def present_params() -> dict[str, Any]:
