@@ -238,5 +238,5 @@ def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match="no model that Brewline serves"):
         load_bundle(tmp_path)
     (tmp_path / "serving.json").write_text('{"format": 1}')
-    with pytest.raises(BrewlineError, match="not what this version of Brewline reads"):
+    with pytest.raises(BrewlineError, match=r"another version of Brewline wrote what serves this model \(serving.json: format, corpus"):
         load_bundle(tmp_path)

@@ -139,8 +139,14 @@ def load_bundle(folder: Path, backbones: Path | None = None) -> "Served":
         settings = ServingSettings.model_validate(read_json(path))
     except FileNotFoundError:
         raise BrewlineError(f"{path} is missing: this is no model that Brewline serves") from None
-    except (ValueError, ValidationError) as error:
-        raise BrewlineError(f"{path} is not what this version of Brewline reads: {error}") from None
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        raise BrewlineError(
+            f"another version of Brewline wrote what serves this model ({path.name}: {places}); "
+            "delete the version in MLflow, and `dvc repro --force register` makes it anew"
+        ) from None
+    except ValueError as error:
+        raise BrewlineError(f"{path} is damaged: {error}") from None
     card = load_card(folder / MODEL)
     if (folder / BACKBONES).is_dir():
         backbones = folder / BACKBONES
