@@ -238,5 +238,7 @@ def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match="no model that Brewline serves"):
         load_bundle(tmp_path)
     (tmp_path / "serving.json").write_text('{"format": 1}')
-    with pytest.raises(BrewlineError, match=r"another version of Brewline wrote what serves this model \(serving.json: format, corpus"):
+    with pytest.raises(
+        BrewlineError, match=r"another version of Brewline wrote .* \(serving.json: format,"
+    ):
         load_bundle(tmp_path)
