@@ -117,6 +117,12 @@ def test_an_expensive_stage_depends_on_its_version_and_on_no_code(stage: str) ->
     assert named == [f"load_versions().{name}"]
 
 
+def test_what_is_left_of_every_expensive_stage_is_looked_for() -> None:
+    from brewline.leftovers import _RESUMED
+
+    assert set(_RESUMED) == set(VERSIONS)
+
+
 def test_every_version_is_used_by_a_stage() -> None:
     assert {program(stage).stem for stage in EXPENSIVE} == set(VERSIONS)
 

@@ -178,11 +178,13 @@ def _write_run(folder: Path, run: Sequence[MediaTask], rows: Sequence[Mapping[st
 
 def join_runs(work: Path, folder: Path) -> None:
     """Writes the tables of all runs as one of each kind, in their order."""
+    # Beside them lie those that somebody who was killed had not finished.
+    runs = sorted(path for path in work.iterdir() if path.name.isdigit()) if work.exists() else []
     for kind, schema in SCHEMAS.items():
         path = folder / f"{kind}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer:
-            for table in _row_groups(sorted(work.glob(f"*/{kind}.parquet")), schema):
+            for table in _row_groups((run / f"{kind}.parquet" for run in runs), schema):
                 writer.write_table(table)
 
 
