@@ -41,6 +41,7 @@ _CHATTER = (
     "dvc config",
     "Use `dvc push`",
 )
+_OF_DVC = "|memory://"
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 _RESTORED = "is cached - skipping run"
 _STATUS = re.compile(r"exited with (-?\d+)$")
@@ -162,8 +163,8 @@ class _Reporter:
             if not line.text.strip().startswith(_CHATTER):
                 self._logger.info("%s", line.text)
         now = time.monotonic()
-        # DVC draws bars of another kind over what it does in a moment.
-        if line.percent is None:
+        # DVC draws bars of other kinds over what it does in a moment.
+        if line.percent is None or _OF_DVC in line.text:
             return
         if now > self._next_log:
             self._next_log = now + _LOG_PROGRESS_EVERY_S
