@@ -90,19 +90,25 @@ def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def write_recordings(folder: Path, codec: str) -> list[Path]:
-    """Writes the recordings of a codec as loose files, and in `raw/audio.tar`."""
+    """Writes the recordings of a codec as loose files."""
     suffix = CODECS[codec][2] if codec in CODECS else codec
-    loose, raw = folder / "loose", folder / "raw"
-    loose.mkdir()
-    raw.mkdir()
     paths = []
-    with tarfile.open(raw / "audio.tar", "w") as archive:
-        for number in range(NUM_FILES):
-            content = encode(speech_like(number), codec)
-            paths.append(loose / f"{number}.{suffix}")
-            paths[-1].write_bytes(content)
-            add_member(archive, f"{number}.{suffix}", content)
+    for number in range(NUM_FILES):
+        paths.append(folder / f"{number}.{suffix}")
+        paths[-1].write_bytes(encode(speech_like(number), codec))
     return paths
+
+
+def pack(paths: list[Path], repeats: int, archive: Path) -> list[str]:
+    """Writes each file so many times into a tar; returns the names: a member is opened once."""
+    names = []
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w") as members:
+        for number in range(repeats):
+            for path in paths:
+                names.append(f"{number}/{path.name}")
+                add_member(members, names[-1], path.read_bytes())
+    return names
 
 
 def encode(samples: np.ndarray, codec: str) -> bytes:
@@ -224,7 +230,7 @@ def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
         read = read_bare if codec in CODECS else read_bare_av
         once_s = timed(lambda: [read(path) for path in paths])
         repeats = max(1, round(seconds / once_s))
-        names = [path.name for path in paths] * repeats
+        names = pack(paths, repeats, folder / "raw/audio.tar")
         bare, ours = [], []
         with peak_memory() as peak:
             for _ in range(ROUNDS):
