@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from brewline.config.runtime import TrackingParams
 from brewline.core.files import sha256_file, sha256_tree, write_json
 from brewline.tables.parquet import read_table, write_table
 from brewline.tables.transcripts import TRANSCRIPTS
-from brewline.tracking import live_run, runs
+from brewline.tracking import live_run, runs, store
 from brewline.tracking.facts import HEADLINE, metric_in_mlflow, model_facts, transcription_facts
 from brewline.tracking.first_view import result_links, runs_link
 from brewline.tracking.live_run import live
@@ -336,6 +337,26 @@ def test_the_link_opens_the_runs_with_the_columns_that_matter(project: Path) -> 
     )
     for column in ("metrics.`dev/mini-lncoco`", "metrics.`dev/mean_recall_at_1`", "overrides"):
         assert column in view
+
+
+def test_a_full_disk_is_no_outage(project: Path, capfd: Any) -> None:
+    """SQLite says so in words of its own, and MLflow packs these into an error of its own."""
+    with store.harmless("sqlite:///mlflow.db"), store.interpreted():
+        connection = sqlite3.connect(project / "small.db")
+        connection.execute("PRAGMA max_page_count = 2")
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (zeroblob(1000000))")
+    assert "did not take everything ([Errno 28] No space left on device)" in capfd.readouterr().err
+    from mlflow.exceptions import MlflowException  # noqa: TID251
+    from mlflow.protos.databricks_pb2 import INTERNAL_ERROR  # noqa: TID251
+
+    store._write_once.cache_clear()
+    words = "(sqlite3.OperationalError) database or disk is full"
+    with store.harmless("sqlite:///mlflow.db"), store.interpreted():
+        raise MlflowException(words, INTERNAL_ERROR)
+    said = capfd.readouterr().err
+    assert "No space left on device" in said
+    assert "cannot be reached" not in said
 
 
 def test_what_a_run_leaves_out_is_no_override(project: Path) -> None:

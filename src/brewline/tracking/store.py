@@ -1,5 +1,6 @@
 """The tracking store: where it is, how it is opened, and what its failures mean."""
 
+import errno
 import functools
 import logging
 import os
@@ -107,7 +108,7 @@ def interpreted() -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code in _OUTAGES:
-            raise OSError(str(error)) from error
+            raise _os_error(error) from error
         raise RefusedError(_first_sentence(error)) from error
     except ImportError as error:
         raise RefusedError(
@@ -118,7 +119,14 @@ def interpreted() -> Iterator[None]:
     except ArgumentError as error:
         raise RefusedError(_first_sentence(error)) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
-        raise OSError(str(error)) from error
+        raise _os_error(error) from error
+
+
+def _os_error(error: Exception) -> OSError:
+    """What failed of a store; a full disk is no outage, and is told as what it is."""
+    if "database or disk is full" in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(str(error))
 
 
 def _first_sentence(error: Exception) -> str:
