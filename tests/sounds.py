@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import wave
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -130,4 +131,15 @@ def silent_video() -> bytes:
                 video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24"))
             )
         container.mux(video.encode(None))
+    return buffer.getvalue()
+
+
+def wav_of_one_sample_a_second() -> bytes:
+    """A million bytes that, believed, would be eleven days."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(1)
+        file.writeframes(bytes(1_000_000))
     return buffer.getvalue()

@@ -2,14 +2,13 @@
 
 import io
 import tracemalloc
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from sounds import FORMATS, sound
+from sounds import FORMATS, sound, wav_of_one_sample_a_second
 from world import corrupted_recordings, encode_audio, picture, tone, tone_limits
 
 from brewline.config.validate import ValidateParams
@@ -105,12 +104,5 @@ def test_a_recording_is_decoded_no_further_than_it_may_be_long() -> None:
 
 
 def test_a_rate_that_no_recording_has_costs_nothing() -> None:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(1)
-        # A million bytes at one a second would be eleven days.
-        file.setframerate(1)
-        file.writeframes(bytes(1_000_000))
     with pytest.raises(RefusedError, match="low_sample_rate"):
-        hear(buffer.getvalue(), LIMITS)
+        hear(wav_of_one_sample_a_second(), LIMITS)

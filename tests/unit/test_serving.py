@@ -3,7 +3,6 @@
 import base64
 import io
 import shutil
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import report_world
 import search_world
 import soundfile
 from PIL import Image
-from sounds import sound
+from sounds import sound, wav_of_one_sample_a_second
 
 from brewline.config import Params, load_params
 from brewline.core.errors import BrewlineError
@@ -177,15 +176,8 @@ def test_a_bad_query_is_one_sentence(served: Served, name: str) -> None:
 
 
 def test_a_header_that_promises_too_much_is_believed_before_it_is_decoded(served: Served) -> None:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(1)
-        # 17 million bytes at one a second would be half a year.
-        file.setframerate(1)
-        file.writeframes(bytes(1_000_000))
     with pytest.raises(QueryError, match=r"low_sample_rate"):
-        served.answer([{"audio": packed(buffer.getvalue())}], 1)
+        served.answer([{"audio": packed(wav_of_one_sample_a_second())}], 1)
 
 
 @pytest.mark.parametrize(("count", "top_k"), [(0, 1), (33, 1), (1, -1)])
