@@ -9,7 +9,6 @@ from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore, canonical_name
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Check, Fault
-from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.quality.verdicts import Judge, judge_listings
 from brewline.tables.listing import Listing
 
@@ -39,8 +38,8 @@ def explain(
     rows = [row for row in listings if row.utterance_id == utterance_id]
     if not rows:
         raise BrewlineError(f"{store.root} lists no utterance {utterance_id!r}", "settings")
-    recordings, pictures = known_recordings(facts), known_pictures(facts)
-    for verdict in Judge(store, facts, limits).corpus(rows):
+    judge = Judge(store, facts, limits)
+    for verdict in judge.corpus(rows):
         row = verdict.listing
         fault = Fault(verdict.reason, verdict.detail) if verdict.reason else None
         yield f"{utterance_id} ({row.split or 'no split'}): {_say(fault) if fault else 'good'}"
@@ -48,12 +47,12 @@ def explain(
         yield _line("listing", listed, "id, caption, and whether the recording is there")
         if audio := store.find(row.audio_path):
             yield audio
-            yield from _lines(AUDIO_CHECKS, recordings[audio], limits)
+            yield from _lines(AUDIO_CHECKS, judge.recordings[audio], limits)
         if row.image_path:
             yield row.image_path
             is_there = row.image_path in store
             missing = Fault("missing_image", store.absence(row.image_path))
-            found = pictures[canonical_name(row.image_path)] if is_there else missing
+            found = judge.pictures[canonical_name(row.image_path)] if is_there else missing
             yield from _lines(IMAGE_CHECKS, found, limits)
     if len(rows) > 1:
         yield f"{len(rows)} rows have this id; the first of those that are good is kept."

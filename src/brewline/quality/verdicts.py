@@ -69,7 +69,7 @@ class Judge:
             BrewlineError: the facts are missing or damaged.
         """
         self._store, self._limits = store, limits
-        self._recordings, self._pictures = known_recordings(facts), known_pictures(facts)
+        self.recordings, self.pictures = known_recordings(facts), known_pictures(facts)
         # Several utterances describe a picture.
         self._judged_pictures: dict[str, Fault | str | None] = {}
 
@@ -86,7 +86,7 @@ class Judge:
             yield _with_duplicate(verdict, first_with, self._limits)
 
     def _utterance(self, row: Listing) -> Verdict:
-        recording = self._recordings[self._store.find(row.audio_path) or ""]
+        recording = self.recordings[self._store.find(row.audio_path) or ""]
         if isinstance(recording, Fault):
             return Verdict(row, *recording)
         if fault := first_fault(AUDIO_CHECKS, recording, self._limits):
@@ -113,7 +113,7 @@ class Judge:
     def _judge_picture(self, path: str) -> Fault | str | None:
         if path not in self._store:
             return Fault("missing_image", self._store.absence(path))
-        facts = self._pictures[canonical_name(path)]
+        facts = self.pictures[canonical_name(path)]
         if isinstance(facts, Fault):
             return facts
         return first_fault(IMAGE_CHECKS, facts, self._limits) or facts.content
