@@ -24,6 +24,7 @@ from brewline.corpora.readers import READERS
 from brewline.download.whole import check_whole
 from brewline.media import parquet_tables
 from brewline.media.archives import MediaStore
+from brewline.media.containers import LocalFile
 from brewline.pages.players import Players
 from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.results import write_tables
@@ -284,7 +285,7 @@ def test_ids_of_a_wrong_type_are_named(tmp_path: Path, ids: Any, message: str) -
     with pytest.raises(BrewlineError, match=message):
         MediaStore(tmp_path)
     with pytest.raises(BrewlineError, match=message):
-        list(parquet_tables.ParquetTable(tmp_path / "a.parquet").rows(["id"]))
+        list(parquet_tables.ParquetTable(LocalFile(tmp_path / "a.parquet")).rows(["id"]))
 
 
 def test_bytes_of_a_wrong_type_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The cross-checks of `params.yaml`: well typed, but refers to something that is not there."""
 
+from urllib.parse import urlsplit
+
 from brewline.config.choices import suggest
 from brewline.config.experiment_checks import (
     bad_experiments,
@@ -9,7 +11,7 @@ from brewline.config.experiment_checks import (
 )
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
-from brewline.config.sources import READER_OPTIONS
+from brewline.config.sources import OBJECT_STORES, READER_OPTIONS
 
 
 def contradictions(params: Params) -> list[str]:
@@ -61,11 +63,13 @@ def _bad_files(params: Params) -> list[str]:
     problems = []
     for corpus, source in params.sources.items():
         for name, file in source.files.items():
-            remote = "://" in file.url and not file.url.startswith("file://")
-            if file.in_place and (remote or file.mirrors):
+            scheme = urlsplit(file.url).scheme
+            elsewhere = scheme not in ("", "file", *OBJECT_STORES)
+            is_prefix = scheme in OBJECT_STORES and file.url.endswith("/")
+            if (file.in_place or is_prefix) and (elsewhere or file.mirrors):
                 problems.append(
-                    f"sources.{corpus}.files.{name}: in_place needs a path or file://, and no "
-                    "mirrors"
+                    f"sources.{corpus}.files.{name}: in_place needs a path, file://, s3://, gs:// "
+                    "or az://, and no mirrors"
                 )
     return problems
 

@@ -6,18 +6,22 @@ from pydantic import Field
 
 from brewline.config.types import Fraction, PositiveInt, Section, Seed, Sha256, Splits
 
+# Object stores by their scheme, and the package through which fsspec reaches each one.
+OBJECT_STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+
 
 class FileParams(Section):
     """Where a file comes from. `sha256` may be null for a source that publishes none."""
 
-    # A path, file://, http://, https://, hf:// or s3://.
+    # A path, file://, http://, https://, hf://, or an object store's: s3://, gs://, az://.
     url: str
     sha256: Sha256 | None
     # Other places of the same file, tried in order.
     mirrors: list[str] = Field(default_factory=list)
     # In bytes.
     size: Annotated[int, Field(ge=0)] | None = None
-    # Read where it lies instead of copied. A folder always is.
+    # Read where it lies instead of copied, from a path or an object store. A folder always is, and
+    # so is what lies below a prefix: s3://bucket/folder/.
     in_place: bool = False
 
 

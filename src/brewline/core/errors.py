@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+# A disk, or what a user may fill of it.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 FailureKind = Literal["network", "busy", "time", "data", "memory", "disk", "settings", "crash"]
 
 
@@ -50,7 +53,7 @@ def _lack_of_memory(error: BaseException) -> BrewlineError | None:
 def _lack_of_disk(error: BaseException) -> BrewlineError | None:
     number = error.errno if isinstance(error, OSError) else None
     place = getattr(error, "filename", None)
-    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+    if number in _FULL or os.strerror(errno.ENOSPC) in str(error):
         where = f" of {place}" if place else ""
         return BrewlineError(
             f"the disk{where} is full; make room and run it again: what is finished is kept", "disk"
@@ -62,6 +65,28 @@ def _lack_of_disk(error: BaseException) -> BrewlineError | None:
             f"this user may not use {place}; look at its owner and its permissions", "settings"
         )
     return None
+
+
+@contextmanager
+def outages_explained(place: str) -> Iterator[None]:
+    """Turns what a library raises of its own into a failure of the network.
+
+    Such errors belong to packages below the library, which change without notice and cannot be
+    named here. Our own errors, and a full disk, pass.
+
+    Args:
+        place: What was talked to, without a secret.
+
+    Raises:
+        BrewlineError: of kind `network`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BrewlineError) or getattr(error, "errno", None) in _FULL:
+            raise
+        text = f"{place}: {type(error).__name__}: {error}; run it again to continue"
+        raise BrewlineError(text, "network") from error
 
 
 @contextmanager

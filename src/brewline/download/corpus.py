@@ -31,6 +31,7 @@ from brewline.download.checksums import (
     today,
 )
 from brewline.download.fetching import Fetched, alone, fetch_verified, is_recorded, partial_path
+from brewline.download.objects_in_place import is_object_in_place, object_entry
 from brewline.download.places import local_path, look
 from brewline.download.recordings import (
     RECORD,
@@ -40,6 +41,7 @@ from brewline.download.recordings import (
     publish,
 )
 from brewline.download.troubles import shown
+from brewline.media import objects
 
 RAW_DIR = Path("data/raw")
 # Which published name stands for which path elsewhere, and how many bytes it has.
@@ -105,6 +107,8 @@ def _plan_file(corpus: str, name: str, file: FileParams, known: Checksum | None)
     if in_place and in_place.exists():
         have = total_size(in_place)
         return PlannedFile(name, file.url, have, have, "used in place")
+    if is_object_in_place(file):
+        return _plan_object(name, file.url)
     size = file.size if file.size is not None else known.size if known else None
     if published.is_file() and (file.sha256 or known):
         have = published.stat().st_size
@@ -117,6 +121,14 @@ def _plan_file(corpus: str, name: str, file: FileParams, known: Checksum | None)
     here = max((part.stat().st_size for part in parts if part.exists()), default=0)
     state = trouble or (f"{human(here)} here" if here else "to fetch")
     return PlannedFile(name, shown(file.url), size, here, state)
+
+
+def _plan_object(name: str, url: str) -> PlannedFile:
+    try:
+        size = objects.look(url).size
+    except BrewlineError as error:
+        return PlannedFile(name, shown(url), None, 0, str(error))
+    return PlannedFile(name, url, size, size, "read in place")
 
 
 def _plan_recordings(corpus: str, base_url: str) -> PlannedFile:
@@ -180,6 +192,11 @@ def download_corpus(corpus: str, source: SourceParams, workers: int) -> list[str
             for name, file in source.files.items()
             if (path := path_in_place(file))
         }
+        links |= {
+            name: object_entry(name, file)
+            for name, file in source.files.items()
+            if is_object_in_place(file)
+        }
         copied = {name: file for name, file in source.files.items() if name not in links}
         fetched = _fetch_all(corpus, copied, work, workers)
         archives = _fetch_recordings(corpus, source, links, fetched, work, workers)
@@ -196,7 +213,10 @@ def download_corpus(corpus: str, source: SourceParams, workers: int) -> list[str
         remove(work)
     return [
         *(f"{name}  sha256 {file.checksum.sha256}" for name, file in fetched.items()),
-        *(f"{name}  in place at {entry['path']}" for name, entry in links.items()),
+        *(
+            f"{name}  in place at {entry.get('path') or entry['url']}"
+            for name, entry in links.items()
+        ),
         *([f"recordings  {_counts(archives)}"] if archives else []),
     ]
 
@@ -267,8 +287,15 @@ def _fetch_recordings(
 ) -> Archives | None:
     if source.recordings is None:
         return None
+    far = [name for name, entry in links.items() if "url" in entry and name.endswith(".jsonl")]
+    if far:
+        raise BrewlineError(
+            f"{far[0]} names recordings that are fetched one by one, so it has to be copied; "
+            f"take `in_place` from sources.{corpus}.files.{far[0]}",
+            "settings",
+        )
     paths = {name: file.path for name, file in fetched.items()}
-    paths |= {name: Path(str(entry["path"])) for name, entry in links.items()}
+    paths |= {name: Path(str(entry["path"])) for name, entry in links.items() if "path" in entry}
     annotations = [path for name, path in sorted(paths.items()) if name.endswith(".jsonl")]
     names = listed_recordings(annotations)
     if not names:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brewline.core.errors import BrewlineError, FailureKind
+from brewline.core.errors import BrewlineError, FailureKind, outages_explained
 from brewline.core.files import link, remove
-from brewline.download.troubles import PASSING_STATUSES, explained
+from brewline.download.troubles import PASSING_STATUSES
 from brewline.download.version import Version
 
 
@@ -63,7 +63,7 @@ def _explained(url: str) -> Iterator[None]:
         RepositoryNotFoundError,
     )
 
-    with explained(url):
+    with outages_explained(url):
         try:
             yield
         except GatedRepoError:

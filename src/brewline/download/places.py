@@ -1,15 +1,16 @@
-"""Where a file can be: a path, `file://`, `http://`, `https://`, `hf://`, `s3://`."""
+"""Where a file can be: a path, `file://`, `http://`, `https://`, `hf://`, or an object store."""
 
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from brewline.config.sources import OBJECT_STORES
 from brewline.core.errors import BrewlineError
 from brewline.core.files import total_size
 from brewline.download import web
 from brewline.download.version import Version
 
-_SCHEMES = ("http", "https", "hf", "s3")
+_SCHEMES = ("http", "https", "hf", *OBJECT_STORES)
 
 
 def local_path(url: str) -> Path | None:
@@ -26,7 +27,8 @@ def local_path(url: str) -> Path | None:
     if parts.scheme in _SCHEMES:
         return None
     raise BrewlineError(
-        f"cannot read {url!r}: known are paths, file://, http://, https://, hf:// and s3://",
+        f"cannot read {url!r}: known are paths, file://, "
+        f"{', '.join(f'{scheme}://' for scheme in _SCHEMES)}",
         "settings",
     )
 
@@ -47,7 +49,7 @@ def look(url: str) -> Version:
         from brewline.download import hub
 
         return hub.look(url)
-    if scheme == "s3":
+    if scheme in OBJECT_STORES:
         from brewline.download import object_store
 
         return object_store.look(url)
@@ -76,7 +78,7 @@ def bring(url: str, part: Path, size: int | None) -> Version:
         from brewline.download import hub
 
         return hub.bring(url, part)
-    if scheme == "s3":
+    if scheme in OBJECT_STORES:
         from brewline.download import object_store
 
         return object_store.bring(url, part)

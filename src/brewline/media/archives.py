@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -24,10 +25,21 @@ from brewline.core.files import total_size
 from brewline.media.containers import (
     MAX_MEMBERS,
     Container,
+    LocalFile,
     LooseFile,
     Place,
+    RawFile,
     name_as_text,
     refused,
+)
+from brewline.media.objects import (
+    PATIENCE_S,
+    StoredObject,
+    is_prefix,
+    list_below,
+    look,
+    replaced,
+    together,
 )
 from brewline.media.parquet_tables import ParquetTable
 from brewline.media.tars import GzippedTar, Tar
@@ -52,6 +64,8 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# Put to an object store at a time.
+_MOST_QUESTIONS = 16
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -66,7 +80,7 @@ def canonical_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
-def check_member_name(archive: Path, name: str) -> str:
+def check_member_name(archive: RawFile | Path, name: str) -> str:
     """Returns the canonical name of an archive's member if it stays inside its folder.
 
     Raises:
@@ -98,9 +112,9 @@ def _is_shadow(name: str) -> bool:
     return any(sign in f"/{name}" for sign in ("/.", "/__MACOSX/"))
 
 
-def open_container(path: Path, name: str) -> Container:
-    """The container at `path`; what kind it is, its published name says."""
-    kinds: dict[str, Callable[[Path], Container]] = {
+def open_container(file: RawFile, name: str) -> Container:
+    """The container that a file is; what kind it is, its published name says."""
+    kinds: dict[str, Callable[[RawFile], Container]] = {
         ".tar": Tar,
         ".tar.gz": GzippedTar,
         ".tgz": GzippedTar,
@@ -109,17 +123,19 @@ def open_container(path: Path, name: str) -> Container:
     }
     for suffix, kind in kinds.items():
         if name.lower().endswith(suffix):
-            return kind(path)
-    return LooseFile(path, name)
+            return kind(file)
+    return LooseFile(file, name)
 
 
 class MediaStore:
     """The files under a corpus' folder by their published paths, whatever container holds them.
 
     Sources that are used where they lie are named by `links.json`:
-    `{"<published name>": {"path": "<absolute path>", "size": <bytes>}}`; of a folder, the files
-    are found below the published name. A name with another audio suffix than the published one is
-    found as well, so that a corpus may be stored in another codec (decoding goes by content).
+    `{"<published name>": {"path": "<absolute path>", "size": <bytes>}}`, or of an object store
+    `{"<published name>": {"url": "<address>", "size": <bytes>, "tag": "<version>"}}`; of a folder,
+    the files are found below the published name. A name with another audio suffix than the
+    published one is found as well, so that a corpus may be stored in another codec (decoding goes
+    by content).
     """
 
     def __init__(self, root: Path) -> None:
@@ -138,8 +154,11 @@ class MediaStore:
         self._num_twins = 0
         self._tables: dict[str, ParquetTable] = {}
         self._by_loose_name: dict[str, str] | None = None
-        for name, path in sorted([*_files_below(root), *_linked(root)]):
-            container = open_container(path, name)
+        files = [*_files_below(root), *_linked(root)]
+        # Seconds for which a file may be waited for, before any of it is read.
+        self.patience_s = 0.0 if all(file.is_near for _, file in files) else PATIENCE_S
+        for name, file in sorted(files, key=lambda each: (each[0], str(each[1]))):
+            container = open_container(file, name)
             if isinstance(container, ParquetTable):
                 self._tables[canonical_name(name)] = container
             for member, place in container.members():
@@ -151,7 +170,7 @@ class MediaStore:
         return {**self.__dict__, "_by_loose_name": None}
 
     def _add(self, raw_name: str, container: Container, place: Place) -> None:
-        name = check_member_name(container.path, raw_name)
+        name = check_member_name(container.file, raw_name)
         if _is_shadow(name):
             return
         if len(self._members) + self._num_twins == MAX_MEMBERS:
@@ -258,7 +277,7 @@ class MediaStore:
         for other, other_place in self._twins.get(name, ()):
             if _digest(container, place) != _digest(other, other_place):
                 raise BrewlineError(
-                    f"{name!r} lies in {container.path} and, with other content, in {other.path}"
+                    f"{name!r} lies in {container.file} and, with other content, in {other.file}"
                 )
         return container.open(place)
 
@@ -298,7 +317,7 @@ def _encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
+def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, RawFile]]:
     """Every file of a folder and what it is called, which is below `prefix`."""
     for parent, _, files in os.walk(folder):
         for file in files:
@@ -307,24 +326,50 @@ def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
             name = prefix + name_as_text(os.fsencode(path.relative_to(folder).as_posix()))
             # Neither pipes, which block, nor links that lead nowhere.
             if name != LINKS and path.is_file():
-                yield name, path
+                yield name, LocalFile(path)
 
 
-def _linked(root: Path) -> Iterator[tuple[str, Path]]:
+def _linked(root: Path) -> Iterator[tuple[str, RawFile]]:
     """The files of the sources that are used where they lie."""
     if not (root / LINKS).exists():
         return
-    for name, link in json.loads((root / LINKS).read_text(encoding="utf-8")).items():
-        path = Path(link["path"])
-        if not path.exists():
-            raise BrewlineError(f"{path}, which is {name!r} of {root}, is gone")
-        size = total_size(path)
-        if size != link["size"]:
-            raise BrewlineError(
-                f"{path} has changed since the download: {size} bytes, not {link['size']}; "
-                "run `dvc repro download --force`"
-            )
-        if path.is_dir():
-            yield from _files_below(path, f"{name.rstrip('/')}/")
-        else:
-            yield name, path
+    links = json.loads((root / LINKS).read_text(encoding="utf-8"))
+    far = {name: StoredObject(**link) for name, link in links.items() if "url" in link}
+    for name, link in links.items():
+        if name not in far:
+            yield from _linked_here(root, name, link)
+    if not far:
+        return
+    # An answer is waited for longer than it takes to ask.
+    with ThreadPool(min(_MOST_QUESTIONS, len(far))) as pool:
+        for found in pool.imap(lambda link: list(_linked_far(*link)), far.items()):
+            yield from found
+
+
+def _linked_here(root: Path, name: str, link: dict[str, Any]) -> Iterator[tuple[str, RawFile]]:
+    path = Path(link["path"])
+    if not path.exists():
+        raise BrewlineError(f"{path}, which is {name!r} of {root}, is gone")
+    size = total_size(path)
+    if size != link["size"]:
+        raise BrewlineError(
+            f"{path} has changed since the download: {size} bytes, not {link['size']}; "
+            "run `dvc repro download --force`"
+        )
+    if path.is_dir():
+        yield from _files_below(path, f"{name.rstrip('/')}/")
+    else:
+        yield name, LocalFile(path)
+
+
+def _linked_far(name: str, known: StoredObject) -> Iterator[tuple[str, RawFile]]:
+    if not is_prefix(known.url):
+        if look(known.url) != known:
+            raise replaced(known)
+        yield name, known
+        return
+    objects = list_below(known.url)
+    if together(known.url, objects) != known:
+        raise replaced(known)
+    for each in objects:
+        yield f"{name.rstrip('/')}/{each.url.removeprefix(known.url)}", each

@@ -1,12 +1,14 @@
 """What the files of a corpus may lie in: a folder, or one of several kinds of archives.
 
-Each container lists its members once and then reads any of them in place; nothing is unpacked.
-Containers come from outside and are not trusted: what could leave its folder, point elsewhere or
-swell beyond measure is refused, with the reason.
+They lie on a disk of this machine, or in an object store (`objects.StoredObject`). Each container
+lists its members once and then reads any of them in place; nothing is unpacked. Containers come
+from outside and are not trusted: what could leave its folder, point elsewhere or swell beyond
+measure is refused, with the reason.
 """
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -25,11 +27,73 @@ MAX_RATIO = 100
 HARMLESS_BYTES = 256 << 20
 
 
+class RawFile(Protocol):
+    """A file as it was published, wherever it lies; as text, it is its path or its address."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path or address."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Names these bytes: another text as soon as they change."""
+        ...
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a read in the middle of it costs next to nothing."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """Opens it for reading at any place."""
+        ...
+
+    def for_library(self) -> str | BinaryIO:
+        """What a library is given that reads by itself: a path, or an open file if it has none."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A raw file on a disk of this machine."""
+
+    path: Path
+    is_near = True
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def version(self) -> str:
+        facts = self.path.stat()
+        return f"{self.path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
+
+    def open(self) -> BinaryIO:
+        return self.path.open("rb")
+
+    def for_library(self) -> str | BinaryIO:
+        return str(self.path)
+
+
 class Container(Protocol):
     """Files under one roof. It can be pickled: a listing travels to worker processes."""
 
     @property
-    def path(self) -> Path:
+    def file(self) -> RawFile:
         """Where it lies."""
         ...
 
@@ -50,9 +114,9 @@ class Container(Protocol):
         ...
 
 
-def refused(path: Path, reason: str) -> BrewlineError:
+def refused(file: RawFile | Path, reason: str) -> BrewlineError:
     """The error for a hostile container."""
-    return BrewlineError(f"{path} is refused: {reason}")
+    return BrewlineError(f"{file} is refused: {reason}")
 
 
 def name_as_text(raw: bytes, cp437: bool = False) -> str:
@@ -77,15 +141,15 @@ def name_as_text(raw: bytes, cp437: bool = False) -> str:
 class LooseFile:
     """A file that is in no container: the only member of its own, under its published name."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self._name = path, name
+    def __init__(self, file: RawFile, name: str) -> None:
+        self.file, self._name = file, name
 
     def members(self) -> Iterator[tuple[str, Place]]:
         yield self._name, ()
 
     def open(self, place: Place) -> BinaryIO:
         del place
-        return self.path.open("rb")
+        return self.file.open()
 
 
 class FilePart(io.RawIOBase):

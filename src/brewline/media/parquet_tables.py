@@ -9,7 +9,6 @@ few rows at a time, and counted.
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from brewline.core.errors import BrewlineError
@@ -18,6 +17,7 @@ from brewline.media.containers import (
     MAX_MEMBERS,
     MAX_RATIO,
     Place,
+    RawFile,
     name_as_text,
     refused,
 )
@@ -37,18 +37,18 @@ class ParquetTable:
     have no members.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._explained(), path.open("rb") as raw:
+    def __init__(self, file: RawFile) -> None:
+        self.file = file
+        with self._explained(), file.open() as raw:
             self._chunks = read_chunks(raw)
         sizes = [sum(chunk.num_bytes for chunk in group) for group in self._chunks]
         if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:
-            raise refused(path, f"one of its row groups takes {max(sizes)} bytes")
-        self._check_size(sum(sizes), _bound(path.stat().st_size))
-        with self._opened() as file:
-            self._schema, num_rows = file.schema_arrow, file.metadata.num_rows
+            raise refused(file, f"one of its row groups takes {max(sizes)} bytes")
+        self._check_size(sum(sizes), _bound(file.size))
+        with self._opened() as table:
+            self._schema, num_rows = table.schema_arrow, table.metadata.num_rows
         if num_rows > MAX_MEMBERS:
-            raise refused(path, f"it has more than {MAX_MEMBERS} rows")
+            raise refused(file, f"it has more than {MAX_MEMBERS} rows")
         self._columns = self._media_columns()
         # The row group that was read last, and where it lies.
         self._group: tuple[int, int] | None = None
@@ -68,24 +68,24 @@ class ParquetTable:
                 continue
             kind = field.type.field("bytes").type
             if not (types.is_binary(kind) or types.is_large_binary(kind)):
-                raise refused(self.path, f"its column {field.name} has {kind} for bytes")
+                raise refused(self.file, f"its column {field.name} has {kind} for bytes")
             columns.append(field.name)
         return columns
 
     def _check_size(self, num_bytes: int, limit: int) -> None:
         if num_bytes > limit:
-            raise refused(self.path, f"it swells to more than {limit} bytes")
+            raise refused(self.file, f"it swells to more than {limit} bytes")
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """The open file."""
+        """The open table."""
         import pyarrow.parquet
 
         with (
             self._explained(),
-            pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file,
+            pyarrow.parquet.ParquetFile(self.file.for_library(), pre_buffer=False) as table,
         ):
-            yield file
+            yield table
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -97,17 +97,17 @@ class ParquetTable:
         # Arrow's own errors, those of its decompressors, and those of its bindings.
         except (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
             what = next(iter(str(error).splitlines()), type(error).__name__)
-            raise BrewlineError(f"{self.path} is not a whole Parquet file: {what}") from None
+            raise BrewlineError(f"{self.file} is not a whole Parquet file: {what}") from None
 
     def members(self) -> Iterator[tuple[str, Place]]:
         if not self._columns:
             return
-        row, last, limit = 0, 0, _bound(self.path.stat().st_size)
+        row, last, limit = 0, 0, _bound(self.file.size)
         for group, batch in self._batches(range(len(self._chunks)), ["id"], limit):
             row, last = row if group == last else 0, group
             for raw in self._column(batch, "id"):
                 if raw is None:
-                    raise refused(self.path, f"row {row} of its row group {group} has no id")
+                    raise refused(self.file, f"row {row} of its row group {group} has no id")
                 name = name_as_text(raw) if isinstance(raw, bytes) else str(raw)
                 for column, kind in enumerate(self._columns):
                     yield f"{kind}/{name}", (column, group, row)
@@ -133,7 +133,7 @@ class ParquetTable:
             self._group = (column, group)
         content = self._contents[row].as_py() if row < len(self._contents) else None
         if content is None:
-            raise BrewlineError(f"{self.path}: row {row} of its row group {group} has no bytes")
+            raise BrewlineError(f"{self.file}: row {row} of its row group {group} has no bytes")
         return io.BytesIO(content)
 
     def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -147,8 +147,8 @@ class ParquetTable:
         """
         missing = [name for name in columns if name not in self._schema.names]
         if missing:
-            raise BrewlineError(f"{self.path} has no column {', '.join(missing)}")
-        limit = _bound(self.path.stat().st_size)
+            raise BrewlineError(f"{self.file} has no column {', '.join(missing)}")
+        limit = _bound(self.file.size)
         for _, batch in self._batches(range(len(self._chunks)), columns, limit):
             cells = [self._column(batch, name) for name in columns]
             for row in zip(*cells, strict=True):
@@ -168,7 +168,7 @@ class ParquetTable:
         from pyarrow import types
 
         if batch.schema.names.count(name) != 1:
-            raise refused(self.path, f"it has two columns {name}")
+            raise refused(self.file, f"it has two columns {name}")
         column = batch.column(name)
         with self._explained():
             if types.is_dictionary(column.type):
@@ -177,7 +177,7 @@ class ParquetTable:
                 column = column.cast(pyarrow.large_binary())
             elif not types.is_integer(column.type):
                 raise refused(
-                    self.path, f"its column {name} holds {column.type}, not text or whole numbers"
+                    self.file, f"its column {name} holds {column.type}, not text or whole numbers"
                 )
             values: list[bytes | int | None] = column.to_pylist()
         return values
@@ -194,7 +194,7 @@ class ParquetTable:
             BrewlineError: the pages or the values take more bytes than the limit.
         """
         in_pages = in_values = 0
-        with self._opened() as file, self.path.open("rb") as raw:
+        with self._opened() as table, self.file.open() as raw:
             for group in groups:
                 sizes = [
                     page_sizes(raw, chunk)
@@ -204,7 +204,7 @@ class ParquetTable:
                 in_pages += sum(total for total, _ in sizes)
                 self._check_size(in_pages, limit)
                 largest = sum(largest for _, largest in sizes)
-                for batch in file.iter_batches(
+                for batch in table.iter_batches(
                     batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
                     row_groups=[group],
                     columns=list(columns),

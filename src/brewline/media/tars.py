@@ -1,9 +1,15 @@
-"""Tar and tar.gz archives, read in place."""
+"""Tar and tar.gz archives, read in place.
+
+One that has to be gone through from its beginning to its end to be listed, a tar.gz and any that
+lies in an object store, is gone through once; its members are kept under `work/archives/` until it
+changes.
+"""
 
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -19,6 +25,7 @@ from brewline.media.containers import (
     MAX_RATIO,
     FilePart,
     Place,
+    RawFile,
     name_as_text,
     refused,
 )
@@ -46,8 +53,8 @@ class _HeadersOnly:
     tarfile reads long headers as a whole, in one piece or in many, whatever size they claim.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: BinaryIO, raw: RawFile) -> None:
+        self._file, self._raw = file, raw
         self.tell, self.seek = file.tell, file.seek
         self._left = 0
 
@@ -57,14 +64,14 @@ class _HeadersOnly:
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self._left:
             raise refused(
-                self._path,
+                self._raw,
                 f"the headers of one of its members take more than {MAX_TAR_HEADER_BYTES} bytes",
             )
         self._left -= size
         return self._file.read(size)
 
 
-def _checked_header(path: Path) -> type[tarfile.TarInfo]:
+def _checked_header(raw: RawFile) -> type[tarfile.TarInfo]:
     """A header that is looked at before tarfile acts on what it claims.
 
     tarfile names `_proc_member` as the method to override. What it says by itself of such headers
@@ -74,26 +81,26 @@ def _checked_header(path: Path) -> type[tarfile.TarInfo]:
     class CheckedHeader(tarfile.TarInfo):
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             if self.type in _LONG_HEADERS and not 0 <= self.size <= MAX_TAR_HEADER_BYTES:
-                raise refused(path, f"one of its headers claims to take {self.size} bytes")
+                raise refused(raw, f"one of its headers claims to take {self.size} bytes")
             if self.size < 0:
-                raise refused(path, f"its member {self.name!r} has a negative size")
+                raise refused(raw, f"its member {self.name!r} has a negative size")
             if self.type == tarfile.GNUTYPE_SPARSE:
-                raise refused(path, f"its member {self.name!r} is sparse")
+                raise refused(raw, f"its member {self.name!r} is sparse")
             member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
             return member
 
     return CheckedHeader
 
 
-def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str, Place]]:
+def _list_tar(file: BinaryIO, raw: RawFile, max_bytes: int) -> Iterator[tuple[str, Place]]:
     """Lists the members of an uncompressed tar stream of at most `max_bytes`."""
-    reader = _HeadersOnly(file, path)
+    reader = _HeadersOnly(file, raw)
     reader.next_member()
     try:
         with tarfile.open(
             fileobj=cast(BinaryIO, reader),
             mode="r:",
-            tarinfo=_checked_header(path),
+            tarinfo=_checked_header(raw),
             encoding="utf-8",
         ) as archive:
             number = 0
@@ -103,128 +110,191 @@ def _list_tar(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[tuple[str,
                 reader.next_member()
                 number += 1
                 if number > MAX_MEMBERS:
-                    raise refused(path, f"it has more than {MAX_MEMBERS} members")
+                    raise refused(raw, f"it has more than {MAX_MEMBERS} members")
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
-                    raise refused(path, f"its member {member.name!r} is a link or a device")
+                    raise refused(raw, f"its member {member.name!r} is a link or a device")
                 if member.offset_data + member.size > max_bytes:
                     raise refused(
-                        path, f"its member {member.name!r} swells it to more than {max_bytes} bytes"
+                        raw, f"its member {member.name!r} swells it to more than {max_bytes} bytes"
                     )
                 name = name_as_text(member.name.encode("utf-8", "surrogateescape"))
                 yield name, (member.offset_data, member.size)
             # tarfile takes a damaged header for the end, which two blocks of zeros mark.
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise BrewlineError(f"{path} is damaged at byte {archive.offset}")
+                raise BrewlineError(f"{raw} is damaged at byte {archive.offset}")
     except RecursionError:
-        raise refused(path, "one of its members has hundreds of headers") from None
+        raise refused(raw, "one of its members has hundreds of headers") from None
     except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError) as error:
         # What tarfile takes for granted of extended headers, of sparse files above all, ends in
         # whatever `int`, `index` and slices raise.
-        raise BrewlineError(f"{path} is not a whole tar archive: {error}") from None
+        raise BrewlineError(f"{raw} is not a whole tar archive: {error}") from None
+
+
+def _kept_in(raw: RawFile) -> Path:
+    """The folder for what is kept of an archive as it is now."""
+    return work_dir("archives", hashlib.sha256(raw.version.encode()).hexdigest()[:16])
+
+
+def _kept_members(
+    raw: RawFile,
+    folder: Path,
+    is_usable: Callable[[Path], bool],
+    list_members: Callable[[], Iterable[tuple[str, Place]]],
+) -> Iterator[tuple[str, Place]]:
+    """The members of an archive, listed by the first who asks for them."""
+    import pyarrow.parquet
+
+    listing = folder / "members.parquet"
+    # Workers that start together wait for the first instead of doing the same.
+    with locked(folder / "lock"):
+        if listing.exists() and not is_usable(listing):
+            set_aside(listing, f"{raw.name} is indexed again")
+        if not listing.exists():
+            _write_members(listing, list_members())
+    for batch in pyarrow.parquet.ParquetFile(listing).iter_batches():
+        columns = [batch.column(name).to_pylist() for name in ("name", "offset", "size")]
+        for name, offset, size in zip(*columns, strict=True):
+            yield name, (offset, size)
+
+
+def _write_members(listing: Path, members: Iterable[tuple[str, Place]]) -> None:
+    import pyarrow.parquet
+
+    found = list(members)
+    table = pyarrow.table(
+        {
+            "name": pyarrow.array([name for name, _ in found], pyarrow.string()),
+            "offset": pyarrow.array([place[0] for _, place in found], pyarrow.int64()),
+            "size": pyarrow.array([place[1] for _, place in found], pyarrow.int64()),
+        }
+    )
+    with atomic_path(listing) as partial:
+        pyarrow.parquet.write_table(table, partial)
+
+
+def _is_listing(path: Path) -> bool:
+    """Whether a list of members is as it was written."""
+    import pyarrow.parquet
+
+    try:
+        pyarrow.parquet.read_metadata(path)
+    except pyarrow.ArrowInvalid:
+        return False
+    return True
+
+
+def _shown_as_they_come(
+    raw: RawFile, members: Iterable[tuple[str, Place]]
+) -> Iterable[tuple[str, Place]]:
+    bar: Iterable[tuple[str, Place]] = tqdm(
+        members, f"indexing {raw.name}", unit=" files", disable=None
+    )
+    return bar
 
 
 class Tar:
     """An uncompressed tar; a place is (offset, size)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, file: RawFile) -> None:
+        self.file = file
 
     def members(self) -> Iterator[tuple[str, Place]]:
-        with self.path.open("rb") as file:
-            yield from _list_tar(file, self.path, self.path.stat().st_size)
+        if self.file.is_near:
+            return self._list()
+        return _kept_members(
+            self.file,
+            _kept_in(self.file),
+            _is_listing,
+            lambda: _shown_as_they_come(self.file, self._list()),
+        )
+
+    def _list(self) -> Iterator[tuple[str, Place]]:
+        with self.file.open() as file:
+            yield from _list_tar(file, self.file, self.file.size)
 
     def open(self, place: Place) -> BinaryIO:
         offset, size = place
-        return io.BufferedReader(FilePart(self.path.open("rb"), offset, size, owned=True))
+        return io.BufferedReader(FilePart(self.file.open(), offset, size, owned=True))
 
 
 class GzippedTar:
     """A tar.gz; a place is (offset, size) in the uncompressed stream.
 
-    A gzip can only be read from its beginning, so the first to open one goes through it once. What
-    it finds, the members and points from which to read on, is kept under `work/archives/` until
-    the file changes.
+    A gzip can only be read from its beginning, so points from which to read on are kept beside the
+    list of its members.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        facts = path.stat()
-        self._packed_bytes = facts.st_size
-        key = f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
-        self._folder = work_dir("archives", hashlib.sha256(key.encode()).hexdigest()[:16])
-        self._file: Any = None
+    def __init__(self, file: RawFile) -> None:
+        self.file = file
+        self._folder = _kept_in(file)
+        self._gzip: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_gzip": None}
 
     def members(self) -> Iterator[tuple[str, Place]]:
-        import pyarrow.parquet
+        return _kept_members(self.file, self._folder, self._is_usable, self._index)
 
-        listing = self._folder / "members.parquet"
-        # Workers that start together wait for the first instead of doing the same.
-        with locked(self._folder / "lock"):
-            if listing.exists() and not self._is_usable(listing):
-                set_aside(listing, f"{self.path.name} is indexed again")
-            if not listing.exists():
-                self._index(listing)
-        for batch in pyarrow.parquet.ParquetFile(listing).iter_batches():
-            columns = [batch.column(name).to_pylist() for name in ("name", "offset", "size")]
-            for name, offset, size in zip(*columns, strict=True):
-                yield name, (offset, size)
+    def _indexed(self) -> Any:
+        """The archive, with the points from which it can be read."""
+        return indexed_gzip.IndexedGzipFile(
+            self.file.for_library(), index_file=str(self._folder / "seek-points")
+        )
 
     def _is_usable(self, listing: Path) -> bool:
         """Whether the list of members and the seek index are as they were written."""
-        import pyarrow.parquet
-
         try:
-            pyarrow.parquet.read_metadata(listing)
-            indexed_gzip.IndexedGzipFile(
-                str(self.path), index_file=str(self._folder / "seek-points")
-            ).close()
-        except (pyarrow.ArrowInvalid, indexed_gzip.ZranError, FileNotFoundError):
+            self._indexed().close()
+        except (indexed_gzip.ZranError, FileNotFoundError):
             return False
-        return True
+        return _is_listing(listing)
 
-    def _index(self, listing: Path) -> None:
-        """Writes the seek index and, last, the list of members."""
-        import pyarrow.parquet
-
-        spacing = max(_MIN_SEEK_SPACING, self._packed_bytes // _MAX_SEEK_POINTS)
+    def _index(self) -> list[tuple[str, Place]]:
+        """Lists the members, and writes the seek index."""
+        packed_bytes = self.file.size
+        spacing = max(_MIN_SEEK_SPACING, packed_bytes // _MAX_SEEK_POINTS)
+        limit = max(HARMLESS_BYTES, MAX_RATIO * packed_bytes)
         try:
-            with indexed_gzip.IndexedGzipFile(str(self.path), spacing=spacing) as file:
-                limit = max(HARMLESS_BYTES, MAX_RATIO * self._packed_bytes)
-                found = list(
-                    tqdm(
-                        _list_tar(file, self.path, limit),
-                        f"indexing {self.path.name}",
-                        unit=" files",
-                        disable=None,
-                    )
-                )
+            with (
+                _troubles_of_the_store(),
+                indexed_gzip.IndexedGzipFile(self.file.for_library(), spacing=spacing) as file,
+            ):
+                found = list(_shown_as_they_come(self.file, _list_tar(file, self.file, limit)))
                 # Up to the end, where the checksum stands.
                 while file.read(_MIN_SEEK_SPACING):
                     if file.tell() > limit:
-                        raise refused(self.path, f"it swells to more than {limit} bytes")
+                        raise refused(self.file, f"it swells to more than {limit} bytes")
                 with atomic_path(self._folder / "seek-points") as partial:
                     file.export_index(str(partial))
         except (indexed_gzip.NotCoveredError, indexed_gzip.ZranError, OSError, EOFError) as error:
-            raise BrewlineError(f"{self.path} is not a whole tar.gz archive: {error}") from None
-        table = pyarrow.table(
-            {
-                "name": pyarrow.array([name for name, _ in found], pyarrow.string()),
-                "offset": pyarrow.array([place[0] for _, place in found], pyarrow.int64()),
-                "size": pyarrow.array([place[1] for _, place in found], pyarrow.int64()),
-            }
-        )
-        with atomic_path(listing) as partial:
-            pyarrow.parquet.write_table(table, partial)
+            raise BrewlineError(f"{self.file} is not a whole tar.gz archive: {error}") from None
+        return found
 
     def open(self, place: Place) -> BinaryIO:
-        if self._file is None:
-            index = self._folder / "seek-points"
-            self._file = indexed_gzip.IndexedGzipFile(str(self.path), index_file=str(index))
+        if self._gzip is None:
+            self._gzip = self._indexed()
         offset, size = place
-        return io.BufferedReader(FilePart(self._file, offset, size, owned=False))
+        return io.BufferedReader(_GzipPart(self._gzip, offset, size, owned=False))
+
+
+class _GzipPart(FilePart):
+    """A part of what a gzip holds."""
+
+    def readinto(self, buffer: Any) -> int:
+        with _troubles_of_the_store():
+            return super().readinto(buffer)
+
+
+@contextmanager
+def _troubles_of_the_store() -> Iterator[None]:
+    """Brings back our errors that indexed_gzip has taken for those of the archive."""
+    try:
+        yield
+    except (indexed_gzip.ZranError, OSError, EOFError) as error:
+        behind: BaseException | None = error
+        while behind is not None and not isinstance(behind, BrewlineError):
+            behind = behind.__cause__ or behind.__context__
+        raise behind or error from None

@@ -7,7 +7,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from brewline.core.errors import BrewlineError
@@ -16,6 +15,7 @@ from brewline.media.containers import (
     MAX_MEMBERS,
     MAX_RATIO,
     Place,
+    RawFile,
     name_as_text,
     refused,
 )
@@ -36,11 +36,11 @@ class Zip:
     seconds at the size of the large corpora.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, file: RawFile) -> None:
+        self.file = file
 
     def members(self) -> Iterator[tuple[str, Place]]:
-        packed_bytes = self.path.stat().st_size
+        packed_bytes = self.file.size
         total = 0
         for entry in self._directory():
             if entry.filename.endswith("/") or stat.S_ISDIR(entry.external_attr >> 16):
@@ -48,7 +48,7 @@ class Zip:
             self._check(entry, packed_bytes)
             total += entry.file_size
             if total > max(HARMLESS_BYTES, MAX_RATIO * packed_bytes):
-                raise refused(self.path, f"it swells to more than {MAX_RATIO} times its size")
+                raise refused(self.file, f"it swells to more than {MAX_RATIO} times its size")
             yield (
                 _name(entry),
                 (
@@ -62,8 +62,8 @@ class Zip:
 
     def _directory(self) -> list[zipfile.ZipInfo]:
         try:
-            with self.path.open("rb") as file:
-                reader = cast(BinaryIO, _DirectoryOnly(file, self.path))
+            with self.file.open() as file:
+                reader = cast(BinaryIO, _DirectoryOnly(file, self.file))
                 with zipfile.ZipFile(reader) as archive:
                     entries = archive.infolist()
         # Besides its own error, zipfile raises what `decode`, `seek` and `unpack` do, and one for
@@ -77,40 +77,40 @@ class Zip:
             LookupError,
             ArithmeticError,
         ) as error:
-            raise BrewlineError(f"{self.path} is not a whole zip archive: {error}") from None
+            raise BrewlineError(f"{self.file} is not a whole zip archive: {error}") from None
         if len(entries) > MAX_MEMBERS:
-            raise refused(self.path, f"it has more than {MAX_MEMBERS} members")
+            raise refused(self.file, f"it has more than {MAX_MEMBERS} members")
         return entries
 
     def _check(self, entry: zipfile.ZipInfo, packed_bytes: int) -> None:
         end = entry.header_offset + _ZIP_LOCAL_HEADER.size + entry.compress_size
         if entry.header_offset < 0 or end > packed_bytes:
             raise BrewlineError(
-                f"{self.path} is not a whole zip archive: its member {entry.filename!r} would "
+                f"{self.file} is not a whole zip archive: its member {entry.filename!r} would "
                 "lie outside of it"
             )
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise refused(self.path, f"its member {entry.filename!r} is a link or a device")
+            raise refused(self.file, f"its member {entry.filename!r} is a link or a device")
         if entry.flag_bits & 1:
-            raise refused(self.path, f"its member {entry.filename!r} is encrypted")
+            raise refused(self.file, f"its member {entry.filename!r} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refused(self.path, f"its member {entry.filename!r} is not packed with deflate")
+            raise refused(self.file, f"its member {entry.filename!r} is not packed with deflate")
         ratio = entry.file_size / max(entry.compress_size, 1)
         if entry.file_size > HARMLESS_BYTES and ratio > MAX_RATIO:
             raise refused(
-                self.path,
+                self.file,
                 f"its member {entry.filename!r} swells {ratio:.0f} times, to "
                 f"{entry.file_size} bytes",
             )
 
     def open(self, place: Place) -> BinaryIO:
         offset, packed_size, size, method, checksum = place
-        with self.path.open("rb") as file:
+        with self.file.open() as file:
             file.seek(offset)
             header = file.read(_ZIP_LOCAL_HEADER.size)
             if len(header) < _ZIP_LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-                raise BrewlineError(f"{self.path} is damaged at byte {offset}")
+                raise BrewlineError(f"{self.file} is damaged at byte {offset}")
             _, name_size, extra_size = _ZIP_LOCAL_HEADER.unpack(header)
             file.seek(name_size + extra_size, os.SEEK_CUR)
             content = file.read(packed_size)
@@ -120,7 +120,7 @@ class Zip:
             except zlib.error:
                 content = b""
         if len(content) != size or zlib.crc32(content) != checksum:
-            raise BrewlineError(f"{self.path} is damaged after byte {offset}")
+            raise BrewlineError(f"{self.file} is damaged after byte {offset}")
         return io.BytesIO(content)
 
 
@@ -134,11 +134,11 @@ def _name(entry: zipfile.ZipInfo) -> str:
 class _DirectoryOnly:
     """A file that gives no more at once than the directory of a zip may take."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: BinaryIO, raw: RawFile) -> None:
+        self._file, self._raw = file, raw
         self.tell, self.seek, self.seekable = file.tell, file.seek, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_ZIP_DIRECTORY_BYTES:
-            raise refused(self._path, f"its directory takes {size} bytes")
+            raise refused(self._raw, f"its directory takes {size} bytes")
         return self._file.read(size)

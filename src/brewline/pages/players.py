@@ -31,7 +31,10 @@ class Players:
             return note("not in this page")
         try:
             content = self._store.read(name)
-        except BrewlineError:
+        except BrewlineError as error:
+            # The page shows what is in the corpus, not whether an object store is away.
+            if error.kind != "data":
+                raise
             return note("cannot be read")
         if not content:
             return note("empty")

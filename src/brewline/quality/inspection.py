@@ -62,6 +62,9 @@ class Inspector:
         try:
             content = self.store.read(task.name)
         except (BrewlineError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            # An object store that is away says nothing of the file.
+            if isinstance(error, BrewlineError) and error.kind != "data":
+                raise
             # The archive could be listed; this member of it is damaged.
             return _fault(task.name, "unreadable", str(error))
         return {"path": task.name, **self._facts(task.kind, content)}
@@ -148,7 +151,9 @@ def inspect_files(
         unit=" files",
         disable=None,
     )
-    with bar, WorkerPool(prepare, workers, decode_limit_s, chunk) as pool:
+    # What an object store takes is not taken for the decoder's.
+    limit_s = decode_limit_s + store.patience_s
+    with bar, WorkerPool(prepare, workers, limit_s, chunk) as pool:
         answers = pool.map(itertools.chain.from_iterable(left.values()))
         for path, run in left.items():
             rows = [_row(task, next(answers)) for task in run]
