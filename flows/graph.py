@@ -16,6 +16,8 @@ _MODULE = "brewline.stages."
 # What the name in a stage's command is, where it is no corpus.
 _OF_EXPERIMENTS = ("train", "embed")
 _OF_TABLES = ("score",)
+# What `dvc status` says of a stage that is run every time.
+_ALWAYS = "always changed"
 # DVC keeps its lock while it looks at files or moves them, not while a stage runs.
 DVC_WAIT_S = 600.0
 _LOOK_EVERY_S = 1.0
@@ -32,6 +34,7 @@ class Stage:
     `brewline.stages`; `subject` what its command names: a corpus, an experiment, a table or None;
     `corpus` and `experiment` are those that it works for, or None; `rows` are the experiments that
     it compares; `upstream` are the names of the stages whose outputs it reads.
+    One that `looks` at what lies outside is run every time; what it finds makes others stale.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Stage:
     experiment: str | None
     rows: frozenset[str]
     upstream: frozenset[str]
+    looks: bool = False
 
 
 def read_graph(project: Path, on_wait: Callable[[str], None] = print) -> list[Stage]:
@@ -107,7 +111,8 @@ def _read(stage: Any, params: Params, upstream: Iterable[Any]) -> Stage:
     elif subject and kind in _OF_TABLES:
         corpus, rows = params.tables[subject].data, frozenset(params.tables[subject].rows.values())
     needed = frozenset(one.name for one in upstream)
-    return Stage(stage.name, kind, subject, corpus, experiment, rows, needed)
+    looks = stage.always_changed
+    return Stage(stage.name, kind, subject, corpus, experiment, rows, needed, looks)
 
 
 def changes(
@@ -115,7 +120,8 @@ def changes(
 ) -> dict[str, list[str]]:
     """Says which stages are stale now, and why, in the words of `dvc status`.
 
-    A stage whose inputs another stale stage is going to change is not among them.
+    A stage whose inputs another stale stage is going to change is not among them, and neither is
+    one that looks outside: that it is always run says nothing of what it will find.
 
     Args:
         project: The folder of `dvc.yaml`.
@@ -141,13 +147,15 @@ def changes(
     except DvcException as error:
         raise BrewlineError(f"dvc.yaml: {error}", "settings") from None
     # Seen from another folder, names carry the path of their file.
-    return {name.rpartition(":")[2]: list(_reasons(found)) for name, found in status.items()}
+    why = {name.rpartition(":")[2]: list(_reasons(found)) for name, found in status.items()}
+    return {name: reasons for name, reasons in why.items() if reasons}
 
 
 def _reasons(entries: list[Any]) -> Iterable[str]:
     for entry in entries:
         if isinstance(entry, str):
-            yield entry
+            if entry != _ALWAYS:
+                yield entry
             continue
         for changed in entry.values():
             for path, how in changed.items() if isinstance(changed, dict) else ():

@@ -116,9 +116,13 @@ class _Run:
     def bring_up_to_date(self) -> None:
         """Runs every chosen stage that is stale, and all of whose inputs are as they should be."""
         names = {stage.name for stage in self._chosen.stages}
+        # First, so that DVC is asked once what that makes stale.
+        for stage in self._chosen.stages:
+            if stage.looks:
+                self._run(stage, ["looks every time"])
         stale = {*changes(self._work.folder, on_wait=self._logger.info), *self._chosen.forced}
-        maybe_stale = with_descendants(self._stages, stale)
-        for stage in self._stages:
+        maybe_stale = with_descendants(self._stages, {*stale, *self._left})
+        for stage in (one for one in self._stages if not one.looks):
             missing = sorted(stage.upstream & {*self._left})
             if stage.name not in maybe_stale:
                 if stage.name in names:
@@ -179,11 +183,15 @@ class _Run:
         if not reasons:
             self.outcomes.append(Outcome(stage.name, "up to date", ""))
             return
-        self._logger.info("%s: %s", stage.name, "; ".join(reasons[:3]))
         if forced and stage.kind == "train":
             # Else it would find every seed finished, and train none.
             for finished in self._work.folder.glob(f"work/train/{stage.subject}/*/finished.json"):
                 remove(finished.parent)
+        self._run(stage, reasons)
+
+    def _run(self, stage: Stage, reasons: list[str]) -> None:
+        self._logger.info("%s: %s", stage.name, "; ".join(reasons[:3]))
+        forced = stage.name in self._chosen.forced
         started = time.monotonic()
         try:
             state = run_stage(stage.name, self._work, forced)

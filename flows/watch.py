@@ -9,8 +9,10 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from brewline.config import Params, load_params
-from brewline.core.files import read_json, total_size, write_json
+from brewline.core.files import read_json, write_json
 from brewline.core.locks import PIPELINE_LOCK, is_held
+from brewline.core.survey import files_at, survey
+from brewline.download.local import local_path
 from flows.dead_runs import alive
 from flows.pipeline import pipeline
 
@@ -19,7 +21,7 @@ _SEEN = Path("work/watch.json")
 
 @flow(name="watch")
 def watch() -> list[str]:
-    """Compares size and time of every local source file with those of the last look.
+    """Compares names, sizes and times of all local source files with those of the last look.
 
     The first look only remembers. A corpus whose files changed is downloaded again, checked
     against its hashes, and whatever depends on it is made anew.
@@ -45,19 +47,13 @@ def watch() -> list[str]:
     return changed
 
 
-def local_files(params: Params) -> dict[str, dict[str, list[int]]]:
-    """[size, time of the last change in ns] of every local source, by corpus and name.
-
-    A source that is a folder counts with all its files.
-    """
-    found: dict[str, dict[str, list[int]]] = {}
+def local_files(params: Params) -> dict[str, dict[str, dict[str, int | str]]]:
+    """What lies at every local source, by corpus and name; see `survey`."""
+    found: dict[str, dict[str, dict[str, int | str]]] = {}
     for corpus in params.corpora:
         files = params.sources[corpus].files
-        paths = {name: Path(file.url.removeprefix("file://")) for name, file in files.items()}
-        found[corpus] = {name: _facts(path) for name, path in paths.items() if path.exists()}
+        paths = {name: local_path(file.url) for name, file in files.items()}
+        found[corpus] = {
+            name: survey(files_at(path)) for name, path in paths.items() if path and path.exists()
+        }
     return found
-
-
-def _facts(path: Path) -> list[int]:
-    inside = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return [total_size(path), max(each.stat().st_mtime_ns for each in inside)]

@@ -147,7 +147,7 @@ def test_a_comment_in_any_module_makes_no_expensive_stage_stale(project: Path) -
     assert not [name for name in stale if name.startswith(EXPENSIVE)]
     # The cheap ones depend on their code as before.
     assert {name.split("@")[0] for name in stale} == {
-        *("weights", "download", "validate", "assess", "score", "report", "register"),
+        *("weights", "places", "download", "validate", "assess", "score", "report", "register"),
     }
 
 
@@ -164,7 +164,12 @@ def test_a_raised_version_makes_its_stage_stale_and_what_follows(project: Path, 
     assert {name for name in direct if not name.startswith(stage)} == set()
     assert {"embed@mini-lncoco-prompted", "score@mini-lncoco", "report"} <= found
     assert ("train@mini-lncoco-prompted" in found) == (stage != "embed")
-    before = ("weights", "download", *(() if stage == "inspect" else ("inspect", "validate")))
+    before = (
+        "weights",
+        "places",
+        "download",
+        *(() if stage == "inspect" else ("inspect", "validate")),
+    )
     assert not [name for name in found if name.startswith(before)]
 
 

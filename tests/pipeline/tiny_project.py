@@ -128,7 +128,7 @@ def run_line(folder: Path) -> None:
     """Runs every stage in order."""
     values = yaml.safe_load((folder / "params.yaml").read_text())
     run_stage(folder, "weights")
-    for stage in ("download", "inspect", "validate", "transcribe", "assess", "shard"):
+    for stage in ("places", "download", "inspect", "validate", "transcribe", "assess", "shard"):
         for corpus in values["corpora"]:
             run_stage(folder, stage, corpus)
     for experiment in in_order(values["experiments"]):

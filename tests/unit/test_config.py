@@ -232,6 +232,32 @@ def test_an_unknown_reader_lists_the_known_ones(values: dict[str, Any]) -> None:
         parse_params(values)
 
 
+@pytest.mark.parametrize(
+    ("corpora", "watched", "told"),
+    [
+        (["here"], [], "watched: lacks here, which reads a.tar where it lies"),
+        (["here"], ["here", "her"], "watched: 'her' is none of `corpora`; did you mean 'here'?"),
+        (["here", "far"], ["here", "far"], "watched: no file of far lies on this machine"),
+        (["here"], ["here", "here"], "watched: names here twice"),
+        ([], [], None),
+        (["here", "far"], ["here"], None),
+    ],
+)
+def test_what_is_read_in_place_is_watched_and_what_is_far_is_not(
+    values: dict[str, Any], corpora: list[str], watched: list[str], told: str | None
+) -> None:
+    for name, url in (("here", "/data/a.tar"), ("far", "https://host/a.tar")):
+        file = {"url": url, "sha256": None, "in_place": name == "here"}
+        values["sources"][name] = {"reader": "ravdess", "licence": "x", "files": {"a.tar": file}}
+    values |= {"corpora": corpora, "watched": watched, "experiments": {}, "tables": {}}
+    if told is None:
+        assert parse_params(values).watched == watched
+        return
+    with pytest.raises(BrewlineError) as caught:
+        parse_params(values)
+    assert told in str(caught.value)
+
+
 def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any]) -> None:
     values["sources"]["mini-ravdess"]["subset"] = "coco"
     message = "mini-ravdess.subset: reader 'ravdess' does not take it; it takes dev_fraction, dev_s"
@@ -265,6 +291,7 @@ def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     assert params.experiments.keys() == {"flickr8k-zero-shot", "flickr8k-full"}
     params = parse_params(merge(values, own))
     assert params.sources["mine"].index == "index.csv"
+    assert params.watched == ["mine"]
     assert params.experiments.keys() == {"mine-zero-shot", "mine-full"}
     nothing: dict[str, Any] = {"experiments": {}, "tables": {}}
     assert not parse_params(merge(values, own | nothing)).measured_corpora

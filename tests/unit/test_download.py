@@ -26,6 +26,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from brewline.config import load_params
 from brewline.config.sources import FileParams, SourceParams
 from brewline.core.errors import BrewlineError
+from brewline.core.survey import files_at, survey
 from brewline.download import corpus as corpus_module
 from brewline.download import web
 from brewline.download.checksums import CHECKSUMS_DIR
@@ -444,8 +445,8 @@ def test_folders_and_files_in_place_are_linked_not_copied(tmp_path: Path) -> Non
     found = published("x")
     assert found.keys() == {"links.json", "text.txt"}
     assert json.loads(found["links.json"]) == {
-        "Images": {"path": str(images), "size": 5},
-        "audio.tar": {"path": f"{images.parent}/audio.tar", "size": len(CONTENT)},
+        name: {"path": str(path), **survey(files_at(path))}
+        for name, path in {"Images": images, "audio.tar": images.parent / "audio.tar"}.items()
     }
     (images.parent / "audio.tar").write_bytes(OTHER)
     with pytest.raises(BrewlineError, match=sha256(OTHER)):

@@ -99,6 +99,28 @@ def finished(*outcomes: Outcome, experiments: tuple[str, ...] = ()) -> _Run:
     return run
 
 
+def test_a_run_looks_outside_before_it_asks_what_is_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = Stage("look@a", "look", "a", "a", None, frozenset(), frozenset(), looks=True)
+    graph = [look, stage("download@a", "a", None, "look@a"), stage("shard@a", "a", None)]
+    asked_for: list[str] = []
+    found: dict[str, list[str]] = {}
+
+    def runs(name: str, work: Work, force: bool) -> str:
+        asked_for.append(name)
+        found.update({"download@a": ["found.json: modified"]} if name == "look@a" else {})
+        return "ran"
+
+    monkeypatch.setattr("flows.pipeline.run_stage", runs)
+    monkeypatch.setattr("flows.pipeline.changes", lambda *_, **__: found)
+    with disable_run_logger():
+        run = _Run(Work(Path(), Path(), 1, 1, "key"), graph, plan(graph, [], []))
+        run.bring_up_to_date()
+    assert asked_for == ["look@a", "download@a"]
+    assert [one.state for one in run.outcomes] == ["ran", "ran", "up to date"]
+
+
 LEFT_OUT = Outcome("score@a", "left out", "embed@a-other is stale and not chosen")
 
 

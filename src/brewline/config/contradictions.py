@@ -11,7 +11,7 @@ from brewline.config.experiment_checks import (
 )
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
-from brewline.config.sources import OBJECT_STORES, READER_OPTIONS
+from brewline.config.sources import OBJECT_STORES, READER_OPTIONS, FileParams
 
 
 def contradictions(params: Params) -> list[str]:
@@ -20,6 +20,7 @@ def contradictions(params: Params) -> list[str]:
         *_bad_sources(params),
         *_unknown_corpora(params),
         *_bad_files(params),
+        *_bad_watched(params),
         *_bad_recognition(params),
         *bad_variants(params),
         *bad_recipes(params),
@@ -64,13 +65,39 @@ def _bad_files(params: Params) -> list[str]:
     for corpus, source in params.sources.items():
         for name, file in source.files.items():
             scheme = urlsplit(file.url).scheme
-            elsewhere = scheme not in ("", "file", *OBJECT_STORES)
-            is_prefix = scheme in OBJECT_STORES and file.url.endswith("/")
+            is_stored = scheme in OBJECT_STORES
+            elsewhere = not is_stored and not _is_local(file)
+            is_prefix = is_stored and file.url.endswith("/")
             if (file.in_place or is_prefix) and (elsewhere or file.mirrors):
                 problems.append(
                     f"sources.{corpus}.files.{name}: in_place needs a path, file://, s3://, gs:// "
                     "or az://, and no mirrors"
                 )
+    return problems
+
+
+def _is_local(file: FileParams) -> bool:
+    return "://" not in file.url or file.url.startswith("file://")
+
+
+def _bad_watched(params: Params) -> list[str]:
+    """What has to be looked at and is not, and what there is nothing to look at for."""
+    problems = []
+    for corpus in params.watched:
+        if corpus not in params.corpora:
+            hint = suggest(corpus, params.corpora)
+            problems.append(f"watched: {corpus!r} is none of `corpora`{hint}")
+        elif corpus in params.sources and not any(
+            _is_local(file) for file in params.sources[corpus].files.values()
+        ):
+            problems.append(f"watched: no file of {corpus} lies on this machine")
+    problems += [
+        f"watched: lacks {corpus}, which reads {name} where it lies"
+        for corpus in params.corpora
+        if corpus in params.sources and corpus not in params.watched
+        for name, file in params.sources[corpus].files.items()
+        if file.in_place and _is_local(file)
+    ]
     return problems
 
 
@@ -83,6 +110,7 @@ def _bad_measures(params: Params) -> list[str]:
         )
     lists: dict[str, list[object]] = {
         "corpora": [*params.corpora],
+        "watched": [*params.watched],
         "evaluate.recall_at": [*params.evaluate.recall_at],
     }
     lists |= {f"recipes.{name}.seeds": [*params.seeds_of_recipe(name)] for name in params.recipes}

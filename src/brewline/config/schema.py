@@ -20,6 +20,8 @@ class Params(Section):
     """Everything in `params.yaml`."""
 
     corpora: list[Name]
+    # Those whose files lie on this machine and may change; every `dvc repro` looks.
+    watched: list[Name]
     sources: dict[Name, SourceParams]
     backbones: BackbonesParams
     inspect: InspectParams

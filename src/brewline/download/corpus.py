@@ -20,9 +20,9 @@ from brewline.core.files import (
     read_json,
     remove,
     sha256_tree,
-    total_size,
     write_json,
 )
+from brewline.core.survey import files_at, survey
 from brewline.download.checksums import (
     Checksum,
     checksums_file,
@@ -31,8 +31,9 @@ from brewline.download.checksums import (
     today,
 )
 from brewline.download.fetching import Fetched, alone, fetch_verified, is_recorded, partial_path
+from brewline.download.local import missing, path_in_place
 from brewline.download.objects_in_place import is_object_in_place, object_entry
-from brewline.download.places import local_path, look
+from brewline.download.places import look
 from brewline.download.recordings import (
     RECORD,
     Archives,
@@ -44,7 +45,7 @@ from brewline.download.troubles import shown
 from brewline.media import objects
 
 RAW_DIR = Path("data/raw")
-# Which published name stands for which path elsewhere, and how many bytes it has.
+# Which published name stands for which path elsewhere, and what was found there.
 LINKS_FILE = "links.json"
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def make_plan(corpus: str, source: SourceParams, workers: int) -> Plan:
 def _plan_file(corpus: str, name: str, file: FileParams, known: Checksum | None) -> PlannedFile:
     in_place, published = path_in_place(file), RAW_DIR / corpus / name
     if in_place and in_place.exists():
-        have = total_size(in_place)
+        have = int(survey(files_at(in_place))["size"])
         return PlannedFile(name, file.url, have, have, "used in place")
     if is_object_in_place(file):
         return _plan_object(name, file.url)
@@ -151,12 +152,6 @@ def _ask_size(urls: list[str]) -> tuple[int | None, str]:
         except BrewlineError as error:
             troubles.append(str(error))
     return None, "; ".join(troubles)
-
-
-def path_in_place(file: FileParams) -> Path | None:
-    """The path of a file or folder that is read where it lies, or none if it is to be copied."""
-    path = local_path(file.url)
-    return path if path is not None and (file.in_place or path.is_dir()) else None
 
 
 def download_corpus(corpus: str, source: SourceParams, workers: int) -> list[str]:
@@ -230,15 +225,15 @@ def _counts(archives: Archives) -> str:
 
 def _link_entry(file: FileParams, path: Path) -> dict[str, str | int]:
     if not path.exists():
-        raise BrewlineError(f"{path} is missing")
-    size = total_size(path)
-    if file.size is not None and size != file.size:
-        raise BrewlineError(f"{path} has {size} bytes; expected are {file.size}")
+        raise missing(path)
+    found = survey(files_at(path))
+    if file.size is not None and found["size"] != file.size:
+        raise BrewlineError(f"{path} has {found['size']} bytes; expected are {file.size}")
     if file.sha256 and (digest := sha256_tree(path)) != file.sha256:
         raise BrewlineError(
             f"{path} is damaged or another version: expected SHA-256 {file.sha256}, found {digest}"
         )
-    return {"path": str(path.resolve()), "size": size}
+    return {"path": str(path.resolve()), **found}
 
 
 def _fetch_all(

@@ -18,7 +18,8 @@ from brewline.download.checksums import (
     record_checksums,
     today,
 )
-from brewline.download.places import bring, local_path
+from brewline.download.local import local_path
+from brewline.download.places import bring
 from brewline.download.troubles import shown
 from brewline.download.version import Version
 from brewline.download.whole import check_whole

@@ -2,35 +2,13 @@
 
 import shutil
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from brewline.config.sources import OBJECT_STORES
-from brewline.core.errors import BrewlineError
 from brewline.core.files import total_size
 from brewline.download import web
+from brewline.download.local import local_path, missing
 from brewline.download.version import Version
-
-_SCHEMES = ("http", "https", "hf", *OBJECT_STORES)
-
-
-def local_path(url: str) -> Path | None:
-    """The path that a URL names, or none if it names another machine.
-
-    Raises:
-        BrewlineError: we cannot read such URLs.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if not parts.scheme:
-        return Path(url)
-    if parts.scheme in _SCHEMES:
-        return None
-    raise BrewlineError(
-        f"cannot read {url!r}: known are paths, file://, "
-        f"{', '.join(f'{scheme}://' for scheme in _SCHEMES)}",
-        "settings",
-    )
 
 
 def look(url: str) -> Version:
@@ -42,7 +20,7 @@ def look(url: str) -> Version:
     path = local_path(url)
     if path is not None:
         if not path.exists():
-            raise BrewlineError(f"{path} is missing")
+            raise missing(path)
         return Version(url=url, size=total_size(path), tag=None)
     scheme = urlsplit(url).scheme
     if scheme == "hf":
@@ -70,7 +48,7 @@ def bring(url: str, part: Path, size: int | None) -> Version:
     path = local_path(url)
     if path is not None:
         if not path.is_file():
-            raise BrewlineError(f"{path} is missing")
+            raise missing(path)
         shutil.copyfile(path, part)
         return Version(url=url, size=part.stat().st_size, tag=None)
     scheme = urlsplit(url).scheme

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from brewline.core.errors import BrewlineError
-from brewline.core.files import total_size
+from brewline.core.survey import files_at, is_shadow, survey
 from brewline.media.containers import (
     MAX_MEMBERS,
     Container,
@@ -107,11 +107,6 @@ def loosely(name: str) -> str:
     return "".join(sign for sign in apart if not unicodedata.combining(sign)).casefold()
 
 
-def _is_shadow(name: str) -> bool:
-    """Hidden files, and the tree of resource forks that macOS adds; no corpus means them."""
-    return any(sign in f"/{name}" for sign in ("/.", "/__MACOSX/"))
-
-
 def open_container(file: RawFile, name: str) -> Container:
     """The container that a file is; what kind it is, its published name says."""
     kinds: dict[str, Callable[[RawFile], Container]] = {
@@ -130,12 +125,12 @@ def open_container(file: RawFile, name: str) -> Container:
 class MediaStore:
     """The files under a corpus' folder by their published paths, whatever container holds them.
 
-    Sources that are used where they lie are named by `links.json`:
-    `{"<published name>": {"path": "<absolute path>", "size": <bytes>}}`, or of an object store
-    `{"<published name>": {"url": "<address>", "size": <bytes>, "tag": "<version>"}}`; of a folder,
-    the files are found below the published name. A name with another audio suffix than the
-    published one is found as well, so that a corpus may be stored in another codec (decoding goes
-    by content).
+    Sources that are used where they lie are named by `links.json`, each with its path and the
+    `survey` of what was there (`{"<published name>": {"path": "<absolute path>", ...}}`), or of an
+    object store `{"<published name>": {"url": "<address>", "size": <bytes>, "tag": "<version>"}}`;
+    of a folder, the files are found below the published name. A name with another audio suffix than
+    the published one is found as well, so that a corpus may be stored in another codec (decoding
+    goes by content).
     """
 
     def __init__(self, root: Path) -> None:
@@ -154,7 +149,8 @@ class MediaStore:
         self._num_twins = 0
         self._tables: dict[str, ParquetTable] = {}
         self._by_loose_name: dict[str, str] | None = None
-        files = [*_files_below(root), *_linked(root)]
+        here = ((name, file) for name, file in _below(root, files_at(root)) if name != LINKS)
+        files = [*here, *_linked(root)]
         # Seconds for which a file may be waited for, before any of it is read.
         self.patience_s = 0.0 if all(file.is_near for _, file in files) else PATIENCE_S
         for name, file in sorted(files, key=lambda each: (each[0], str(each[1]))):
@@ -171,7 +167,7 @@ class MediaStore:
 
     def _add(self, raw_name: str, container: Container, place: Place) -> None:
         name = check_member_name(container.file, raw_name)
-        if _is_shadow(name):
+        if is_shadow(name):
             return
         if len(self._members) + self._num_twins == MAX_MEMBERS:
             raise BrewlineError(f"{self.root} is refused: it has more than {MAX_MEMBERS} files")
@@ -317,16 +313,11 @@ def _encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def _files_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, RawFile]]:
-    """Every file of a folder and what it is called, which is below `prefix`."""
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            path = Path(parent, file)
-            # What is no UTF-8 in it, the system hands on as lone surrogates.
-            name = prefix + name_as_text(os.fsencode(path.relative_to(folder).as_posix()))
-            # Neither pipes, which block, nor links that lead nowhere.
-            if name != LINKS and path.is_file():
-                yield name, LocalFile(path)
+def _below(folder: Path, files: list[tuple[str, int, int]]) -> Iterator[tuple[str, RawFile]]:
+    """What the files of a folder are called, and where they are."""
+    for name, _, _ in files:
+        # What is no UTF-8 in it, the system hands on as lone surrogates.
+        yield name_as_text(os.fsencode(name)), LocalFile(folder / name)
 
 
 def _linked(root: Path) -> Iterator[tuple[str, RawFile]]:
@@ -350,14 +341,14 @@ def _linked_here(root: Path, name: str, link: dict[str, Any]) -> Iterator[tuple[
     path = Path(link["path"])
     if not path.exists():
         raise BrewlineError(f"{path}, which is {name!r} of {root}, is gone")
-    size = total_size(path)
-    if size != link["size"]:
+    files = files_at(path)
+    if {"path": link["path"], **survey(files)} != link:
         raise BrewlineError(
-            f"{path} has changed since the download: {size} bytes, not {link['size']}; "
-            "run `dvc repro download --force`"
+            f"{path} has changed since {root} was made; run `dvc repro`, which looks again"
         )
     if path.is_dir():
-        yield from _files_below(path, f"{name.rstrip('/')}/")
+        for below, file in _below(path, files):
+            yield f"{name.rstrip('/')}/{below}", file
     else:
         yield name, LocalFile(path)
 

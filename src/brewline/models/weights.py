@@ -18,7 +18,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import link, read_json, remove, sha256_file, sha256_tree, write_json
 from brewline.download import hub
 from brewline.download.fetching import fetch
-from brewline.download.places import local_path
+from brewline.download.local import local_path
 from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
 from brewline.models.whisper_formats import convert_whisper, files_of_model
 

@@ -15,7 +15,8 @@ def named_argument(description: str | None, listed: str = "corpora") -> tuple[Pa
     Raises:
         BrewlineError: it is not in there.
     """
-    kind = {"corpora": "corpus", "experiments": "experiment", "tables": "table"}[listed]
+    kinds = {"corpora": "corpus", "watched": "corpus", "experiments": "experiment"}
+    kind = {**kinds, "tables": "table"}[listed]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(kind, help=f"one of `{listed}` in params.yaml")
     arguments = parser.parse_args()
