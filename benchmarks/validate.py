@@ -6,8 +6,10 @@ number of processes; the start of the processes counts on both sides. `m4a webm 
 same against a bare loop of PyAV.
 
 `corpus`: stage `inspect` on a generated corpus in the layout of Localized Narratives, a picture for
-every five utterances, against the bare loop over its recordings; `judge`: stage `validate` on what
-it found, against the same loop. Peak memory is that of the largest process, and of all together.
+every five utterances, against the bare loop over its recordings, and then stage `validate` on what
+it found. Peak memory is that of the largest process, and of all together.
+`judge`: stage `validate` alone on made-up facts, of which two in a hundred are at fault, against
+the same with a tenth of the utterances: their growth, in time and memory.
 `noop`: `dvc repro` on it with nothing to do, against the same with a corpus of 100 utterances.
 
     python benchmarks/validate.py [--json] [--seconds 5] [--utterances 100000] [--cases wav ...]
@@ -45,7 +47,9 @@ from brewline.media.archives import MediaStore
 from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge
+from brewline.tables.facts import PICTURES, RECORDINGS
 from brewline.tables.listing import Listing
+from brewline.tables.parquet import write_table
 
 PROJECT = Path(__file__).parents[1]
 CODECS = {
@@ -239,8 +243,8 @@ def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
             return row(codec, statistics.median(bare), statistics.median(ours), peak())
 
 
-def make_project(folder: Path, num_utterances: int) -> None:
-    """A project with one corpus and the stage that validates it."""
+def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> None:
+    """A project with one corpus and the stages that validate it; the recordings may be empty."""
     raw = folder / "data/raw/bench"
     raw.mkdir(parents=True)
     picture = io.BytesIO()
@@ -255,7 +259,7 @@ def make_project(folder: Path, num_utterances: int) -> None:
             part = "val" if image % 10 == 0 else "train"
             name = f"coco_{part}/coco_{part}_{image}_{take}.wav"
             samples = noise[number : number + SHORT_RATE_HZ].tobytes()
-            add_member(archive, name, header.getvalue()[:44] + samples)
+            add_member(archive, name, header.getvalue()[:44] + samples if with_sound else b"")
             if take == 0:
                 add_member(archive, f"{part}2017/{image:012}.jpg", picture.getvalue())
             narrative = {
@@ -281,6 +285,62 @@ def make_project(folder: Path, num_utterances: int) -> None:
     stages = {name: pipeline["stages"][name] for name in ("inspect", "validate")}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"vars": pipeline["vars"], "stages": stages}))
     shutil.copy(PROJECT / "versions.yaml", folder)
+
+
+def make_facts(folder: Path, num_utterances: int) -> None:
+    """Facts of the corpus of a project as inspection would have found them, with some faults."""
+    rng = np.random.default_rng(0)
+    store = MediaStore(folder / "data/raw/bench")
+    kinds: dict[str, list[str]] = {".wav": [], ".jpg": []}
+    for name in store.names():
+        if name[-4:] in kinds:
+            kinds[name[-4:]].append(name)
+    recordings, pictures = kinds[".wav"], kinds[".jpg"]
+    assert len(recordings) == num_utterances
+    duration_s = rng.uniform(2.0, 8.0, num_utterances)
+    duration_s[rng.random(num_utterances) < 0.01] = 0.01
+    good = {"has_end": True, "sample_rate_hz": 16_000, "num_channels": 1, "num_non_finite": 0}
+    good |= {"num_clipped": 0, "low": -0.5, "high": 0.5, "mean": 0.0, "rms_dbfs": -20.0}
+    good |= {"mono_peak": 0.5, "level_dbfs": -15.0, "noise_dbfs": -50.0, "burst_share": 0.1}
+    is_open = rng.random(num_utterances) > 0.01
+    write_table(
+        folder / "data/facts/bench/recordings.parquet",
+        RECORDINGS,
+        (
+            good
+            | {"path": path, "sha256": f"{number:064x}", "content": f"{number:032x}"}
+            | {"duration_s": length, "promised_duration_s": length, "loudness_lufs": -20.0}
+            | {"num_samples": int(length * 16_000)}
+            if opens
+            else {"path": path, "reason": "damaged", "detail": "the decoder says: no"}
+            for number, (path, length, opens) in enumerate(
+                zip(recordings, duration_s.tolist(), is_open, strict=True)
+            )
+        ),
+    )
+    looks = rng.integers(0, 1 << 63, len(pictures))
+    good = {"width_px": 640, "height_px": 480, "mode": "RGB", "orientation": 1, "format": "JPEG"}
+    write_table(
+        folder / "data/facts/bench/pictures.parquet",
+        PICTURES,
+        (
+            good | {"path": path, "sha256": f"{look:064x}", "content": f"{look:016x}"}
+            for path, look in zip(pictures, looks.tolist(), strict=True)
+        ),
+    )
+
+
+def measure_judging(num_utterances: int) -> dict[str, Any]:
+    """Stage `validate` on facts alone, and on those of a tenth of the utterances."""
+    results = []
+    for number in (num_utterances // 10, num_utterances):
+        with tempfile.TemporaryDirectory() as temporary, peak_memory() as peak:
+            make_project(Path(temporary), number, with_sound=False)
+            make_facts(Path(temporary), number)
+            command = (sys.executable, "-m", "brewline.stages.validate", "bench")
+            results.append((timed(lambda: call(Path(temporary), *command)), peak()))  # noqa: B023
+    (few_s, few), (many_s, many) = results
+    return row("judge", few_s, many_s, many) | {"baseline_mb": round(few[1])}
 
 
 def call(folder: Path, *command: str) -> None:
@@ -325,7 +385,7 @@ def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, 
         make_project(large, num_utterances)
         loose = itertools.cycle(loose_recordings(large))
         baseline_s = timed(lambda: run_bare(list(itertools.islice(loose, num_utterances))))
-        for case, stage in (("corpus", inspect), ("judge", validate)):
+        for case, stage in (("corpus", inspect), ("validate", validate)):
             with peak_memory() as peak:
                 ours_s = timed(partial(call, large, *stage))
                 yield row(case, baseline_s, ours_s, peak())
@@ -348,8 +408,10 @@ def main() -> None:
     arguments = parser.parse_args()
     codecs = [case for case in (*CODECS, *AV_CODECS) if case in arguments.cases]
     rows = (measure_codec(codec, arguments.seconds) for codec in codecs)
-    rest = [case for case in arguments.cases if case not in codecs]
-    for line in itertools.chain(rows, measure_corpus(rest, arguments.utterances) if rest else ()):
+    whole = [case for case in arguments.cases if case in ("corpus", "noop")]
+    if "judge" in arguments.cases:
+        rows = itertools.chain(rows, map(measure_judging, [arguments.utterances]))
+    for line in itertools.chain(rows, measure_corpus(whole, arguments.utterances) if whole else ()):
         if arguments.json:
             print(json.dumps(line), flush=True)
         else:
@@ -357,6 +419,7 @@ def main() -> None:
                 f"{line['case']:8} bare {line['baseline_s']:8.2f} s   ours {line['ours_s']:8.2f} s"
                 f"   {line['ratio']:.2f} of its speed, {line['peak_mb']} MiB"
                 f" (parent {line['parent_mb']}, a worker {line['worker_mb']})"
+                + (f"; bare {line['baseline_mb']} MiB" if "baseline_mb" in line else "")
             )
 
 

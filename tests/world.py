@@ -7,6 +7,7 @@ test learns from it is whether the pipeline carries everything through, not how 
 import io
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import numpy as np
 import soundfile
 import yaml
 from PIL import Image
+
+from brewline.media.archives import MediaStore
+from brewline.quality.inspection import files_of, inspect_files, join_runs
+from brewline.tables.listing import Listing
 
 SAMPLE_RATE_HZ = 16_000
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -57,6 +62,20 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+def write_facts(
+    store: MediaStore,
+    listings: list[Listing],
+    folder: Path,
+    decode_limit_s: float = 60.0,
+    with_speech_share: bool = False,
+) -> None:
+    """What stage `inspect` does, without anything to go on with."""
+    with tempfile.TemporaryDirectory() as work:
+        tasks = files_of(store, listings)
+        inspect_files(store, tasks, Path(work), 2, decode_limit_s, 250.0, with_speech_share)
+        join_runs(Path(work), folder)
 
 
 def make_flickr8k(folder: Path) -> None:

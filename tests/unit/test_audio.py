@@ -121,6 +121,43 @@ TAILS = {"a newline": b"\n", "padding": bytes(700), "ID3v1": b"TAG" + b"x" * 125
          "APE": b"APETAGEX" + bytes(40)}  # fmt: skip
 
 
+_MP3_FRAME = b"\xff\xfb\x90\x64" + bytes(413)
+_ADTS_FRAME = bytes.fromhex("fff1504000fffc")
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"\x1a\x45\xdf\xa3\x80", b"\xec\x80"),  # Matroska: what is void
+        (b"\x1a\x45\xdf\xa3\x80", b"\x1f\x43\xb6\x75\xff"),  # clusters of no known size
+        (b"\0\0\0\x0cftypM4A ", b"\0\0\0\x08free"),
+        (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), (24).to_bytes(8, "little") + bytes(16)),
+        (b"RIFF\x04\0\0\0AVI ", b"RIFF\0\0\0\0"),
+        (b"FLV\x01\x04\0\0\0\x09\0\0\0\0", b"\x08" + bytes(14)),
+        (b"RIFF\xff\xff\xff\xffWAVE", b"abcd\0\0\0\0"),
+        (b"FORM\xff\xff\xff\xffAIFF", b"abcd\0\0\0\0"),
+        (
+            b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0" + bytes(24),
+            b"x" * 16 + (24).to_bytes(8, "little"),
+        ),
+        (b"#!AMR\n", b"\x7c"),  # frames without data
+        (b"", b"#!AMR\n" + b"\x7c" * 20),  # files of them, joined
+        (b"", _ADTS_FRAME),
+        (_ADTS_FRAME * 10, b"\xff"),  # where a frame might begin
+        (_MP3_FRAME * 10, b"\xff"),
+        (_MP3_FRAME * 10, b"ID3\x04\0\0\0\0\0\0"),
+    ],
+)
+def test_a_file_of_very_many_parts_is_refused_in_no_time(
+    head: bytes, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the real limit, some 20 MB of these took half a minute.
+    monkeypatch.setattr("brewline.media.recording.MAX_PARTS", 1000)
+    with pytest.raises(AudioError, match="more than 1000 parts") as refused:
+        decode(head + part * 1100)
+    assert refused.value.reason == "damaged"
+
+
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_may_follow_a_recording_hurts_nobody(name: str, tail: str) -> None:

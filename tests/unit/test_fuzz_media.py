@@ -25,14 +25,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sounds import FORMATS, sound
-from world import tone_limits, write_tar
+from world import tone_limits, write_facts, write_tar
 
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.core.workers import Lost, WorkerPool
 from brewline.media.archives import MediaStore
 from brewline.media.ogg import page_checksum
-from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.queries import Finding, check_audio, check_image
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge
@@ -308,8 +307,7 @@ def test_a_corpus_of_mutated_files_is_accounted_for(tmp_path: Path) -> None:
     write_tar(tmp_path / "raw/media.tar", files)
     good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
     store = MediaStore(tmp_path / "raw")
-    inspect_files(store, files_of(store, listings), tmp_path / "work", 2, 60.0, 250.0)
-    join_runs(tmp_path / "work", tmp_path / "facts")
+    write_facts(store, listings, tmp_path / "facts")
     write_tables(Judge(store, tmp_path / "facts", LIMITS).corpus(listings), "fuzzed", good, bad)
     accepted, dropped = pandas.read_parquet(good), pandas.read_parquet(bad)
     assert sorted([*accepted["utterance_id"], *dropped["utterance_id"]]) == [

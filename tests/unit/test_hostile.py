@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from world import encode_audio, tone, tone_limits, write_tar
+from world import encode_audio, tone, tone_limits, write_facts, write_tar
 
 from brewline.config.sources import SourceParams
 from brewline.config.validate import ValidateParams
@@ -26,7 +26,6 @@ from brewline.media import parquet_tables
 from brewline.media.archives import MediaStore
 from brewline.media.containers import LocalFile
 from brewline.pages.players import Players
-from brewline.quality.inspection import files_of, inspect_files, join_runs
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge, judge_listings
 from brewline.tables.listing import Listing
@@ -50,8 +49,7 @@ def validated(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     store = MediaStore(folder)
     with tempfile.TemporaryDirectory() as beside:
         facts = Path(beside, "facts")
-        inspect_files(store, files_of(store, listed), Path(beside, "work"), 1, 60.0, 250.0)
-        join_runs(Path(beside, "work"), facts)
+        write_facts(store, listed, facts)
         write_tables(Judge(store, facts, LIMITS).corpus(listed), "mine", good, bad)
     rows = read_table(good), read_table(bad)
     assert sorted(row["utterance_id"] for table in rows for row in table) == sorted(

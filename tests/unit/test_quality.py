@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import tarfile
-import tempfile
 import time
 import zipfile
 from collections import Counter
@@ -28,6 +27,7 @@ from world import (
     picture,
     tone,
     tone_limits,
+    write_facts,
 )
 
 from brewline.config import load_params
@@ -39,11 +39,18 @@ from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
 from brewline.media.audio import decode, to_mono_16k
 from brewline.quality import inspection
-from brewline.quality.checks import AUDIO_CHECKS, check_listing
+from brewline.quality.checks import (
+    AUDIO_CHECKS,
+    IMAGE_CHECKS,
+    Fault,
+    check_listing,
+    first_fault,
+)
 from brewline.quality.corpus_suites import Account, account, expect
 from brewline.quality.expectations import Expectation
 from brewline.quality.explain import explain
 from brewline.quality.inspection import Inspector, MediaTask, files_of, inspect_files, join_runs
+from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.quality.leaks import Leaks, alike
 from brewline.quality.page import validation_page
 from brewline.quality.picture_facts import perceptual_hash
@@ -54,6 +61,7 @@ from brewline.quality.verdicts import Judge, Verdict
 from brewline.tables.facts import RecordingFacts
 from brewline.tables.listing import Listing
 from brewline.tables.manifest import MANIFEST, row_order
+from brewline.tables.parquet import read_table
 
 PROJECT = Path(__file__).parents[2]
 DECODE_LIMIT_S = 60.0
@@ -98,6 +106,7 @@ GOOD = RecordingFacts(
     level_dbfs=-12.0,
     noise_dbfs=-50.0,
     burst_share=0.1,
+    loudness_lufs=-20.0,
 )
 NO_LEAKS = Leaks(0, 0, [], [])
 
@@ -274,16 +283,6 @@ def test_what_is_no_text_can_still_be_quarantined(tmp_path: Path) -> None:
     assert row["image_path"] is None
 
 
-def inspected(
-    store: MediaStore, listings: list[Listing], folder: Path, decode_limit_s: float = DECODE_LIMIT_S
-) -> None:
-    """What stage `inspect` does."""
-    tasks = files_of(store, listings)
-    with tempfile.TemporaryDirectory() as work:
-        inspect_files(store, tasks, Path(work), 2, decode_limit_s, MAX_MEGAPIXELS)
-        join_runs(Path(work), folder)
-
-
 def judged(
     store: MediaStore,
     listings: list[Listing],
@@ -292,7 +291,7 @@ def judged(
     decode_limit_s: float = DECODE_LIMIT_S,
 ) -> list[Verdict]:
     """Both stages."""
-    inspected(store, listings, facts, decode_limit_s)
+    write_facts(store, listings, facts, decode_limit_s)
     return list(Judge(store, facts, limits).corpus(listings))
 
 
@@ -496,7 +495,7 @@ def test_a_stopped_inspection_opens_no_file_again(
 def test_a_threshold_is_tried_without_opening_a_file(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inspected(corpus.store, corpus.listings, tmp_path)
+    write_facts(corpus.store, corpus.listings, tmp_path)
 
     def refuse(*_: object) -> None:
         raise AssertionError("a file is opened")
@@ -512,7 +511,7 @@ def test_a_threshold_is_tried_without_opening_a_file(
 def test_files_that_came_later_are_named(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams
 ) -> None:
-    inspected(corpus.store, corpus.listings[:-1], tmp_path)
+    write_facts(corpus.store, corpus.listings[:-1], tmp_path)
     with pytest.raises(BrewlineError, match=r"does not know 'coco_.*; run `dvc repro`"):
         list(Judge(corpus.store, tmp_path, limits).corpus(corpus.listings))
 
@@ -565,10 +564,7 @@ def test_the_share_of_speech_is_found_where_it_is_asked_for(
     (tmp_path / "raw/b.ogg").write_bytes(recording)
     store = MediaStore(tmp_path / "raw")
     listings = [Listing("a", "train", "a.wav", "1"), Listing("b", "train", "b.ogg", "1")]
-    inspect_files(
-        store, files_of(store, listings), tmp_path / "work", 1, DECODE_LIMIT_S, MAX_MEGAPIXELS, True
-    )
-    join_runs(tmp_path / "work", tmp_path / "facts")
+    write_facts(store, listings, tmp_path / "facts", with_speech_share=True)
     found = [v.reason for v in Judge(store, tmp_path / "facts", limits).corpus(listings)]
     assert found == ["no_speech", None]
 
@@ -602,6 +598,26 @@ def test_content_is_alike_in_another_lossless_container() -> None:
         read_recording_facts(encode_audio(each, "WAV", "PCM_16")).content for each in others
     }
     assert len(contents | {wav.content}) == 5
+
+
+def test_columns_are_judged_like_one_file_after_the_other(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    write_facts(corpus.store, corpus.listings, tmp_path)
+    strict = limits.model_copy(update={"min_duration_s": 0.55, "min_image_side_px": 41})
+    for known, checks in (
+        (known_recordings(tmp_path), AUDIO_CHECKS),
+        (known_pictures(tmp_path), IMAGE_CHECKS),
+    ):
+        path = tmp_path / f"{'recordings' if checks is AUDIO_CHECKS else 'pictures'}.parquet"
+        names = [row["path"] for row in read_table(path)]
+        for thresholds in (limits, strict):
+            one_by_one = []
+            for name in names:
+                facts = known[name]
+                is_open = not isinstance(facts, Fault)
+                one_by_one.append(not is_open or bool(first_fault(checks, facts, thresholds)))
+            assert known.at_fault(checks, thresholds).tolist() == one_by_one
 
 
 def test_pictures_that_look_alike_have_hashes_alike() -> None:
@@ -850,7 +866,7 @@ def test_the_page_shows_everything_and_loads_nothing(
 def test_explain_shows_the_check_that_failed_with_its_numbers(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams
 ) -> None:
-    inspected(corpus.store, corpus.listings, tmp_path)
+    write_facts(corpus.store, corpus.listings, tmp_path)
     short = next(name for name, why in corpus.planted.items() if why == "too_short")
     lines = list(explain(corpus.store, corpus.listings, short, tmp_path, limits))
     split = next(row.split for row in corpus.listings if row.utterance_id == short)

@@ -200,8 +200,10 @@ class MediaStore:
     def find(self, name: str) -> str | None:
         """The stored name of a published file: itself, or the same with another audio suffix."""
         name = canonical_name(name)
+        if name in self._members:
+            return name
         stem = name.rpartition(".")[0]
-        candidates = (name, *(stem + suffix for suffix in AUDIO_SUFFIXES))
+        candidates = (stem + suffix for suffix in AUDIO_SUFFIXES)
         return next((each for each in candidates if each in self._members), None)
 
     def absence(self, name: str) -> str:

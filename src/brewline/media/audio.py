@@ -179,9 +179,13 @@ def decode(content: bytes) -> Audio:
 
 def to_mono_16k(audio: Audio) -> NDArray[np.float32]:
     """Returns (num_samples,) float32 at 16 kHz: the mean of the channels, resampled by soxr."""
-    mono = audio.samples.mean(axis=1)
-    if audio.sample_rate_hz != SAMPLE_RATE_HZ:
+    return to_16k(audio.samples.mean(axis=1), audio.sample_rate_hz)
+
+
+def to_16k(mono: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
+    """Returns (num_samples,) resampled to 16 kHz by soxr."""
+    if sample_rate_hz != SAMPLE_RATE_HZ:
         import soxr
 
-        mono = soxr.resample(mono, audio.sample_rate_hz, SAMPLE_RATE_HZ)
+        mono = soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ)
     return np.ascontiguousarray(mono, dtype=np.float32)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from brewline.media.frames import frame_sounds
-from brewline.media.recording import AudioError, Sound, check_joined, is_harmless
+from brewline.media.recording import AudioError, Parts, Sound, check_joined, is_harmless
 
 # All ones in the 32-bit size: RF64 has it in the chunk `ds64`. Writers of streams leave all ones,
 # zero, or the largest size that they take to be safe, a little under 2 GiB.
@@ -172,8 +172,9 @@ def _is_chunk(content: bytes, at: int, order: str) -> bool:
 
 def _chunks(content: bytes, at: int, head: str, padding: int) -> Iterator[_Chunk]:
     """The name, place and size of each chunk; an empty name where something else begins."""
-    head_bytes = struct.calcsize(head)
+    head_bytes, parts = struct.calcsize(head), Parts()
     while at + head_bytes <= len(content):
+        parts.add_one()
         name, size = struct.unpack_from(head, content, at)
         if not _NAME.fullmatch(name) and padding and _NAME.fullmatch(content[at - 1 : at + 3]):
             # A writer that forgets the byte that makes a size even.
@@ -202,7 +203,9 @@ def _w64(content: bytes) -> _Data:
     """Sony, "Wave64 file format"."""
     at = 40
     data: _Data | None = None
+    parts = Parts()
     while at + 24 <= len(content):
+        parts.add_one()
         name, size = content[at : at + 16], int.from_bytes(content[at + 16 : at + 24], "little")
         if data and name == _W64_FILE:
             return data._replace(end=at)

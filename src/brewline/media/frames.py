@@ -11,6 +11,7 @@ from typing import NamedTuple
 from brewline.media.recording import (
     TAGS,
     AudioError,
+    Parts,
     Sound,
     check_joined,
     end_without_padding,
@@ -72,6 +73,8 @@ class _Row:
     num_bytes: int = 0
     junk_bytes: int = 0
     has_end: bool = True
+    # Frames, and places where one was looked for.
+    parts: Parts = field(default_factory=Parts)
 
     def frames(self, content: bytes) -> bytes:
         """The frames alone; the content itself where there is nothing else."""
@@ -123,7 +126,8 @@ def frame_sounds(content: bytes) -> list[Sound] | None:
     # Most begin with a frame, and need not be searched.
     at_once = [frame_at for frame_at in kinds if _is_row(content, 0, frame_at, _SURE)]
     for frame_at in at_once or kinds:
-        start = _find(content, 0, min(_MAX_JUNK_BYTES, len(content)), frame_at, _SURE)
+        end = min(_MAX_JUNK_BYTES, len(content))
+        start = _find(content, (0, end), frame_at, _SURE, Parts())
         if start is None:
             continue
         row = _walk(content, start, frame_at)
@@ -141,9 +145,9 @@ def amr_sounds(content: bytes) -> list[Sound]:
         AudioError: `not_audio` or `damaged`: what should be a frame is none.
     """
     sounds: list[Sound] = []
-    position = 0
+    position, parts = 0, Parts()
     while magic := next((one for one in _AMR_BYTES if content.startswith(one, position)), b""):
-        sound, size = _amr_sound(content[position:], magic)
+        sound, size = _amr_sound(content[position:], magic, parts)
         sounds.append(sound)
         check_joined(len(sounds))
         position += size
@@ -154,12 +158,13 @@ def amr_sounds(content: bytes) -> list[Sound]:
     return sounds
 
 
-def _amr_sound(content: bytes, magic: bytes) -> tuple[Sound, int]:
+def _amr_sound(content: bytes, magic: bytes, parts: Parts) -> tuple[Sound, int]:
     """The sound at the beginning, and its bytes."""
     position, num_frames, has_end = len(magic), 0, True
     # Zeros could be frames as well.
     padding = end_without_padding(content)
     while position < padding:
+        parts.add_one()
         size = _AMR_BYTES[magic].get(content[position] >> 3 & 15)
         # The other bits of a head are zero, but for one.
         if size is None or content[position] & 0x83 or content.startswith(TAGS, position):
@@ -244,10 +249,14 @@ def _frames_in(content: bytes, row: _Row) -> Iterator[tuple[int, Frame]]:
             position += frame.num_bytes
 
 
-def _find(content: bytes, start: int, stop: int, frame_at: FrameAt, sure: int) -> int | None:
+def _find(
+    content: bytes, within: tuple[int, int], frame_at: FrameAt, sure: int, parts: Parts
+) -> int | None:
     """Where the first of `sure` frames of a kind begins, or the last ones of the file."""
+    start, stop = within
     position = content.find(b"\xff", start, stop)
     while position >= 0:
+        parts.add_one()
         if _is_row(content, position, frame_at, sure):
             return position
         position = content.find(b"\xff", position + 1, stop)
@@ -272,6 +281,7 @@ def _walk(content: bytes, start: int, frame_at: FrameAt) -> _Row:
     position = run = start
     kind: tuple[int, ...] = ()
     while position < len(content):
+        row.parts.add_one()
         frame = frame_at(content, position)
         if frame and frame.kind != kind and not _is_row(content, position, frame_at, 2):
             frame = None
@@ -298,7 +308,7 @@ def _skip(content: bytes, position: int, frame_at: FrameAt, row: _Row) -> int:
     tag = size_of_id3(content, position)
     if tag:
         return min(position + tag, len(content))
-    found = _find(content, position + 1, len(content), frame_at, 2)
+    found = _find(content, (position + 1, len(content)), frame_at, 2, row.parts)
     if found is None:
         if not is_harmless(content[position:]):
             row.junk_bytes += len(content) - position

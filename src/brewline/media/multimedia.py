@@ -9,7 +9,7 @@ playlists, which name other files and addresses.
 
 from collections.abc import Iterator
 
-from brewline.media.recording import TAGS, AudioError, Sound, check_joined, is_harmless
+from brewline.media.recording import TAGS, AudioError, Parts, Sound, check_joined, is_harmless
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -63,8 +63,9 @@ def _mp4(content: bytes) -> list[Sound]:
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """The name of each box, and where it begins and ends."""
-    at = 0
+    at, parts = 0, Parts()
     while at + 8 <= len(content):
+        parts.add_one()
         size, name = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
         if not name.isalnum() or content.startswith(TAGS, at):
             # What the index does not name is no sound.
@@ -80,8 +81,9 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _matroska(content: bytes) -> list[Sound]:
     """RFC 9559; a stream that was written as it came leaves the sizes of its parts open."""
-    starts, at, has_end = [0], 0, True
+    starts, at, has_end, parts = [0], 0, True, Parts()
     while at < len(content):
+        parts.add_one()
         head = None if content.startswith(TAGS, at) else _ebml_head(content, at)
         if head is None:
             # Padding or a tag after the last part, or a part of a head.
@@ -120,8 +122,9 @@ def _ebml_head(content: bytes, at: int) -> tuple[bytes, int, int | None] | None:
 
 def _asf(content: bytes) -> list[Sound]:
     """Microsoft, "Advanced Systems Format", section 3: objects of a GUID and a 64-bit size."""
-    starts, at = [0], 0
+    starts, at, parts = [0], 0, Parts()
     while at + 24 <= len(content) and not content.startswith(TAGS, at):
+        parts.add_one()
         if at and content.startswith(_ASF, at):
             starts.append(at)
         size = int.from_bytes(content[at + 16 : at + 24], "little")
@@ -136,8 +139,9 @@ def _asf(content: bytes) -> list[Sound]:
 
 def _avi(content: bytes) -> list[Sound]:
     """Microsoft, "AVI RIFF File Reference"; several `RIFF` follow each other in OpenDML."""
-    at = 0
+    at, parts = 0, Parts()
     while content.startswith(b"RIFF", at):
+        parts.add_one()
         size = int.from_bytes(content[at + 4 : at + 8], "little")
         at += 8 + size + size % 2
     if at > len(content) + 1:
@@ -147,8 +151,9 @@ def _avi(content: bytes) -> list[Sound]:
 
 def _flv(content: bytes) -> list[Sound]:
     """Adobe, "Flash Video File Format 10.1", annex E: tags, each followed by its size."""
-    starts, at = [0], int.from_bytes(content[5:9], "big") + 4
+    starts, at, parts = [0], int.from_bytes(content[5:9], "big") + 4, Parts()
     while at + 11 <= len(content):
+        parts.add_one()
         if content.startswith(b"FLV\x01", at):
             starts.append(at)
             at += int.from_bytes(content[at + 5 : at + 9], "big") + 4

@@ -8,7 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from brewline.media.recording import AudioError, Sound, check_joined, is_harmless
+from brewline.media.recording import AudioError, Parts, Sound, check_joined, is_harmless
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _FIRST_OF_STREAM, _LAST_OF_STREAM = 2, 4
@@ -77,7 +77,9 @@ def _links(content: bytes) -> list[_Link]:
     """Walks the pages (RFC 3533, sections 4 and 6)."""
     links: list[_Link] = []
     position = page = 0
+    parts = Parts()
     while position < len(content):
+        parts.add_one()
         if content[position : position + 4] != b"OggS":
             # After an end mark there may be a newline or a tag.
             if links and all(links[-1].ended.values()) and is_harmless(content[position:]):

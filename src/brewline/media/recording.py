@@ -12,6 +12,9 @@ _ID3_HEAD_BYTES: Final = 10
 
 # Files that follow each other in one; that more were joined is an accident or an attack.
 MAX_JOINED = 256
+# Frames, pages, boxes and places between them that are looked at in a file, which takes some
+# seconds: five hours of the shortest frames, and of what is hostile a part of a large file.
+MAX_PARTS = 1_000_000
 
 
 class AudioError(Exception):
@@ -52,6 +55,23 @@ def check_joined(number: int) -> None:
     """
     if number > MAX_JOINED:
         raise AudioError("damaged", f"more than {MAX_JOINED} recordings are joined in it")
+
+
+class Parts:
+    """Counts the parts of a file while it is walked."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def add_one(self) -> None:
+        """Counts one more.
+
+        Raises:
+            AudioError: `damaged`: there are very many.
+        """
+        self._number += 1
+        if self._number > MAX_PARTS:
+            raise AudioError("damaged", f"it consists of more than {MAX_PARTS} parts")
 
 
 def end_without_padding(content: bytes) -> int:

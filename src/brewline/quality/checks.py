@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from brewline.config.validate import ValidateParams
 from brewline.tables.facts import PictureFacts, RecordingFacts, dbfs
 from brewline.tables.listing import Listing
@@ -17,6 +20,7 @@ from brewline.tables.listing import Listing
 # Of a text that is named in a sentence.
 _MAX_SAID = 300
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
+_LISTED = tuple(field.name for field in fields(Listing))
 
 
 class Fault(NamedTuple):
@@ -30,11 +34,12 @@ class Fault(NamedTuple):
 class Check:
     """A quantity, and when it fails its threshold, which is a key of `validate`.
 
+    The quantity is that of one file, or of many: of facts whose fields are columns it is a column.
     `detail` is the sentence about a failure; it may use `value`, `threshold` and the facts `f`.
     """
 
-    quantity: Callable[[Any], float]
-    fails: Callable[[float, float], bool]
+    quantity: Callable[[Any], Any]
+    fails: Callable[[Any, float], Any]
     threshold: str
     detail: str
 
@@ -44,75 +49,76 @@ class Check:
         return Outcome(value, threshold, self.fails(value, threshold))
 
     def say(self, facts: Any, outcome: "Outcome") -> str:
-        """The sentence about a failure."""
+        """The sentence about a failure of one file."""
         return self.detail.format(f=facts, value=outcome.value, threshold=outcome.threshold)
 
 
 class Outcome(NamedTuple):
-    """What a check found, against what, and whether that is a failure."""
+    """What a check found, against what, and whether that is a failure; of many files, columns."""
 
-    value: float
+    value: Any
     threshold: float
-    failed: bool
+    failed: Any
 
 
-def _has_end(facts: RecordingFacts) -> float:
+def _has_end(facts: RecordingFacts) -> Any:
     return facts.has_end
 
 
-def _missing_s(facts: RecordingFacts) -> float:
+def _missing_s(facts: RecordingFacts) -> Any:
     return facts.promised_duration_s - facts.duration_s
 
 
-def _duration_s(facts: RecordingFacts) -> float:
+def _duration_s(facts: RecordingFacts) -> Any:
     return facts.duration_s
 
 
-def _sample_rate_hz(facts: RecordingFacts) -> float:
+def _sample_rate_hz(facts: RecordingFacts) -> Any:
     return facts.sample_rate_hz
 
 
-def _num_channels(facts: RecordingFacts) -> float:
+def _num_channels(facts: RecordingFacts) -> Any:
     return facts.num_channels
 
 
-def _non_finite_fraction(facts: RecordingFacts) -> float:
-    return facts.num_non_finite / max(facts.num_samples, 1)
+def _non_finite_fraction(facts: RecordingFacts) -> Any:
+    return facts.num_non_finite / np.maximum(facts.num_samples, 1)
 
 
-def _peak_dbfs(facts: RecordingFacts) -> float:
-    return dbfs(max(facts.high, -facts.low))
+def _peak_dbfs(facts: RecordingFacts) -> Any:
+    return dbfs(np.maximum(facts.high, -facts.low))
 
 
-def _swing_dbfs(facts: RecordingFacts) -> float:
+def _swing_dbfs(facts: RecordingFacts) -> Any:
     """The peak that is left without the offset: that of a constant is nothing."""
     return dbfs((facts.high - facts.low) / 2)
 
 
-def _mono_peak_dbfs(facts: RecordingFacts) -> float:
+def _mono_peak_dbfs(facts: RecordingFacts) -> Any:
     return dbfs(facts.mono_peak)
 
 
-def _burst_share(facts: RecordingFacts) -> float:
+def _burst_share(facts: RecordingFacts) -> Any:
     return facts.burst_share
 
 
-def _level_range_db(facts: RecordingFacts) -> float:
+def _level_range_db(facts: RecordingFacts) -> Any:
     """Speech has syllables and pauses; noise and hum have one level."""
     return facts.level_dbfs - facts.noise_dbfs
 
 
-def _speech_share(facts: RecordingFacts) -> float:
+def _speech_share(facts: RecordingFacts) -> Any:
     """What was not looked for counts as there."""
-    return 1.0 if facts.speech_share is None else facts.speech_share
+    share = np.asarray(facts.speech_share, np.float64)
+    return np.where(np.isnan(share), 1.0, share)[()]
 
 
-def _clipped_fraction(facts: RecordingFacts) -> float:
-    return facts.num_clipped / max(facts.num_samples, 1)
+def _clipped_fraction(facts: RecordingFacts) -> Any:
+    return facts.num_clipped / np.maximum(facts.num_samples, 1)
 
 
-def _dc_offset(facts: RecordingFacts) -> float:
-    return abs(facts.mean)
+def _dc_offset(facts: RecordingFacts) -> Any:
+    return np.abs(facts.mean)
 
 
 # In this order; the first that fails gives the reason. Those after `non_finite` need finite
@@ -192,12 +198,12 @@ AUDIO_CHECKS: dict[str, Check] = {
 }
 
 
-def _short_side_px(facts: PictureFacts) -> float:
-    return min(facts.width_px, facts.height_px)
+def _short_side_px(facts: PictureFacts) -> Any:
+    return np.minimum(facts.width_px, facts.height_px)
 
 
-def _aspect(facts: PictureFacts) -> float:
-    return max(facts.width_px, facts.height_px) / _short_side_px(facts)
+def _aspect(facts: PictureFacts) -> Any:
+    return np.maximum(facts.width_px, facts.height_px) / _short_side_px(facts)
 
 
 IMAGE_CHECKS: dict[str, Check] = {
@@ -226,16 +232,28 @@ def first_fault(checks: Mapping[str, Check], facts: Any, limits: ValidateParams)
     return None
 
 
+def any_fault(
+    checks: Mapping[str, Check], columns: Any, limits: ValidateParams
+) -> NDArray[np.bool_]:
+    """Which of many files fail a check, (num_files,)."""
+    failed: NDArray[np.bool_] = np.logical_or.reduce(
+        [check.outcome(columns, limits).failed for check in checks.values()]
+    )
+    return failed
+
+
 def check_listing(listing: Listing) -> Fault | None:
     """Checks what the corpus says of an utterance, before anything of it is opened."""
     if listing.fault:
         return Fault("bad_record", printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
-    for field in fields(listing):
-        text = getattr(listing, field.name)
-        if text is not None and not _is_text(text, is_path=field.name.endswith("_path")):
-            return Fault("bad_text", f"its {field.name} is no UTF-8 text: {printable(text)}")
+    for name in _LISTED:
+        text = getattr(listing, name)
+        if text is None or text.isascii():
+            continue
+        if not _is_text(text, is_path=name.endswith("_path")):
+            return Fault("bad_text", f"its {name} is no UTF-8 text: {printable(text)}")
     if listing.caption is not None and not listing.caption.strip():
         return Fault("empty_caption", "the caption has no text")
     return None
@@ -253,6 +271,4 @@ def _is_text(text: str, is_path: bool) -> bool:
     Bytes that were not are lone surrogates, or U+FFFD, by now: see `errors="surrogateescape"` and
     `errors="replace"` of `bytes.decode`. In the name of a file U+FFFD is a sign like others.
     """
-    if text.isascii():
-        return True
     return not any("\ud800" <= c <= "\udfff" or (c == "\ufffd" and not is_path) for c in text)

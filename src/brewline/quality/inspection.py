@@ -9,22 +9,24 @@ import itertools
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow.parquet
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.core.workers import Lost, WorkerPool
 from brewline.media.archives import MediaStore, canonical_name
-from brewline.media.audio import AudioError, decode, to_mono_16k
+from brewline.media.audio import AudioError, open_recording, to_16k
 from brewline.media.pictures import PictureError
 from brewline.quality.picture_facts import read_picture_facts
-from brewline.quality.recording_facts import read_recording_facts
-from brewline.tables.facts import PICTURES, RECORDINGS
+from brewline.quality.recording_facts import RecordingMeter, read_recording_facts
+from brewline.tables.facts import PICTURES, RECORDINGS, RecordingFacts
 from brewline.tables.listing import Listing
 from brewline.tables.parquet import ROWS_PER_GROUP, write_table
 
@@ -37,7 +39,9 @@ SCHEMAS: dict[Kind, Any] = {"recordings": RECORDINGS, "pictures": PICTURES}
 # archive, passes over more than the distance of two points from which it can be read.
 _FILES_PER_CHUNK = 128
 # Speech is not looked for in longer ones, whose samples would fill the memory.
-_LONGEST_S = 3600.0
+_LONGEST_S = 3600
+# Of the memory that a worker frees it keeps up to twice this, which may be 32 MiB at most.
+_KEPT_BYTES = 24 << 20
 # What is lost at most when the stage is killed.
 _FILES_PER_RUN = 1024
 
@@ -76,12 +80,20 @@ class Inspector:
             except PictureError as error:
                 return {"reason": error.reason, "detail": error.detail}
         try:
-            facts = asdict(read_recording_facts(content))
+            return asdict(self._recording_facts(content))
         except AudioError as error:
             return {"reason": error.reason, "detail": error.detail}
-        if self.speech_share and facts["duration_s"] <= _LONGEST_S:
-            facts["speech_share"] = self.speech_share(to_mono_16k(decode(content)))
-        return facts
+
+    def _recording_facts(self, content: bytes) -> RecordingFacts:
+        if self.speech_share is None:
+            return read_recording_facts(content)
+        with open_recording(content) as recording:
+            meter = RecordingMeter(recording, most_kept=_LONGEST_S * recording.sample_rate_hz)
+            facts = meter.facts(content)
+        mono = meter.mono()
+        if mono is None:
+            return facts
+        return replace(facts, speech_share=self.speech_share(to_16k(mono, facts.sample_rate_hz)))
 
 
 def _fault(path: str, reason: str, detail: str) -> dict[str, Any]:
@@ -89,6 +101,11 @@ def _fault(path: str, reason: str, detail: str) -> dict[str, Any]:
 
 
 def _prepare(store: MediaStore, max_megapixels: float, with_speech_share: bool) -> Inspector:
+    # The products of one recording are small: handing them to threads takes longer than they do.
+    threadpool_limits(1, "blas")
+    # The C library of GNU gives freed memory back and asks for it again, recording by recording,
+    # which takes longer than all that is measured; not so below twice the largest block freed.
+    np.empty(_KEPT_BYTES, np.uint8)
     if not with_speech_share:
         return Inspector(store, max_megapixels)
     # An extra.

@@ -1,14 +1,18 @@
 """The facts of a corpus, as stage `inspect` wrote them, by the name of the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
+from numpy.typing import NDArray
 
+from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
-from brewline.quality.checks import Fault
+from brewline.quality.checks import Check, Fault, any_fault
 from brewline.tables.facts import PictureFacts, RecordingFacts
 
 Facts = TypeVar("Facts")
@@ -25,10 +29,10 @@ class KnownFacts(Generic[Facts]):
         """
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                names = file.schema_arrow.names
+                names = [name for name in file.schema_arrow.names if name != "path"]
                 # One after the other: each is in memory twice while it is read.
                 self._columns = {
-                    name: _cells(file.read([name]).column(0)) for name in names if name != "path"
+                    name: _Column(file.read([name]).column(0).combine_chunks()) for name in names
                 }
                 paths = file.read(["path"]).column(0).to_pylist()
         except FileNotFoundError:
@@ -38,8 +42,8 @@ class KnownFacts(Generic[Facts]):
         self._path, self._kind = path, kind
         self._rows = {name: row for row, name in enumerate(paths)}
 
-    def __getitem__(self, name: str) -> Facts | Fault:
-        """What is known of a file, or why it could not be opened.
+    def row(self, name: str) -> int:
+        """The row of a file.
 
         Raises:
             BrewlineError: the file is new since then.
@@ -47,19 +51,55 @@ class KnownFacts(Generic[Facts]):
         row = self._rows.get(name)
         if row is None:
             raise BrewlineError(f"{self._path} does not know {name!r}; run `dvc repro`")
-        values: dict[str, Any] = {name: cell(row) for name, cell in self._columns.items()}
+        return row
+
+    def __getitem__(self, name: str) -> Facts | Fault:
+        """What is known of a file, or why it could not be opened.
+
+        Raises:
+            BrewlineError: see `row`.
+        """
+        row = self.row(name)
+        values = {name: column[row] for name, column in self._columns.items()}
         reason, detail = values.pop("reason"), values.pop("detail")
         return Fault(reason, detail) if reason else self._kind(**values)
 
+    def at_fault(self, checks: Mapping[str, Check], limits: ValidateParams) -> NDArray[np.bool_]:
+        """Which rows fail a check, or are of files that could not be opened, (num_rows,)."""
+        numbers = SimpleNamespace(
+            **{name: one.numbers() for name, one in self._columns.items() if not one.is_text}
+        )
+        # Of what could not be opened all numbers are NaN.
+        with np.errstate(invalid="ignore"):
+            faulty = any_fault(checks, numbers, limits)
+        failed: NDArray[np.bool_] = self._columns["reason"].is_known | faulty
+        return failed
 
-def _cells(column: Any) -> Callable[[int], Any]:
-    """Gives the cells of a column of pyarrow by their row; NumPy does it ten times as fast."""
-    array = column.combine_chunks()
-    if pyarrow.types.is_string(array.type):
-        return lambda row: array[row].as_py()
-    known = array.is_valid().to_numpy(zero_copy_only=False)
-    values = array.fill_null(pyarrow.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
-    return lambda row: values.item(row) if known[row] else None
+    def cells(self, *names: str) -> "list[_Column]":
+        """Columns, of which cells are read by their rows."""
+        return [self._columns[name] for name in names]
+
+
+class _Column:
+    """A column of a table; NumPy gives its cells ten times as fast as pyarrow."""
+
+    def __init__(self, array: Any) -> None:
+        self.is_text = pyarrow.types.is_string(array.type)
+        self.is_known = array.is_valid().to_numpy(zero_copy_only=False)
+        self._values = array
+        if not self.is_text:
+            filled = array.fill_null(pyarrow.scalar(0).cast(array.type))
+            self._values = filled.to_numpy(zero_copy_only=False)
+
+    def __getitem__(self, row: int) -> Any:
+        if self.is_text:
+            return self._values[row].as_py()
+        return self._values.item(row) if self.is_known[row] else None
+
+    def numbers(self) -> NDArray[np.float64]:
+        """All of them, and NaN for what is not known."""
+        numbers: NDArray[np.float64] = np.where(self.is_known, self._values, np.nan)
+        return numbers
 
 
 def known_recordings(folder: Path) -> KnownFacts[RecordingFacts]:

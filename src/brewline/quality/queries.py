@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
-from brewline.media.audio import Audio, AudioError, open_recording, to_mono_16k
+from brewline.media.audio import AudioError, open_recording, to_16k
 from brewline.media.pictures import PictureError
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, first_fault
 from brewline.quality.picture_facts import read_picture_facts
-from brewline.quality.recording_facts import read_recording_facts
+from brewline.quality.recording_facts import RecordingMeter, read_recording_facts
 from brewline.tables.facts import PictureFacts, RecordingFacts
 
 # Of one channel, as float32: 400 MB.
@@ -64,14 +64,9 @@ def hear(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:
         RefusedError: it fails a check; see `AUDIO_CHECKS`, and docs/guide.md for all reasons.
     """
     try:
-        fault, mono = _decode_within(content, limits)
+        return _heard(content, limits)
     except AudioError as error:
         raise RefusedError("recording", Fault(error.reason, error.detail)) from None
-    # The checks decode it once more; how much that takes is known now.
-    fault = fault or check_audio(content, limits).fault
-    if fault:
-        raise RefusedError("recording", fault)
-    return to_mono_16k(mono)
 
 
 def look(content: bytes, limits: ValidateParams) -> None:
@@ -85,25 +80,23 @@ def look(content: bytes, limits: ValidateParams) -> None:
         raise RefusedError("picture", fault)
 
 
-def _decode_within(content: bytes, limits: ValidateParams) -> tuple[Fault | None, Audio]:
-    """The mean of the channels; stops where a recording is longer than it may be."""
-    fault = None
-    parts = [np.empty(0, np.float32)]
+def _heard(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:
+    """Decodes a recording, and stops where it is longer than it may be."""
     with open_recording(content) as recording:
+        rate_hz = recording.sample_rate_hz
         for reason in _KNOWN_BEFORE:
             check = AUDIO_CHECKS[reason]
             outcome = check.outcome(recording, limits)
             if outcome.failed:
                 raise AudioError(reason, check.say(recording, outcome))
-        most = min(limits.max_duration_s * recording.sample_rate_hz, _MAX_SAMPLES)
-        num_samples = 0
-        for block in recording.blocks("float32"):
-            parts.append(block.mean(axis=1))
-            num_samples += len(block)
+        most = min(int(limits.max_duration_s * rate_hz), _MAX_SAMPLES)
+        meter = RecordingMeter(recording, most_kept=most)
+        for num_samples in meter.listen():
             if num_samples > most:
-                limit_s = most / recording.sample_rate_hz
-                fault = Fault("too_long", f"it goes on after {limit_s:.0f} s")
-                break
-    mono = np.concatenate(parts)[:, None]
-    duration_s = len(mono) / recording.sample_rate_hz
-    return fault, Audio(mono, recording.sample_rate_hz, duration_s, recording.has_end)
+                raise AudioError("too_long", f"it goes on after {most / rate_hz:.0f} s")
+        facts = meter.facts(content)
+    if fault := first_fault(AUDIO_CHECKS, facts, limits):
+        raise AudioError(*fault)
+    mono = meter.mono()
+    assert mono is not None
+    return to_16k(mono, rate_hz)

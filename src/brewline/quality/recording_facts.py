@@ -2,13 +2,14 @@
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brewline.media.audio import open_recording
+from brewline.media.audio import Recording, open_recording
+from brewline.quality.loudness import Frames, LoudnessMeter
 from brewline.tables.facts import FLOOR_DBFS, RecordingFacts, dbfs
 
 # A sample this close to full scale is counted as clipped.
@@ -20,129 +21,164 @@ _FRAME_S = 0.02
 _BURST_FRAMES = 3
 # Of the levels of frames: what a speaker reaches, and what is left in pauses.
 _LOUD, _QUIET = 0.95, 0.1
+# Looked at together: few enough to stay in the cache of a processor.
+_PART_SAMPLES = 1 << 16
 
 
-@dataclass
-class _Totals:
-    """Sums and extremes over the blocks of a recording, in units of the samples' type."""
+class RecordingMeter:
+    """Listens to an open recording once, and sums it up; memory does not grow with its length."""
 
-    full_scale: int
-    frame_length: int
-    num_samples: int = 0
-    num_non_finite: int = 0
-    num_clipped: int = 0
-    lows: list[float] = field(default_factory=list)
-    highs: list[float] = field(default_factory=list)
-    energy: float = 0.0
-    total: float = 0.0
-    mono_peak: float = 0.0
-    # Of the frames of the mean channel, and its samples that do not fill one yet.
-    powers: list[NDArray[Any]] = field(default_factory=list)
-    rest: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    def __init__(self, recording: Recording, most_kept: int = 0) -> None:
+        """Begins.
 
-    def add(self, block: NDArray[Any]) -> None:
+        Args:
+            recording: One of which nothing was decoded yet.
+            most_kept: Of how many samples at most the mean of the channels is kept; see `mono`.
+        """
+        rate_hz, num_channels = recording.sample_rate_hz, recording.num_channels
+        self._recording, self._most_kept = recording, most_kept
+        # 16-bit files without the detour over floats: reading them takes a quarter of the time.
+        self._blocks = recording.blocks("int16" if recording.is_int16 else "float32")
+        # Sums and extremes are in units of the samples' type.
+        self._full_scale = _INT16_FULL_SCALE if recording.is_int16 else 1
+        self._loudness = LoudnessMeter(rate_hz, num_channels)
+        self._frame_length = max(1, round(_FRAME_S * rate_hz))
+        # Of the mean of the channels.
+        self._frames = Frames(self._frame_length)
+        self._powers: list[NDArray[Any]] = []
+        self._kept = [np.zeros(0, np.float32)]
+        # Of each channel, so far.
+        self._num_frames = self._num_non_finite = self._num_clipped = 0
+        self._low, self._high = math.inf, -math.inf
+        self._energy = self._total = self._mono_peak = 0.0
+
+    def listen(self) -> Iterator[int]:
+        """Decodes what is left.
+
+        Yields:
+            How many samples of each channel were heard so far.
+
+        Raises:
+            AudioError: see `brewline.media.audio.Recording.blocks`.
+        """
+        length = max(1, _PART_SAMPLES // self._recording.num_channels)
+        for block in self._blocks:
+            self._num_frames += len(block)
+            for start in range(0, len(block), length):
+                self._add(block[start : start + length])
+            yield self._num_frames
+
+    def mono(self) -> NDArray[np.float32] | None:
+        """The mean of the channels, (num_samples,), if no more than is kept; finite throughout."""
+        return np.concatenate(self._kept) if self._num_frames <= self._most_kept else None
+
+    def facts(self, content: bytes) -> RecordingFacts:
+        """Decodes what is left, and sums up the whole.
+
+        Args:
+            content: The file.
+
+        Raises:
+            AudioError: see `brewline.media.audio.Recording.blocks`.
+        """
+        for _ in self.listen():
+            pass
+        recording, scale, rest = self._recording, self._full_scale, self._frames.rest
+        rate_hz, num_channels = recording.sample_rate_hz, recording.num_channels
+        duration_s, promised_s = self._num_frames / rate_hz, recording.promised_duration_s
+        num_samples = self._num_frames * num_channels
+        num_finite = max(num_samples - self._num_non_finite, 1)
+        is_finite = math.isfinite(self._low)
+        low, high = (self._low / scale, self._high / scale) if is_finite else (0.0, 0.0)
+        powers = np.concatenate([*self._powers, np.zeros(0)])
+        # What fills no frame counts too.
+        left = float(np.vecdot(rest, rest))
+        total = self._total + float(rest.sum(dtype=np.float64))
+        energy = self._energy
+        if num_channels == 1:
+            energy = float(powers.sum(dtype=np.float64)) * self._frame_length + left
+        if not powers.size and rest.size:
+            # A recording may be shorter than a frame.
+            powers = np.array([left / rest.size])
+        loud, quiet, burst_share = _levels(powers, scale)
+        # Of the levels of all frames: a hash of the samples would take as long as decoding them.
+        form = (rate_hz, num_channels, num_samples, low, high, total / scale)
+        heard = repr(form).encode() + (powers / scale**2).tobytes()
+        return RecordingFacts(
+            sha256=hashlib.sha256(content).hexdigest(),
+            content=hashlib.sha256(heard).hexdigest()[:32],
+            duration_s=duration_s,
+            promised_duration_s=duration_s if promised_s is None else promised_s,
+            has_end=recording.has_end,
+            sample_rate_hz=rate_hz,
+            num_channels=num_channels,
+            num_samples=num_samples,
+            num_non_finite=self._num_non_finite,
+            num_clipped=self._num_clipped,
+            low=low,
+            high=high,
+            mean=total * num_channels / num_finite / scale,
+            rms_dbfs=float(dbfs(math.sqrt(energy / num_finite) / scale)),
+            mono_peak=self._mono_peak / scale if num_channels > 1 else max(high, -low),
+            level_dbfs=loud,
+            noise_dbfs=quiet,
+            burst_share=burst_share,
+            loudness_lufs=self._loudness.integrated_lufs(scale),
+        )
+
+    def _add(self, samples: NDArray[Any]) -> None:
         """Adds (num_samples, num_channels) of int16 or float32."""
-        if not block.size:
-            return
-        self.num_samples += block.size
-        if not self._add_extremes(block.reshape(-1)):
-            block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+        if not self._add_extremes(samples.reshape(-1)):
+            samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+        self._loudness.add(samples)
         # Sums of integers are exact so, on every processor.
-        samples = block.astype(np.float64 if block.dtype == np.int16 else np.float32)
-        if block.shape[1] == 1:
-            self._add_frames(samples.reshape(-1))
-            return
-        self.energy += float(np.vecdot(samples, samples).sum(dtype=np.float64))
-        mono = samples.mean(axis=1)
-        self.mono_peak = max(self.mono_peak, float(np.abs(mono).max()))
-        self._add_frames(mono)
+        exact = samples.astype(np.float64 if samples.dtype == np.int16 else np.float32, copy=False)
+        num_channels = samples.shape[1]
+        mono: NDArray[Any]
+        if num_channels == 1:
+            mono = exact.reshape(-1)
+        else:
+            flat = exact.reshape(-1).astype(np.float64, copy=False)
+            self._energy += float(flat @ flat)
+            # Along the short axis NumPy's mean takes several times as long.
+            mono = np.asarray(sum(exact.T)) / exact.dtype.type(num_channels)
+            self._mono_peak = max(self._mono_peak, float(mono.max()), -float(mono.min()))
+        self._add_frames(self._frames.add(mono))
+        if self._num_frames <= self._most_kept:
+            self._kept.append(np.divide(mono, self._full_scale).astype(np.float32))
 
     def _add_extremes(self, samples: NDArray[Any]) -> bool:
         """Adds (num_samples,); returns whether all of them are finite."""
-        low, high = samples.min(), samples.max()
+        low, high = float(samples.min()), float(samples.max())
         # A float that is not finite shows in one of the extremes, so that most files need no pass
         # to look for them, nor one to count what is clipped.
         if not (math.isfinite(low) and math.isfinite(high)):
             finite = samples[np.isfinite(samples)]
-            self.num_non_finite += samples.size - finite.size
+            self._num_non_finite += samples.size - finite.size
             if finite.size:
                 self._add_extremes(finite)
             return False
-        clipped = _CLIPPED * self.full_scale
+        clipped = _CLIPPED * self._full_scale
         if high >= clipped or low <= -clipped:
-            self.num_clipped += int(np.count_nonzero((samples >= clipped) | (samples <= -clipped)))
-        self.lows.append(float(low))
-        self.highs.append(float(high))
+            self._num_clipped += int(np.count_nonzero((samples >= clipped) | (samples <= -clipped)))
+        self._low, self._high = min(self._low, low), max(self._high, high)
         return True
 
-    def _add_frames(self, mono: NDArray[Any]) -> None:
-        if self.rest.size:
-            mono = np.concatenate([self.rest, mono])
-        num_frames = mono.size // self.frame_length
-        frames = mono[: num_frames * self.frame_length].reshape(num_frames, self.frame_length)
-        self.rest = mono[num_frames * self.frame_length :]
-        self.powers.append(np.vecdot(frames, frames) / self.frame_length)
+    def _add_frames(self, frames: NDArray[Any]) -> None:
+        self._powers.append(np.vecdot(frames, frames) / self._frame_length)
         # A product with ones is several times as fast as a sum.
-        sums = frames @ np.ones(self.frame_length, frames.dtype)
-        self.total += float(sums.sum(dtype=np.float64))
-
-    def finish(self, num_channels: int) -> NDArray[Any]:
-        """Adds what filled no frame; returns the mean square of each frame."""
-        self.total += float(self.rest.sum(dtype=np.float64))
-        left = float(np.vecdot(self.rest, self.rest))
-        powers = np.concatenate([*self.powers, np.zeros(0)])
-        if num_channels == 1:
-            self.energy = float(powers.sum(dtype=np.float64)) * self.frame_length + left
-        # A recording may be shorter than a frame.
-        is_short = not powers.size and self.rest.size
-        return np.array([left / self.rest.size]) if is_short else powers
+        sums = frames @ np.ones(self._frame_length, frames.dtype)
+        self._total += float(sums.sum(dtype=np.float64))
 
 
 def read_recording_facts(content: bytes) -> RecordingFacts:
-    """Decodes a whole file to its end and sums it up; memory does not grow with its length.
+    """Decodes a whole file to its end and sums it up.
 
     Raises:
         AudioError: it cannot be decoded; see `brewline.media.audio.open_recording`.
     """
     with open_recording(content) as recording:
-        # 16-bit files without the detour over floats: reading them takes a quarter of the time.
-        is_int16 = recording.is_int16
-        frame_length = max(1, round(_FRAME_S * recording.sample_rate_hz))
-        totals = _Totals(_INT16_FULL_SCALE if is_int16 else 1, frame_length)
-        for block in recording.blocks("int16" if is_int16 else "float32"):
-            totals.add(block)
-    powers = totals.finish(recording.num_channels)
-    num_frames = totals.num_samples // recording.num_channels
-    duration_s = num_frames / recording.sample_rate_hz
-    promised_s = recording.promised_duration_s
-    scale = totals.full_scale
-    num_finite = totals.num_samples - totals.num_non_finite
-    low, high = min(totals.lows, default=0.0) / scale, max(totals.highs, default=0.0) / scale
-    rms = math.sqrt(totals.energy / max(num_finite, 1)) / scale
-    loud, quiet, burst_share = _levels(powers, scale)
-    # Of the levels of all frames: a hash of the samples would take as long as decoding them.
-    form = (recording.sample_rate_hz, recording.num_channels, totals.num_samples, low, high)
-    heard = repr((*form, totals.total / scale)).encode() + (powers / scale**2).tobytes()
-    return RecordingFacts(
-        sha256=hashlib.sha256(content).hexdigest(),
-        content=hashlib.sha256(heard).hexdigest()[:32],
-        duration_s=duration_s,
-        promised_duration_s=duration_s if promised_s is None else promised_s,
-        has_end=recording.has_end,
-        sample_rate_hz=recording.sample_rate_hz,
-        num_channels=recording.num_channels,
-        num_samples=totals.num_samples,
-        num_non_finite=totals.num_non_finite,
-        num_clipped=totals.num_clipped,
-        low=low,
-        high=high,
-        mean=totals.total * recording.num_channels / max(num_finite, 1) / scale,
-        rms_dbfs=dbfs(rms),
-        mono_peak=totals.mono_peak / scale if recording.num_channels > 1 else max(high, -low),
-        level_dbfs=loud,
-        noise_dbfs=quiet,
-        burst_share=burst_share,
-    )
+        return RecordingMeter(recording).facts(content)
 
 
 def _levels(powers: NDArray[Any], scale: int) -> tuple[float, float, float]:
@@ -154,4 +190,4 @@ def _levels(powers: NDArray[Any], scale: int) -> tuple[float, float, float]:
     bursts = np.convolve(powers, np.ones(min(_BURST_FRAMES, powers.size)), "valid")
     total = float(powers.sum(dtype=np.float64))
     share = float(bursts.max()) / total if total else 0.0
-    return dbfs(float(loud)), dbfs(float(quiet)), share
+    return float(dbfs(loud)), float(dbfs(quiet)), share

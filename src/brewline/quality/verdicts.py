@@ -8,11 +8,26 @@ from typing import Any
 
 from brewline.config.validate import ValidateParams
 from brewline.media.archives import MediaStore, canonical_name
-from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, check_listing, first_fault
+from brewline.quality.checks import (
+    AUDIO_CHECKS,
+    IMAGE_CHECKS,
+    Check,
+    Fault,
+    check_listing,
+    first_fault,
+)
 from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.tables.listing import SPLITS, Listing
 
 _LISTED = tuple(field.name for field in fields(Listing))
+# What a verdict has of a good recording, and the fact that it is.
+_FROM_FACTS = {
+    "duration_s": "duration_s",
+    "sample_rate_hz": "sample_rate_hz",
+    "num_channels": "num_channels",
+    "audio_sha256": "sha256",
+    "audio_content": "content",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,12 @@ class Judge:
         """
         self._store, self._limits = store, limits
         self.recordings, self.pictures = known_recordings(facts), known_pictures(facts)
+        # All at once; a sentence is made only for those that are at fault.
+        self._bad_recordings = self.recordings.at_fault(AUDIO_CHECKS, limits)
+        self._bad_pictures = self.pictures.at_fault(IMAGE_CHECKS, limits)
+        columns = self.recordings.cells(*_FROM_FACTS.values())
+        self._good = dict(zip(_FROM_FACTS, columns, strict=True))
+        self._looks = self.pictures.cells("content")[0]
         # Several utterances describe a picture.
         self._judged_pictures: dict[str, Fault | str | None] = {}
 
@@ -86,23 +107,21 @@ class Judge:
             yield _with_duplicate(verdict, first_with, self._limits)
 
     def _utterance(self, row: Listing) -> Verdict:
-        recording = self.recordings[self._store.find(row.audio_path) or ""]
-        if isinstance(recording, Fault):
-            return Verdict(row, *recording)
-        if fault := first_fault(AUDIO_CHECKS, recording, self._limits):
-            return Verdict(row, *fault)
+        name = self._store.find(row.audio_path) or ""
+        place = self.recordings.row(name)
+        if self._bad_recordings[place]:
+            return Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[name]))
         picture = self._picture(row.image_path) if row.image_path else None
         if isinstance(picture, Fault):
             return Verdict(row, *picture)
-        return Verdict(
-            row,
-            duration_s=recording.duration_s,
-            sample_rate_hz=recording.sample_rate_hz,
-            num_channels=recording.num_channels,
-            audio_sha256=recording.sha256,
-            audio_content=recording.content,
-            image_content=picture,
-        )
+        facts: dict[str, Any] = {name: column[place] for name, column in self._good.items()}
+        return Verdict(row, **facts, image_content=picture)
+
+    def _fault(self, checks: Mapping[str, Check], facts: Any) -> Fault:
+        """Of a file that is at fault, what it is."""
+        fault = facts if isinstance(facts, Fault) else first_fault(checks, facts, self._limits)
+        assert fault
+        return fault
 
     def _picture(self, path: str) -> Fault | str | None:
         """What is wrong with a picture, or else the hash of what one sees, if it has one."""
@@ -113,10 +132,12 @@ class Judge:
     def _judge_picture(self, path: str) -> Fault | str | None:
         if path not in self._store:
             return Fault("missing_image", self._store.absence(path))
-        facts = self.pictures[canonical_name(path)]
-        if isinstance(facts, Fault):
-            return facts
-        return first_fault(IMAGE_CHECKS, facts, self._limits) or facts.content
+        name = canonical_name(path)
+        place = self.pictures.row(name)
+        if self._bad_pictures[place]:
+            return self._fault(IMAGE_CHECKS, self.pictures[name])
+        look: str | None = self._looks[place]
+        return look
 
 
 def one_of_each_id(verdicts: Iterable[Verdict], ids: Iterable[str]) -> Iterator[Verdict]:

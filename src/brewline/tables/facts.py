@@ -4,8 +4,11 @@ Rows are in the order of the archives that the files lie in. A file that could n
 its reason, and no facts.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from brewline.tables.parquet import BOOL, FLOAT, INT, TEXT, table_schema
 
@@ -35,6 +38,7 @@ RECORDINGS = table_schema(
     level_dbfs=[FLOAT],
     noise_dbfs=[FLOAT],
     burst_share=[FLOAT],
+    loudness_lufs=[FLOAT],
     speech_share=[FLOAT],
 )
 
@@ -82,6 +86,8 @@ class RecordingFacts:
     noise_dbfs: float
     # The share of the energy that falls into the loudest 60 ms.
     burst_share: float
+    # Integrated, after ITU-R BS.1770-4; None where no 400 ms of it are above -70 LUFS.
+    loudness_lufs: float | None
     # The share of the time in which somebody speaks, where that was asked for.
     speech_share: float | None = None
 
@@ -104,6 +110,6 @@ class PictureFacts:
     format: str
 
 
-def dbfs(amplitude: float) -> float:
-    """A share of full scale as a level."""
-    return max(20 * math.log10(amplitude), FLOOR_DBFS) if amplitude > 0 else FLOOR_DBFS
+def dbfs(amplitude: ArrayLike) -> Any:
+    """Shares of full scale, of any shape, as levels."""
+    return 20 * np.log10(np.maximum(amplitude, 10 ** (FLOOR_DBFS / 20)))

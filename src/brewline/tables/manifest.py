@@ -1,6 +1,7 @@
 """The manifest and the quarantine: each utterance of a corpus has a row in one of them."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,12 @@ def sort_manifest(path: Path) -> None:
     """Brings the rows of a written manifest into their order."""
     table = pyarrow.parquet.read_table(path, schema=MANIFEST)
     splits, digests = [], bytearray()
-    # Row by row; the keys of a large corpus as Python's objects would take more than its rows.
-    for split, utterance_id in zip(
-        table.column("split"), table.column("utterance_id"), strict=True
-    ):
-        place, digest = row_order(split.as_py(), utterance_id.as_py())
-        splits.append(place)
-        digests += digest
+    # Not all at once: the keys of a large corpus as Python's objects take more than its rows.
+    for batch in table.select(["split", "utterance_id"]).to_batches():
+        columns = (column.to_pylist() for column in batch.columns)
+        for place, digest in itertools.starmap(row_order, zip(*columns, strict=True)):
+            splits.append(place)
+            digests += digest
     # The first byte counts most.
     words = np.frombuffer(bytes(digests), ">u8").reshape(len(splits), 4)
     order = np.lexsort((*words.T[::-1], np.array(splits, np.int64)))
