@@ -235,7 +235,15 @@ def _metrics(chosen: Params, experiment: str, num_images: int) -> dict[str, floa
                     values[name] = value
                     values[f"{name}_low"] = value - 0.05
                     values[f"{name}_high"] = min(1.0, value + 0.05)
-            values[f"{start}/median_rank"] = 2.0 if boost == 0 else 1.0
+            for name, value in (
+                ("median_rank", 2.0 if boost == 0 else 1.0),
+                ("mean_rank", 4 - 5 * boost),
+                ("mean_reciprocal_rank", 0.55 + boost),
+                ("ndcg_at_10", 0.6 + boost),
+            ):
+                values[f"{start}/{name}"] = value
+                values[f"{start}/{name}_low"] = value - 0.04
+                values[f"{start}/{name}_high"] = value + 0.04
             values[f"{start}/num_queries"] = 2 * num_images
             values[f"{start}/gallery_size"] = num_images
     values["num_seeds"] = len(model_names(chosen, experiment))
@@ -266,6 +274,7 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
     write_json(folder / "dev_ranks.json", ranks)
     write_json(folder / "comparisons.json", _comparisons(chosen, name))
     write_json(folder / "examples.json", _examples(chosen, name, num_images))
+    _write_buckets(folder / "buckets.csv", [*table.rows])
     with (folder / "recall.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "split", "direction", "k", "recall"])
@@ -274,6 +283,20 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
                 level = min(1.0, (0.42 + _boost(chosen, experiment)) * k**0.25)
                 writer.writerow([row, "test", "speech_to_image", k, f"{level:.4f}"])
                 writer.writerow([row, "test", "image_to_speech", k, f"{min(1, level + 0.05):.4f}"])
+
+
+def _write_buckets(path: Path, rows: list[str]) -> None:
+    found = [("0.31", "0.25", "0.36"), ("", "", "")]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        ends = ("recall", "low", "high")
+        writer.writerow(["kind", "bucket", "row", "num_queries", "num_images", "k", *ends])
+        for kind in ("duration_s", "speaker"):
+            for number, values in enumerate(found):
+                for row in rows:
+                    writer.writerow(
+                        [kind, f"{kind} {number}", row, 20 - 17 * number, 3, 1, *values]
+                    )
 
 
 def made_ranks(num_hits: int, num_images: int) -> QueryRanks:

@@ -9,10 +9,11 @@ from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import TableParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
-from brewline.evaluation.asr_metrics import asr_metrics
+from brewline.evaluation.asr_metrics import align_texts, asr_metrics
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.examples import Texts
-from brewline.evaluation.outputs import write_evaluation
+from brewline.evaluation.outputs import read_buckets, write_evaluation
+from brewline.evaluation.query_facts import QueryFacts
 from brewline.evaluation.score import ModelVectors, score_table
 from brewline.evaluation.scores import score_retrieval
 from brewline.models.brewclip import BrewClip
@@ -20,7 +21,13 @@ from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
 PARAMS = EvaluateParams(
-    recall_at=[1, 2], bootstrap_samples=50, bootstrap_seed=0, confidence=0.9, num_examples=4
+    recall_at=[1, 2],
+    bucket_recall_at=1,
+    min_bucket_images=1,
+    bootstrap_samples=50,
+    bootstrap_seed=0,
+    confidence=0.9,
+    num_examples=4,
 )
 TABLE = TableParams(
     data="tiny",
@@ -33,6 +40,8 @@ TEXTS = {
     for split in ("dev", "test")
     for one in world_data().read_split(split)
 }
+ERRORS = {one.utterance_id: one for one in align_texts(TEXTS)}
+FACTS = {name: QueryFacts("anna", 1.0, None) for name in TEXTS}
 
 
 def model_of(backbone, switches, seed=0):
@@ -56,7 +65,7 @@ def evaluation(backbone):
         vectors(backbone, "full", "tiny-full/seed-0", FULL),
         vectors(backbone, "full", "tiny-full/seed-1", FULL, 1),
     ]
-    return score_table(iter(models), TEXTS, TABLE, PARAMS)
+    return score_table(iter(models), TEXTS, FACTS, ERRORS, TABLE, PARAMS)
 
 
 def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone):
@@ -104,7 +113,18 @@ def test_metrics_have_the_names_that_reports_read(evaluation):
             value = found[f"{split}/{name}"]
             assert found[f"{split}/{name}_low"] <= value <= found[f"{split}/{name}_high"]
             assert f"{split}/{name}_std" in found
-        assert found[f"{split}/speech_to_image/median_rank"] >= 1
+        for direction in ("speech_to_image", "image_to_speech"):
+            median, mean, reciprocal, ndcg = (
+                found[f"{split}/{direction}/{name}"]
+                for name in ("median_rank", "mean_rank", "mean_reciprocal_rank", "ndcg_at_10")
+            )
+            assert 1 <= median <= queries
+            assert 1 <= mean <= queries
+            assert 0 < reciprocal <= 1
+            assert 0 <= ndcg <= 1
+        for name in ("median_rank", "mean_rank", "mean_reciprocal_rank", "ndcg_at_10"):
+            name = f"{split}/image_to_speech/{name}"
+            assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
     assert found["num_seeds"] == 2
     assert "test/speech_to_image/num_queries_std" not in found
     assert "test/speech_to_image/recall_at_1_std" not in evaluation.metrics["prompted"]
@@ -171,6 +191,7 @@ def test_files_hold_what_was_found(evaluation, tmp_path):
     lines = (folder / "recall.csv").read_text().splitlines()
     assert lines[0] == "row,split,direction,k,recall"
     assert len(lines) == 1 + len(evaluation.recall_rows)
+    assert list(read_buckets(folder / "buckets.csv")) == evaluation.bucket_rows
 
 
 def test_word_errors_are_counted_after_normalising():
@@ -180,11 +201,11 @@ def test_word_errors_are_counted_after_normalising():
         "c": Texts("", "two boxes", "en"),
         "d": Texts("not counted", None, "en"),
     }
-    found = asr_metrics("dev", heard)
+    found = asr_metrics("dev", align_texts(heard))
     assert found["dev/asr/num_utterances"] == 3
     assert found["dev/asr/wer"] == pytest.approx(3 / 11)
     assert 0 < found["dev/asr/cer"] < 1
 
 
 def test_no_captions_no_word_errors():
-    assert asr_metrics("dev", {"a": Texts("something", None, "en")}) == {}
+    assert asr_metrics("dev", align_texts({"a": Texts("something", None, "en")})) == {}

@@ -134,7 +134,11 @@ def test_how_the_machine_is_used_makes_nothing_stale(project: Path) -> None:
 
 
 def test_how_many_recordings_may_fail_is_judged_again_and_nothing_else(project: Path) -> None:
-    stale = would_run(project, {"runtime.max_transcription_failure_rate": 0.5})
+    with restored(project / "params.yaml"):
+        with changed_params(project) as values:
+            override(values, "runtime.max_transcription_failure_rate", 0.5)
+        # What follows runs only where the word errors are others, and they are not.
+        stale = set(json.loads(dvc(project, "status", "--json"))) - CHECKS
     assert stale == {f"assess@{c}" for c in ("mini-flickr8k", "mini-lncoco", "mini-ravdess")}
 
 

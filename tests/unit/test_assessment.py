@@ -99,6 +99,19 @@ def test_rates_are_those_of_hand() -> None:
     assert found.temperatures == {"0": 4, "0.4": 1}
 
 
+def test_the_errors_of_each_recording_are_a_table_of_their_own() -> None:
+    found = assess(MANIFEST, TRANSCRIPTS, [])
+    assert [(one.utterance_id, one.num_words, one.word_errors) for one in found.errors] == [
+        ("u0", 3, 0),
+        ("u1", 8, 0),
+        ("u2", 3, 2),
+        ("u5", 2, 2),
+    ]
+    # Numbers, and no texts: there may be 600,000 of them.
+    assert not isinstance(found.errors[0], Heard)
+    assert "errors" not in found.as_json()
+
+
 def test_rates_are_those_of_jiwer() -> None:
     import jiwer
     from whisper.normalizers import EnglishTextNormalizer

@@ -26,7 +26,13 @@ POLICY = Policy(
     max_latency_ms=1000,
 )
 EVALUATE = EvaluateParams(
-    recall_at=[1, 5], bootstrap_samples=1000, bootstrap_seed=0, confidence=0.5, num_examples=1
+    recall_at=[1, 5],
+    bucket_recall_at=1,
+    min_bucket_images=1,
+    bootstrap_samples=1000,
+    bootstrap_seed=0,
+    confidence=0.5,
+    num_examples=1,
 )
 
 
@@ -137,7 +143,7 @@ def test_the_mean_of_both_directions_draws_the_same_pictures_for_both() -> None:
 
     images = sorted(ours.of_image)
     samples = [
-        [image for image, times in zip(images, row, strict=True) for _ in range(times)]
+        [image for image, times in zip(images, row, strict=True) for _ in range(int(times))]
         for row in bootstrap.weights(30)
     ]
     values = [mean(ours, drawn) - mean(theirs, drawn) for drawn in samples]

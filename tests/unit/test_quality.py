@@ -329,6 +329,27 @@ def validate(
     return good, bad, gather(good, bad.to_dict("records"), listed, duplicates, leaks, outcomes)
 
 
+def test_captions_that_a_layout_does_not_have_are_counted_by_split(
+    corpus: Corpus, tmp_path: Path, limits: ValidateParams
+) -> None:
+    listings = [
+        replace(one, caption=None if one.split == "train" else one.caption)
+        for one in corpus.listings
+    ]
+    corpus.listings = listings
+    good, bad, results = validate(corpus, tmp_path, limits)
+    num_train = int((good["split"] == "train").sum())
+    assert num_train
+    assert {split: facts["without_caption"] for split, facts in results.splits.items()} == {
+        "train": num_train,
+        "dev": 0,
+        "test": 0,
+    }
+    page = validation_page("ln", results, bad.to_dict("records"), corpus.store)
+    assert "<th>without caption</th>" in page
+    assert f"<td>{num_train}</td><td>{num_train}</td>" in page
+
+
 def test_corpus_counts_add_up_and_only_the_corrupted_are_dropped(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams
 ) -> None:

@@ -1,16 +1,14 @@
+"""Ranks of both directions, and what is made of them, against values by hand and a slow version."""
+
+import importlib.util
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brewline.evaluation.bootstrap import (
-    Bootstrap,
-    average,
-    bootstrap_difference,
-    bootstrap_mean,
-    sum_by_image,
-)
-from brewline.evaluation.ranks import rank_answers, rank_embeddings
+from brewline.evaluation.ranks import Ranks, rank_both_ways
 
 # Five recordings of three images, with known recalls.
 GOLDEN_UI = np.array(
@@ -20,142 +18,158 @@ UTTERANCES = ["0", "0", "1", "1", "2"]
 IMAGES = ["0", "1", "2"]
 
 
+def rank_scores(
+    scores_UI: np.ndarray, image_of_U: list[str], image_ids: list[str]
+) -> tuple[Ranks, Ranks]:
+    """Ranks a matrix of scores: vectors whose products are these."""
+    return rank_both_ways(scores_UI, np.eye(scores_UI.shape[1]), image_of_U, image_ids)
+
+
 def test_golden_speech_to_image():
-    ranks = rank_answers(GOLDEN_UI, UTTERANCES, IMAGES)
+    ranks, _ = rank_scores(GOLDEN_UI, UTTERANCES, IMAGES)
     assert ranks.best.tolist() == [1, 3, 2, 1, 2]
     assert [ranks.any_hit(k).mean() for k in (1, 2, 3)] == pytest.approx([0.4, 0.8, 1.0])
+    # One right answer each: both recalls are the same, and nDCG is the discount of its rank.
+    assert ranks.fraction_found(2).tolist() == ranks.any_hit(2).tolist()
+    second, third = 1 / np.log2(3), 1 / np.log2(4)
+    assert ranks.ndcg(10).tolist() == pytest.approx([1, third, second, 1, second])
+    assert ranks.ndcg(2).tolist() == pytest.approx([1, 0, second, 1, second])
 
 
 def test_golden_image_to_speech():
-    ranks = rank_answers(GOLDEN_UI.T, IMAGES, UTTERANCES)
+    _, ranks = rank_scores(GOLDEN_UI, UTTERANCES, IMAGES)
     hits = [ranks.any_hit(k).mean() for k in (1, 2, 3)]
     assert hits == pytest.approx([1 / 3, 2 / 3, 1.0])
     # Image 0 finds its first recording at 1 and its second at 4, image 1 at 3 and 4, image 2 at 2.
     assert ranks.rank.tolist() == [1, 4, 3, 4, 2]
+    assert ranks.best.tolist() == [1, 3, 2]
     assert ranks.fraction_found(1).tolist() == [0.5, 0, 0]
     assert ranks.fraction_found(3).tolist() == [0.5, 0.5, 1]
     assert ranks.fraction_found(4).tolist() == [1, 1, 1]
+    discount = 1 / np.log2(np.arange(2, 6))
+    two = discount[0] + discount[1]
+    assert ranks.ndcg(10).tolist() == pytest.approx(
+        [(discount[0] + discount[3]) / two, (discount[2] + discount[3]) / two, discount[1]]
+    )
+    # Of two right answers only one can be in the top 1.
+    assert ranks.ndcg(1).tolist() == [1, 0, 0]
 
 
-def test_one_vector_for_everything_finds_nothing():
-    ones = np.ones((5, 4), np.float32)
-    forward = rank_embeddings(ones, ones[:3], UTTERANCES, IMAGES)
-    backward = rank_embeddings(ones[:3], ones, IMAGES, UTTERANCES)
-    assert forward.any_hit(1).sum() == forward.any_hit(2).sum() == 0
-    assert backward.any_hit(3).sum() == 0
-    # With two right answers among five equal scores the three others come first.
-    assert backward.rank.tolist() == [4, 5, 4, 5, 5]
+@pytest.mark.parametrize("dimension", [4, 64, 768, 1152])
+@pytest.mark.parametrize("direction", ["even", "drawn"])
+def test_one_vector_for_everything_finds_nothing(dimension: int, direction: str):
+    """Of any vector: its products are not equal to the bit, since where they stand matters."""
+    rng = np.random.default_rng(dimension)
+    vector = np.ones(dimension) if direction == "even" else rng.normal(size=dimension)
+    vector = (vector / np.linalg.norm(vector)).astype(np.float32)
+    num_images = 301
+    images = [str(n) for n in range(num_images)]
+    utterances = images + images
+    forward, backward = rank_both_ways(
+        np.tile(vector, (2 * num_images, 1)), np.tile(vector, (num_images, 1)), utterances, images
+    )
+    assert set(forward.rank) == {num_images}
+    # With two right answers among equals all others come first.
+    assert set(backward.rank) == {2 * num_images - 1, 2 * num_images}
+    assert set(backward.best) == {2 * num_images - 1}
 
 
-def slow_ranks(similarity: np.ndarray, query_ids: list[str], gallery_ids: list[str]) -> list[int]:
-    """Sorts each gallery so that, among equals, wrong answers come first."""
+def test_the_same_vector_under_another_id_counts_against_us():
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(257, 768)).astype(np.float32)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    ids = [str(n) for n in range(257)]
+    images[200] = images[3]
+    forward, backward = rank_both_ways(images, images, ids, ids)
+    assert [forward.rank[n] for n in (3, 200, 5)] == [2, 2, 1]
+    assert [backward.rank[n] for n in (3, 200, 5)] == [2, 2, 1]
+
+
+def slow_ranks(similarity: np.ndarray, query_ids: list[str], gallery_ids: list[str]) -> list[Any]:
+    """Sorts each gallery so that, among equals, wrong answers come first; (item, rank) by query."""
     ranks = []
     for scores, query in zip(similarity, query_ids, strict=True):
         items = range(len(gallery_ids))
         order = sorted(items, key=lambda i: (-scores[i], gallery_ids[i] == query, i))
-        ranks += [1 + order.index(i) for i in items if gallery_ids[i] == query]
+        ranks += [(i, 1 + order.index(i)) for i in items if gallery_ids[i] == query]
     return ranks
 
 
-@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 4))
-def test_ranks_equal_those_of_a_sort(seed, num_images, levels):
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 4), st.integers(1, 9))
+def test_ranks_equal_those_of_a_sort(seed, num_images, levels, strip):
     rng = np.random.default_rng(seed)
     images = [f"i{n}" for n in rng.permutation(num_images)]
     utterances = images + [images[n] for n in rng.integers(0, num_images, 5)]
-    similarity = rng.integers(0, levels, (len(utterances), num_images)).astype(np.float32)
-    for scores, queries, gallery in (
-        (similarity, utterances, images),
-        (similarity.T, images, utterances),
-    ):
-        ranks = rank_answers(scores, queries, gallery)
-        assert ranks.rank.tolist() == slow_ranks(scores, queries, gallery)
-
-
-def test_blocks_change_nothing(monkeypatch):
-    rng = np.random.default_rng(0)
-    utterances, images = rng.normal(size=(20, 4)), rng.normal(size=(5, 4))
-    ids = [str(n % 5) for n in range(20)]
-    whole = rank_embeddings(images, utterances, [*IMAGES, "3", "4"], ids)
-    monkeypatch.setattr("brewline.evaluation.ranks._BLOCK_SCORES", 7)
-    parts = rank_embeddings(images, utterances, [*IMAGES, "3", "4"], ids)
-    assert np.array_equal(whole.rank, parts.rank)
-    assert np.array_equal(whole.query, parts.query)
+    rng.shuffle(utterances)
+    scores = rng.integers(0, levels, (len(utterances), num_images)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brewline.evaluation.ranks._STRIP_SCORES", strip)
+        forward, backward = rank_scores(scores, utterances, images)
+    slow = slow_ranks(scores, utterances, images)
+    assert forward.rank.tolist() == [rank for _, rank in slow]
+    assert (forward.num_queries, forward.gallery_size) == scores.shape
+    # By utterance, each of which is the right answer of one image.
+    slow = slow_ranks(scores.T, images, utterances)
+    assert backward.rank.tolist() == [rank for _, rank in sorted(slow)]
+    assert [images[query] for query in backward.query] == utterances
+    assert (backward.gallery_size, backward.num_queries) == scores.shape
 
 
 def test_ids_decide_not_positions():
     order = [2, 0, 1]
-    ranks = rank_answers(GOLDEN_UI[:, order], UTTERANCES, [IMAGES[i] for i in order])
+    ranks, _ = rank_scores(GOLDEN_UI[:, order], UTTERANCES, [IMAGES[i] for i in order])
     assert ranks.best.tolist() == [1, 3, 2, 1, 2]
 
 
 def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(ValueError, match="finite"):
-        rank_answers(GOLDEN_UI * np.nan, UTTERANCES, IMAGES)
+        rank_scores(GOLDEN_UI * np.nan, UTTERANCES, IMAGES)
+    with pytest.raises(ValueError, match="finite"):
+        rank_both_ways(GOLDEN_UI, np.full((3, 3), np.inf), UTTERANCES, IMAGES)
+    with pytest.raises(ValueError, match=r"no right answer in the gallery for \['1'\]"):
+        rank_scores(GOLDEN_UI, ["0", "0", "2", "2", "2"], IMAGES)
     with pytest.raises(ValueError, match="no right answer"):
-        rank_answers(GOLDEN_UI, ["0", "0", "1", "1", "7"], IMAGES)
-    with pytest.raises(ValueError, match="shape"):
-        rank_answers(GOLDEN_UI.T, UTTERANCES, IMAGES)
+        rank_scores(GOLDEN_UI, ["0", "0", "1", "2", "7"], IMAGES)
+    with pytest.raises(ValueError, match="shapes"):
+        rank_scores(GOLDEN_UI.T, UTTERANCES, IMAGES)
+    with pytest.raises(ValueError, match="twice"):
+        rank_scores(GOLDEN_UI, UTTERANCES, ["0", "1", "1"])
+    with pytest.raises(ValueError, match="no queries"):
+        rank_both_ways(np.zeros((0, 3)), np.zeros((0, 3)), [], [])
 
 
-BOOTSTRAP = Bootstrap(samples=400, seed=1, confidence=0.9)
+def drawn_scores(seed: int) -> tuple[np.ndarray, list[str], list[str]]:
+    """Scores of few levels, so that many are equal, of images with one to six recordings."""
+    rng = np.random.default_rng(seed)
+    images = [f"i{n}" for n in range(30)]
+    utterances = [one for one in images for _ in range(rng.integers(1, 7))]
+    rng.shuffle(utterances)
+    return rng.integers(0, 12, (len(utterances), 30)).astype(np.float32), utterances, images
 
 
-def hits(rate: float, num_images: int = 60) -> tuple[np.ndarray, list[str]]:
-    values = (np.random.default_rng(5).random(num_images * 2) < rate).astype(float)
-    return values, [f"i{n // 2}" for n in range(num_images * 2)]
+@pytest.mark.skipif(importlib.util.find_spec("mteb") is None, reason="mteb is not installed")
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_those_of_mteb(seed: int):
+    """It has no rule for ties, so it gets the ranks as scores."""
+    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
-
-def test_the_interval_holds_the_mean_and_is_repeatable():
-    table = sum_by_image(*hits(0.4))
-    low, high = bootstrap_mean(table, BOOTSTRAP)
-    assert 0 < low < table.mean < high < 1
-    assert bootstrap_mean(table, BOOTSTRAP) == (low, high)
-
-
-def test_the_interval_is_about_as_wide_as_theory_says():
-    values = np.repeat(np.arange(400) % 2, 1).astype(float)
-    table = sum_by_image(values, [str(n) for n in range(400)])
-    low, high = bootstrap_mean(table, Bootstrap(4000, 0, 0.95))
-    assert high - low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.06)
-
-
-def test_images_are_drawn_with_all_their_utterances():
-    # Ten equal answers for each image carry no more news than one.
-    values = (np.arange(50) % 2).astype(float)
-    one = sum_by_image(values, [str(n) for n in range(50)])
-    ten = sum_by_image(np.repeat(values, 10), [str(n) for n in range(50) for _ in range(10)])
-    assert bootstrap_mean(one, BOOTSTRAP) == bootstrap_mean(ten, BOOTSTRAP)
-
-
-def test_a_paired_difference_is_narrower_than_two_intervals():
-    values, images = hits(0.5)
-    better = values.copy()
-    better[np.flatnonzero(values == 0)[:8]] = 1
-    ours, theirs = sum_by_image(better, images), sum_by_image(values, images)
-    difference, low, high = bootstrap_difference(ours, theirs, BOOTSTRAP)
-    assert difference == pytest.approx(8 / len(values))
-    assert 0 < low < difference < high
-    single_low, single_high = bootstrap_mean(theirs, BOOTSTRAP)
-    assert high - low < single_high - single_low
-
-
-def test_order_does_not_matter_because_ids_join():
-    values, images = hits(0.5)
-    table = sum_by_image(values, images)
-    turned = sum_by_image(values[::-1], images[::-1])
-    assert bootstrap_difference(table, turned, BOOTSTRAP) == (0.0, 0.0, 0.0)
-
-
-def test_different_images_cannot_be_compared():
-    values, images = hits(0.5)
-    with pytest.raises(ValueError, match="different images"):
-        bootstrap_difference(
-            sum_by_image(values, images), sum_by_image(values[2:], images[2:]), BOOTSTRAP
-        )
-
-
-def test_seeds_are_averaged_by_image():
-    values, images = hits(0.5)
-    mean = average([sum_by_image(values, images), sum_by_image(1 - values, images)])
-    assert mean.mean == pytest.approx(0.5)
-    assert bootstrap_mean(mean, BOOTSTRAP) == pytest.approx((0.5, 0.5))
+    scores, utterances, images = drawn_scores(seed)
+    names = [f"u{n}" for n in range(len(utterances))]
+    forward, backward = rank_scores(scores, utterances, images)
+    for ours, matrix, queries, gallery, query_names, item_names in (
+        (forward, scores, utterances, images, names, images),
+        (backward, scores.T, images, utterances, images, names),
+    ):
+        results, relevant = {}, {}
+        for name, query, row in zip(query_names, queries, matrix, strict=True):
+            items = range(len(gallery))
+            order = sorted(items, key=lambda i: (-row[i], gallery[i] == query, i))
+            results[name] = {item_names[i]: float(-place) for place, i in enumerate(order)}
+            relevant[name] = {item_names[i]: 1 for i in items if gallery[i] == query}
+        found = calculate_retrieval_scores(results, relevant, [1, 5, 10, len(gallery)])
+        for k in (1, 5, 10):
+            theirs = found.recall[f"Recall@{k}"], found.ndcg[f"NDCG@{k}"]
+            own = ours.fraction_found(k).mean(), ours.ndcg(k).mean()
+            assert own == pytest.approx(theirs, abs=1e-5)
+            assert ours.any_hit(k).mean() == pytest.approx(found.hit_rate[f"HitRate@{k}"], abs=1e-5)
+        assert (1 / ours.best).mean() == pytest.approx(found.mrr[f"MRR@{len(gallery)}"])

@@ -13,17 +13,18 @@ from brewline.config import Params
 from brewline.config.experiments import TableParams
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.errors import BrewlineError
-from brewline.evaluation.outputs import read_metrics
+from brewline.evaluation.outputs import read_metrics, read_model_metrics
 from brewline.evaluation.recall_plot import recall_png
 from brewline.pages import charts
 from brewline.pages.album import thumbnail
 from brewline.pages.word_diff import compare_words
-from brewline.report.comparisons import verdict
+from brewline.report.comparisons import kind_of, verdict
 from brewline.report.page import ReportInputs, write_report
-from brewline.report.tables import make_table
+from brewline.report.tables import columns, further_columns, make_table, seed_rows
 from brewline.report.text import results_table
 
 LOADING_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action"}
+RECALLS = columns([1, 5, 10])
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -176,6 +177,8 @@ def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
         "evaluation_dir/{table}/comparisons.json",
         "evaluation_dir/{table}/examples.json",
         "evaluation_dir/{table}/recall.csv",
+        "evaluation_dir/{table}/buckets.csv",
+        "evaluation_dir/{table}/models.json",
         "models_dir/{table}-full/seed-0/model.json",
         "models_dir/{table}-full/seed-0/history.jsonl",
         "models_dir/{table}-full-of-lncoco/seed-1/model.json",
@@ -207,7 +210,7 @@ def test_ceilings_do_not_compete(params: Params, world: ReportInputs) -> None:
     name = next(name for name in metrics if "zero-shot-captions" in metrics[name])
     metrics[name]["full"]["test/speech_to_image/recall_at_1"] = 0.9
     metrics[name]["zero-shot-captions"]["test/speech_to_image/recall_at_1"] = 0.95
-    table = make_table(params, metrics, name, "test")
+    table = make_table(params, metrics, name, "test", RECALLS)
     best = [row.name for row in table.rows if row.cells[0].best]
     assert best == ["full"]
     assert [row.name for row in table.rows if row.is_ceiling] == ["zero-shot-captions"]
@@ -215,7 +218,7 @@ def test_ceilings_do_not_compete(params: Params, world: ReportInputs) -> None:
 
 def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None:
     metrics = read_metrics(params, world.metrics_dir)
-    table = make_table(params, metrics, next(iter(params.tables)), "test")
+    table = make_table(params, metrics, next(iter(params.tables)), "test", RECALLS)
     position = [column.label for column in table.columns].index("median rank")
     assert [row.cells[position].best for row in table.rows if row.name == "zero-shot"] == [False]
     assert all(row.cells[position].best for row in table.rows if row.name == "full")
@@ -245,7 +248,97 @@ def test_lowest_median_rank_is_best(params: Params, world: ReportInputs) -> None
 def test_verdicts(low: float, difference: float, high: float, sentence: str) -> None:
     entry = {"row": "full", "baseline": "prompted"}
     entry |= {"low": low, "difference": difference, "high": high}
-    assert verdict(entry, 200, "95") == sentence
+    assert verdict(entry, [], 200, "95") == sentence
+
+
+@pytest.mark.parametrize(
+    ("alone", "ends", "sentence"),
+    [
+        (["full"], (0.012, 0.07), "higher than prompted (1.2 to 7.0), but full has one seed"),
+        (["prompted"], (-0.07, -0.012), "lower than prompted (1.2 to 7.0), but prompted has one "),
+        (["full", "prompted"], (0.012, 0.07), "but full and prompted have one seed each: only "),
+        (["full"], (-0.01, 0.07), "no difference between full and prompted that these 200 "),
+    ],
+)
+def test_nobody_is_better_on_one_seed(
+    alone: list[str], ends: tuple[float, float], sentence: str
+) -> None:
+    """An interval over pictures alone does not say how another seed would do."""
+    entry = {"row": "full", "baseline": "prompted", "difference": sum(ends) / 2}
+    entry |= dict(zip(("low", "high"), ends, strict=True))
+    said = verdict(entry, alone, 200, "95")
+    assert sentence in said
+    assert "better" not in said
+    assert "worse" not in said
+    assert kind_of(entry, alone) == "unclear"
+
+
+def test_a_row_of_one_seed_is_better_than_none(tmp_path: Path, params: Params) -> None:
+    recipes = {
+        name: recipe and recipe.model_copy(update={"seeds": [0]})
+        for name, recipe in params.recipes.items()
+    }
+    one = params.model_copy(update={"recipes": recipes})
+    inputs = report_world.make_world(tmp_path / "world", one)
+    write_report(one, inputs, tmp_path / "out")
+    page = Page((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    assert "full scored 17.0 points higher than zero-shot (12.5 to 21.5), but full has" in page.text
+    for text in (page.text, (tmp_path / "out/results.md").read_text(encoding="utf-8")):
+        for row in ("e2e", "full", "full-of-lncoco", "prompted"):
+            assert f"{row} is " not in text
+        # What nobody trained has no seed that could differ.
+        assert "zero-shot-captions is better than zero-shot by 10.0 points" in text
+    # With one seed a row is its seed.
+    assert "Each seed" not in page.text
+
+
+def test_each_seed_can_be_opened(page: Page, params: Params, world: ReportInputs) -> None:
+    models = read_model_metrics(params, "mini-flickr8k", world.evaluation_dir)
+    models["mini-flickr8k-full/seed-1"]["test/speech_to_image/recall_at_1"] = 0.777
+    rows = seed_rows(params, models, "mini-flickr8k", "test", RECALLS)
+    names = ["e2e", "full", "full-of-lncoco"]
+    assert [row.name for row in rows] == [f"{row}, seed {seed}" for row in names for seed in (0, 1)]
+    assert [row.cells[0].text for row in rows if row.name.startswith("full,")] == ["59.0", "77.7"]
+    assert not any(cell.interval or cell.spread for row in rows for cell in row.cells)
+    assert page.text.count("Each seed") == len(params.tables)
+    assert "full, seed 1" in page.text
+
+
+def test_recalls_cannot_be_confused(params: Params, world: ReportInputs) -> None:
+    """R@K is any-hit, as in the papers, found@K the share, as in mteb; each says which."""
+    metrics = read_metrics(params, world.metrics_dir)
+    name = "mini-flickr8k"
+    values = metrics[name]["full"]
+    values["test/image_to_speech/any_hit_recall_at_1"] = 0.8
+    values["test/image_to_speech/recall_at_1"] = 0.2
+    shown = {}
+    for shown_columns in (RECALLS, further_columns([1, 5, 10])):
+        table = make_table(params, metrics, name, "test", shown_columns)
+        row = next(row for row in table.rows if row.name == "full")
+        for cell in row.cells:
+            shown[cell.column.direction, cell.column.label] = cell.text
+            assert cell.interval or cell.column.label == "R@1"
+    assert shown["image_to_speech", "R@1"] == "80.0"
+    assert shown["image_to_speech", "found@1"] == "20.0"
+    assert shown["image_to_speech", "mean rank"] == "3.1"
+    assert shown["speech_to_image", "nDCG@10"] == "77.0"
+    # Nothing is shown twice.
+    assert len(shown) == len(RECALLS) + len(further_columns([1, 5, 10]))
+
+
+def test_buckets_show_counts_and_where_they_are_too_few(page: Page, out_dir: Path) -> None:
+    html = (out_dir / "index.html").read_text(encoding="utf-8")
+    assert "By length, noise, caption, word errors and speaker" in page.text
+    assert '<th scope="row">speaker 0</th><td>20</td><td>3</td><td>31.0<small>25.0–36.0' in html  # noqa: RUF001
+    assert '<th scope="row">speaker 1</th><td>3</td><td>3</td><td>too few</td>' in html
+
+
+def test_further_metrics_stand_in_the_markdown(out_dir: Path) -> None:
+    text = (out_dir / "results.md").read_text(encoding="utf-8")
+    assert text.count("Further metrics:") == 2
+    heads = next(line for line in text.splitlines() if "nDCG@10" in line)
+    assert "| speech to image mean rank |" in heads
+    assert "| image to speech found@5 |" in heads
 
 
 def test_compare_words_by_hand() -> None:
@@ -343,7 +436,9 @@ def test_a_model_of_another_corpus_says_where_it_was_trained(
     page: Page, params: Params, world: ReportInputs
 ) -> None:
     metrics = read_metrics(params, world.metrics_dir)
-    rows = {row.name: row for row in make_table(params, metrics, "mini-flickr8k", "test").rows}
+    rows = {
+        row.name: row for row in make_table(params, metrics, "mini-flickr8k", "test", RECALLS).rows
+    }
     what = "transcripts and voice, 4 prompts"
     assert rows["full"].what == what
     assert rows["full-of-lncoco"].what == f"{what}, trained on mini-lncoco"

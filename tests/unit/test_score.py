@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from safetensors.numpy import save_file
 from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import TableParams
 from brewline.core.errors import BrewlineError
+from brewline.evaluation.asr_metrics import align_texts
 from brewline.evaluation.examples import Texts
 from brewline.evaluation.outputs import Evaluation
+from brewline.evaluation.query_facts import QueryFacts, read_query_facts
 from brewline.evaluation.query_metrics import parts_of
 from brewline.evaluation.score import ModelVectors, score_table
-from brewline.evaluation.texts import read_texts
+from brewline.evaluation.texts import read_texts, read_word_errors
 from brewline.evaluation.vectors import (
     SplitEmbeddings,
     closest,
@@ -23,10 +26,18 @@ from brewline.evaluation.vectors import (
     load_vectors,
     save_vectors,
 )
-from brewline.tables.parquet import TEXT, table_schema, write_table
+from brewline.speech.error_rates import Errors
+from brewline.tables.parquet import FLOAT, TEXT, table_schema, write_table
+from brewline.tables.transcripts import WORD_ERRORS
 
 PARAMS = EvaluateParams(
-    recall_at=[1, 3], bootstrap_samples=50, bootstrap_seed=0, confidence=0.9, num_examples=2
+    recall_at=[1, 3],
+    bucket_recall_at=1,
+    min_bucket_images=2,
+    bootstrap_samples=50,
+    bootstrap_seed=0,
+    confidence=0.9,
+    num_examples=2,
 )
 TABLE = TableParams(
     data="tiny", rows={"base": "a", "ours": "b"}, baseline="base", compare=[["base", "ours"]]
@@ -37,6 +48,8 @@ TEXTS = {
     for split in ("dev", "test")
     for number in range(3)
 }
+FACTS = {f"test-{number}": QueryFacts("anna", 1.0 + number, 20.0) for number in range(3)}
+ERRORS = {one.utterance_id: one for one in align_texts(TEXTS)}
 EYE = np.eye(3, dtype=np.float32)
 
 
@@ -61,7 +74,7 @@ MODELS = [
 
 
 def score(table: TableParams = TABLE) -> Evaluation:
-    return score_table(iter(MODELS), TEXTS, table, PARAMS)
+    return score_table(iter(MODELS), TEXTS, FACTS, ERRORS, table, PARAMS)
 
 
 def test_a_row_is_the_mean_of_its_seeds_with_their_deviation() -> None:
@@ -92,7 +105,7 @@ def test_the_ranks_of_dev_give_its_metrics_again() -> None:
             if not metric.startswith("dev/") or "recall" not in metric:
                 continue
             parts = parts_of(metric, ranks)
-            assert np.mean([part.mean for part in parts]) == pytest.approx(value), metric
+            assert np.mean([part.value for part in parts]) == pytest.approx(value), metric
 
 
 def test_rows_are_compared_with_the_baseline_and_as_the_table_says() -> None:
@@ -105,6 +118,18 @@ def test_rows_are_compared_with_the_baseline_and_as_the_table_says() -> None:
     assert found["base", "ours", S2I] == pytest.approx(-1 / 2)
     assert found["ours", "base", I2S] == pytest.approx(1 / 3)
     assert found["ours", "base", S2I.replace("test", "dev")] == pytest.approx(1 / 2)
+
+
+def test_a_row_is_split_up_by_what_its_recordings_are_like() -> None:
+    found = {(one["kind"], one["bucket"], one["row"]): one for one in score().bucket_rows}
+    everybody = found["speaker", "anna", "ours"]
+    assert (everybody["num_queries"], everybody["num_images"], everybody["k"]) == (3, 3, 1)
+    assert everybody["recall"] == pytest.approx(5 / 6)
+    assert everybody["low"] <= everybody["recall"] <= everybody["high"]
+    # One of its three words is another, in one recording of three: of one there is no recall.
+    assert found["wer", "25 to 50 %", "base"]["recall"] is None
+    assert found["wer", "no error", "base"]["recall"] == pytest.approx(0)
+    assert found["wer", "no error", "base"]["num_queries"] == 2
 
 
 def test_examples_show_the_first_model_of_each_row() -> None:
@@ -138,7 +163,7 @@ def test_models_of_different_utterances_are_one_sentence() -> None:
     fewer = SplitEmbeddings(["test-0"], ["test-image-0"], EYE[:1], ["test-image-0"], EYE[:1])
     models = [MODELS[0], ModelVectors("ours", "b/seed-0", {**other.splits, "test": fewer})]
     with pytest.raises(BrewlineError) as caught:
-        score_table(models, TEXTS, TABLE, PARAMS)
+        score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
     assert str(caught.value) == (
         "b/seed-0 and a/seed-0 were measured on different utterances; run `dvc repro`"
     )
@@ -156,7 +181,7 @@ def test_the_order_of_utterances_is_no_difference() -> None:
         for split, one in MODELS[3].splits.items()
     }
     models = [*MODELS[:3], ModelVectors("ours", "b/seed-1", turned)]
-    found = score_table(models, TEXTS, TABLE, PARAMS)
+    found = score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
     assert found.models["b/seed-1"] == score().models["b/seed-1"]
     assert found.comparisons == score().comparisons
 
@@ -178,6 +203,44 @@ def test_texts_are_those_of_dev_and_test(tmp_path: Path) -> None:
         split: Texts(f"text of {split}", f"caption of {split}", "that of transcripts")
         for split in ("dev", "test")
     }
+
+
+def test_facts_are_those_of_test_by_the_hash_of_the_recording(tmp_path: Path) -> None:
+    """The manifest says where the corpus lists a recording, the facts where it is stored."""
+    facts = table_schema(path=TEXT, sha256=[TEXT], level_dbfs=[FLOAT], noise_dbfs=[FLOAT])
+    stored = [
+        {"path": "loud.ogg", "sha256": "aa", "level_dbfs": -20.0, "noise_dbfs": -45.5},
+        {"path": "broken.ogg", "sha256": None, "level_dbfs": None, "noise_dbfs": None},
+    ]
+    write_table(tmp_path / "data/facts/tiny/recordings.parquet", facts, stored)
+    manifest = table_schema(
+        utterance_id=TEXT, split=TEXT, speaker_id=TEXT, duration_s=FLOAT, audio_sha256=TEXT
+    )
+    listed = [
+        {
+            "utterance_id": f"{split}-{digest}",
+            "split": split,
+            "speaker_id": "anna",
+            "duration_s": 2.5,
+            "audio_sha256": digest,
+        }
+        for split in ("dev", "test")
+        for digest in ("aa", "bb")
+    ]
+    write_table(tmp_path / "data/manifest/tiny.parquet", manifest, listed)
+    assert read_query_facts("tiny", tmp_path) == {
+        "test-aa": QueryFacts("anna", 2.5, 25.5),
+        "test-bb": QueryFacts("anna", 2.5, None),
+    }
+
+
+def test_word_errors_are_those_that_the_corpus_was_assessed_with(tmp_path: Path) -> None:
+    path = tmp_path / "reports/transcription/tiny/word_errors.parquet"
+    with pytest.raises(BrewlineError, match=r"word_errors.parquet is missing; run `dvc repro`"):
+        read_word_errors("tiny", tmp_path)
+    one = Errors("test-0", 3, 1, 9, 2)
+    write_table(path, WORD_ERRORS, [asdict(one)])
+    assert read_word_errors("tiny", tmp_path) == {"test-0": one}
 
 
 def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
@@ -235,10 +298,19 @@ def test_ids_without_vectors_are_one_sentence(tmp_path: Path) -> None:
             load_vectors(path)
 
 
+def test_vectors_of_other_pairs_are_one_sentence() -> None:
+    """An utterance that is said to describe another picture is another question."""
+    one = MODELS[0].splits["test"]
+    swapped = replace(one, utterance_image_ids=one.utterance_image_ids[::-1])
+    models = [MODELS[0], ModelVectors("ours", "b/x", {**MODELS[0].splits, "test": swapped})]
+    with pytest.raises(BrewlineError, match="b/x and a/seed-0 were measured on different"):
+        score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+
+
 def test_vectors_of_other_utterances_than_the_manifest_has_are_one_sentence() -> None:
     texts = {one: text for one, text in TEXTS.items() if one != "dev-0"}
     with pytest.raises(BrewlineError, match="measured on utterance 'dev-0', which the manifest"):
-        score_table(iter(MODELS), texts, TABLE, PARAMS)
+        score_table(iter(MODELS), texts, FACTS, ERRORS, TABLE, PARAMS)
 
 
 def test_partial_vectors_are_taken_if_they_are_whole(tmp_path: Path) -> None:

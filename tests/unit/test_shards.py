@@ -1,15 +1,19 @@
 """Shards: equal data gives equal bytes, damage is noticed, and training order can be resumed."""
 
+import importlib
 import io
 import itertools
 import json
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from brewline.core.errors import BrewlineError
+from brewline.core.files import write_json
 from brewline.samples.shards import (
     Position,
     encode_states,
@@ -17,11 +21,14 @@ from brewline.samples.shards import (
     plan_shards,
     read_split,
     read_training,
+    require_captions,
     shard_name,
     split_size,
     write_index,
     write_shard,
 )
+
+PROJECT = Path(__file__).parents[2]
 
 
 def make_shards(folder: Path, sizes: list[int], *, other_keys: bool = False) -> None:
@@ -164,3 +171,70 @@ def test_the_digest_of_the_data_names_every_shard_and_opens_none(tmp_path: Path)
     for kind in ("shards", "states"):
         one, same, other = (index_digest(tmp_path / name / kind) for name in "abc")
         assert one == same != other
+
+
+def make_captioned(folder: Path, captions: dict[str, list[str | None]]) -> None:
+    """Shards of one sample each, with these captions by split."""
+    folder.mkdir(parents=True)
+    counts = {}
+    for split, texts in captions.items():
+        for number, caption in enumerate(texts):
+            facts = {"image_id": "i", "transcript": "t", "caption": caption, "num_frames": 2}
+            content = json.dumps(facts).encode()
+            sample = {"__key__": f"u{number}", "jpg": b"j" * 700, "json": content}
+            name = shard_name(split, number)
+            counts[name] = write_shard(folder / name, [sample])
+    write_index(folder, counts)
+
+
+MISSING = {"train": [None, "a", None], "dev": ["a", "b"], "test": ["", None]}
+
+
+def test_missing_captions_are_counted_by_split(tmp_path: Path) -> None:
+    make_captioned(tmp_path / "tiny", MISSING)
+    # An empty one is a caption, of which validation says that it is empty.
+    require_captions(tmp_path / "tiny", ["dev"])
+    with pytest.raises(BrewlineError) as caught:
+        require_captions(tmp_path / "tiny")
+    assert str(caught.value) == (
+        "utterances of tiny have no caption: 2 of 3 in train, 1 of 2 in test; use a variant with "
+        "`text: asr`, or add the file that has the captions to the corpus"
+    )
+    whole = (tmp_path / "tiny/train-000000.tar").read_bytes()
+    (tmp_path / "tiny/train-000000.tar").write_bytes(whole[:700])
+    with pytest.raises(BrewlineError, match="is no whole shard"):
+        require_captions(tmp_path / "tiny", ["train"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "experiment", "counted"),
+    [
+        ("train", "mini-lncoco-captions", "2 of 3 in train, 1 of 2 in test"),
+        ("embed", "mini-lncoco-zero-shot-captions", "1 of 2 in test"),
+    ],
+)
+def test_a_variant_that_reads_captions_says_how_many_are_missing_before_it_works(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    experiment: str,
+    counted: str,
+) -> None:
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    values["experiments"]["mini-lncoco-captions"] = {
+        **values["experiments"]["mini-lncoco-prompted"],
+        "variant": "prompted-captions",
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "versions.yaml").write_text((PROJECT / "versions.yaml").read_text())
+    hashes = {name: {"name": name, "sha256": "a" * 64} for name in ("whisper", "clip")}
+    write_json(tmp_path / "models/backbones/backbones.json", hashes)
+    make_captioned(tmp_path / "data/shards/mini-lncoco", MISSING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [stage, experiment])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"brewline.stages.{stage}").main()
+    assert f"utterances of mini-lncoco have no caption: {counted}" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists() or not [*(tmp_path / "work").glob("train/*")]
+    assert not (tmp_path / "models/mini-lncoco-captions").exists()

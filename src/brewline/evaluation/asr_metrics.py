@@ -1,25 +1,35 @@
 """Word and character error rates as metrics of a split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from brewline.evaluation.examples import Texts
-from brewline.speech.error_rates import Pair, Rate, align
+from brewline.speech.error_rates import Errors, Pair, Rate, align
 
 
-def asr_metrics(split: str, texts: Mapping[str, Texts]) -> dict[str, float]:
-    """Word and character error rates of the transcripts of a split; see `align`.
+def align_texts(texts: Mapping[str, Texts]) -> Iterator[Errors]:
+    """Holds transcripts against captions, where there are any; see `align`.
+
+    Args:
+        texts: Caption and transcript by utterance.
+    """
+    yield from align(
+        Pair(name, one.caption, one.transcript, one.language) for name, one in texts.items()
+    )
+
+
+def asr_metrics(split: str, errors: Iterable[Errors]) -> dict[str, float]:
+    """Word and character error rates of a split.
 
     Args:
         split: Stands before the names.
-        texts: Caption and transcript by utterance.
+        errors: Of the recordings that have a caption.
 
     Returns:
         `<split>/asr/wer`, `<split>/asr/cer` and `<split>/asr/num_utterances`; nothing where no
         utterance has a caption.
     """
     rate = Rate()
-    pairs = (Pair(name, one.caption, one.transcript, one.language) for name, one in texts.items())
-    for one in align(pairs):
+    for one in errors:
         rate.add(one)
     if not rate.num_recordings:
         return {}

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from brewline.evaluation.bootstrap import Bootstrap, average, bootstrap_difference
-from brewline.evaluation.scores import RetrievalScores
+import numpy as np
+
+from brewline.evaluation.bootstrap import Bootstrap
+from brewline.evaluation.model_scores import ModelScores
 
 _METRICS = tuple(
     f"{split}/{name}"
@@ -14,13 +16,13 @@ _METRICS = tuple(
 
 
 def compare(
-    scores: Mapping[str, Sequence[RetrievalScores]],
+    scores: Mapping[str, Sequence[ModelScores]],
     pairs: Iterable[tuple[str, str]],
     bootstrap: Bootstrap,
 ) -> list[dict[str, Any]]:
     """Compares recall@1 both ways, on dev and test, paired over images.
 
-    Several seeds count as their mean.
+    Several seeds count as their mean, and are drawn for each row apart.
 
     Args:
         scores: Of each row's models.
@@ -30,16 +32,20 @@ def compare(
     comparisons = []
     for row, baseline in pairs:
         for metric in _METRICS:
+            drawn = [
+                bootstrap.over_seeds([one.drawn[metric] for one in scores[name]], stream)
+                for stream, name in enumerate((row, baseline))
+            ]
             ours, theirs = (
-                average([one.by_image[metric] for one in scores[name]]) for name in (row, baseline)
+                np.mean([one.metrics[metric] for one in scores[name]]) for name in (row, baseline)
             )
-            difference, low, high = bootstrap_difference(ours, theirs, bootstrap)
+            low, high = bootstrap.interval(drawn[0] - drawn[1])
             comparisons.append(
                 {
                     "row": row,
                     "baseline": baseline,
                     "metric": metric,
-                    "difference": difference,
+                    "difference": float(ours - theirs),
                     "low": low,
                     "high": high,
                 }

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from brewline.config.evaluate import EvaluateParams
-from brewline.evaluation.scores import SELECTION_METRIC, RetrievalScores
+from brewline.evaluation.model_scores import ModelScores
+from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.evaluation.vectors import SplitEmbeddings, closest
 
 _NUM_SHOWN = 5
@@ -26,7 +27,7 @@ class Texts:
 
 
 def choose_examples(
-    shown: Mapping[str, RetrievalScores],
+    shown: Mapping[str, ModelScores],
     metrics: Mapping[str, Mapping[str, float]],
     baseline: str | None,
     params: EvaluateParams,

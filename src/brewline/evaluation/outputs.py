@@ -17,6 +17,7 @@ from brewline.evaluation.query_ranks import QueryRanks
 # Under this name word error rates stand beside the rows.
 ASR_KEY = "asr"
 DEV_RANKS_FILE = "dev_ranks.json"
+BUCKETS_FILE = "buckets.csv"
 SPEECH_TO_IMAGE = "speech_to_image"
 IMAGE_TO_SPEECH = "image_to_speech"
 DIRECTION_NAMES = {SPEECH_TO_IMAGE: "speech to image", IMAGE_TO_SPEECH: "image to speech"}
@@ -29,8 +30,8 @@ class Evaluation:
     """Everything that is reported of a table, ready to be written as files.
 
     `metrics` and `models` are metrics by row and by model, `asr` word error rates, `dev_ranks` the
-    ranks of dev's queries by model; `comparisons`, `examples` and `recall_rows` are as the files of
-    the same names hold them.
+    ranks of dev's queries by model; `comparisons`, `examples`, `recall_rows` and `bucket_rows` are
+    as the files of the same names hold them.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -40,6 +41,7 @@ class Evaluation:
     comparisons: list[dict[str, Any]]
     examples: dict[str, list[dict[str, Any]]]
     recall_rows: list[dict[str, Any]]
+    bucket_rows: list[dict[str, Any]]
 
 
 def write_evaluation(evaluation: Evaluation, metrics_file: Path, folder: Path) -> None:
@@ -58,11 +60,24 @@ def write_evaluation(evaluation: Evaluation, metrics_file: Path, folder: Path) -
         (partial / DEV_RANKS_FILE).write_text(json.dumps(ranks, sort_keys=True), encoding="utf-8")
         write_json(partial / "comparisons.json", evaluation.comparisons)
         write_json(partial / "examples.json", evaluation.examples)
-        with (partial / "recall.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(evaluation.recall_rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(evaluation.recall_rows)
+        _write_csv(partial / "recall.csv", evaluation.recall_rows)
+        _write_csv(partial / BUCKETS_FILE, evaluation.bucket_rows)
     write_json(metrics_file, {**evaluation.metrics, ASR_KEY: evaluation.asr})
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BrewlineError(f"{path} is missing; run `dvc repro score`") from None
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def recall_rows(
@@ -115,16 +130,26 @@ def read_recall(path: Path, split: str) -> dict[tuple[str, str], list[tuple[floa
     Raises:
         BrewlineError: the file is missing.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BrewlineError(f"{path} is missing; run `dvc repro score`") from None
     curves: dict[tuple[str, str], list[tuple[float, float]]] = collections.defaultdict(list)
-    for point in csv.DictReader(io.StringIO(text)):
+    for point in _read_csv(path):
         if point["split"] == split:
             key = (point["row"], point["direction"])
             curves[key].append((float(point["k"]), float(point["recall"])))
     return {key: sorted(points) for key, points in curves.items()}
+
+
+def read_buckets(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of `buckets.csv`, see `score_buckets`; no recall is None.
+
+    Raises:
+        BrewlineError: the file is missing.
+    """
+    for found in _read_csv(path):
+        counts = {name: int(found[name]) for name in ("num_queries", "num_images", "k")}
+        values = {
+            name: float(found[name]) if found[name] else None for name in ("recall", "low", "high")
+        }
+        yield {**found, **counts, **values}
 
 
 def read_examples(path: Path, rows: Sequence[str]) -> list[dict[str, dict[str, Any]]]:

@@ -1,8 +1,8 @@
-"""Ranks and recall: pure functions of arrays and ids.
+"""Ranks of right answers in both directions: pure functions of arrays and ids.
 
-Suffixes: Q queries, G gallery items, P pairs of a query and one of its right answers. Ties count
-against us: an item that scores as high as a right answer stands before it, so a model that gives
-one vector for everything finds nothing.
+Suffixes: U utterances, I images, D dimension, Q queries, P pairs of a query and one of its right
+answers. Ties count against us: an item that scores as high as a right answer stands before it, so a
+model that gives one vector for everything finds nothing.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-_BLOCK_SCORES = 1 << 24
+# Scores of unit vectors that are closer than this are equal. In float32 the sum of a thousand
+# products differs by up to 3e-6 with their order, which depends on where in a matrix it stands.
+_TIE = 5e-6
+# Scores in memory at a time: 16 MB.
+_STRIP_SCORES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Ranks:
         query: Which query a right answer belongs to, (P,); every query occurs.
         rank: Its rank in that query's gallery, from 1, (P,).
         num_queries: Q.
-        gallery_size: G.
+        gallery_size: Of how many items each query ranks.
     """
 
     query: Ints
@@ -50,88 +54,102 @@ class Ranks:
         fraction: NDArray[np.float64] = found / np.bincount(self.query)
         return fraction
 
+    def ndcg(self, k: int) -> NDArray[np.float64]:
+        """Normalised discounted cumulative gain of each query's top k, as trec_eval has it; (Q,).
 
-def rank_answers(
-    similarity_QG: Floats, query_ids: Sequence[str], gallery_ids: Sequence[str]
-) -> Ranks:
-    """Ranks the right answers of each query: the gallery items that carry the query's id.
+        A right answer at rank r gains 1 / log2(1 + r), and the sum of them is divided by the
+        largest that there could be.
+        """
+        gain = np.where(self.rank <= k, 1 / np.log2(1 + self.rank), 0)
+        found = np.bincount(self.query, gain, self.num_queries)
+        best = np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))
+        ndcg: NDArray[np.float64] = found / best[np.minimum(np.bincount(self.query), k) - 1]
+        return ndcg
+
+
+def rank_both_ways(
+    utterances_UD: Floats, images_ID: Floats, image_of_U: Sequence[str], image_ids: Sequence[str]
+) -> tuple[Ranks, Ranks]:
+    """Ranks the image of each utterance among all images, and its utterances among all utterances.
+
+    Both come from one product of the vectors, of which some rows are in memory at a time. Among the
+    right answers of a query the first of two equals goes first; all others precede both.
 
     Args:
-        similarity_QG: Higher is closer.
-        query_ids: Q ids.
-        gallery_ids: G ids.
+        utterances_UD: Unit vectors.
+        images_ID: Unit vectors.
+        image_of_U: The id of each utterance's image.
+        image_ids: I different ids, in the order of their vectors.
+
+    Returns:
+        Speech to image, whose right answers are in the order of the utterances; and image to
+        speech, in the same order.
 
     Raises:
-        ValueError: shapes do not fit, a score is not finite, or a query has no right answer.
+        ValueError: shapes do not fit, a number is not finite, or a query has no right answer.
     """
-    if similarity_QG.shape != (len(query_ids), len(gallery_ids)):
+    image_U = _positions(utterances_UD, images_ID, image_of_U, image_ids)
+    num_utterances, num_images = len(image_U), len(image_ids)
+    own_U = np.einsum("ud,ud->u", utterances_UD, images_ID[image_U])
+    place_U = _places_among_own(own_U, image_U)
+    # Columns by falling number of utterances: those that have a k-th one come first.
+    by_takes = np.argsort(-np.bincount(image_U), kind="stable")
+    column_I = np.empty_like(by_takes)
+    column_I[by_takes] = np.arange(num_images)
+    column_U, images_DI = column_I[image_U], images_ID[by_takes].T
+    takes = [np.flatnonzero(place_U == place) for place in range(place_U.max() + 1)]
+    takes = [take[np.argsort(column_U[take])] for take in takes]
+    least_U = own_U - _TIE
+    images_before_U, utterances_before_U = np.zeros((2, num_utterances), np.int64)
+    step = max(1, _STRIP_SCORES // num_images)
+    for start in range(0, num_utterances, step):
+        rows = slice(start, min(start + step, num_utterances))
+        scores_UI = utterances_UD[rows] @ images_DI
+        # The right answers, of both directions, which are counted apart.
+        scores_UI[np.arange(len(scores_UI)), column_U[rows]] = -np.inf
+        images_before_U[rows] = _count(scores_UI >= least_U[rows, None], axis=1)
+        for take in takes:
+            utterances_before_U[take] += _count(scores_UI[:, : len(take)] >= least_U[take], axis=0)
+    return (
+        Ranks(np.arange(num_utterances), 1 + images_before_U, num_utterances, num_images),
+        Ranks(image_U, 1 + place_U + utterances_before_U, num_images, num_utterances),
+    )
+
+
+def _positions(
+    utterances_UD: Floats, images_ID: Floats, image_of_U: Sequence[str], image_ids: Sequence[str]
+) -> Ints:
+    """Where the image of each utterance stands; (U,)."""
+    shapes = utterances_UD.shape, images_ID.shape
+    if shapes != tuple((len(ids), images_ID.shape[-1]) for ids in (image_of_U, image_ids)):
         raise ValueError(
-            f"{len(query_ids)} queries and {len(gallery_ids)} items, but scores of shape "
-            f"{similarity_QG.shape}"
+            f"{len(image_of_U)} utterances and {len(image_ids)} images, but vectors of the shapes "
+            f"{shapes[0]} and {shapes[1]}"
         )
-    queries, gallery = _codes(query_ids, gallery_ids)
-    parts = []
-    for rows in _blocks(len(queries), len(gallery)):
-        query_P, rank_P = _rank_block(similarity_QG[rows], queries[rows], gallery)
-        parts.append((query_P + rows.start, rank_P))
-    return _join(parts, len(queries), len(gallery))
-
-
-def rank_embeddings(
-    query_embeddings_QD: Floats,
-    gallery_embeddings_GD: Floats,
-    query_ids: Sequence[str],
-    gallery_ids: Sequence[str],
-) -> Ranks:
-    """Like `rank_answers` of all dot products, with only some rows of them in memory at a time."""
-    queries, gallery = _codes(query_ids, gallery_ids)
-    parts = []
-    for rows in _blocks(len(queries), len(gallery)):
-        similarity = query_embeddings_QD[rows] @ gallery_embeddings_GD.T
-        query_P, rank_P = _rank_block(similarity, queries[rows], gallery)
-        parts.append((query_P + rows.start, rank_P))
-    return _join(parts, len(queries), len(gallery))
-
-
-def _codes(query_ids: Sequence[str], gallery_ids: Sequence[str]) -> tuple[Ints, Ints]:
-    """Numbers for ids, equal where the ids are."""
-    missing = set(query_ids) - set(gallery_ids)
+    if not len(image_of_U):
+        raise ValueError("there are no queries")
+    position_of = {one: position for position, one in enumerate(image_ids)}
+    if len(position_of) != len(image_ids):
+        raise ValueError("an image stands twice among the images")
+    missing = position_of.keys() ^ set(image_of_U)
     if missing:
         raise ValueError(f"no right answer in the gallery for {sorted(missing)[:3]}")
-    code_of = {one: code for code, one in enumerate(dict.fromkeys(gallery_ids))}
-    queries, gallery = (
-        np.array([code_of[one] for one in ids], dtype=np.int64) for ids in (query_ids, gallery_ids)
-    )
-    return queries, gallery
-
-
-def _blocks(num_rows: int, num_columns: int) -> list[slice]:
-    step = max(1, _BLOCK_SCORES // max(1, num_columns))
-    return [slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
-
-
-def _rank_block(similarity_QG: Floats, queries_Q: Ints, gallery_G: Ints) -> tuple[Ints, Ints]:
-    if not np.isfinite(similarity_QG).all():
+    if not (np.isfinite(utterances_UD).all() and np.isfinite(images_ID).all()):
         # Comparisons with NaN are false, which would put every right answer first.
-        raise ValueError("a similarity is not a finite number")
-    right_QG = queries_Q[:, None] == gallery_G[None, :]
-    query_P, item_P = np.nonzero(right_QG)
-    rank_P = np.empty_like(query_P)
-    for pairs in _blocks(len(query_P), len(gallery_G)):
-        query, item = query_P[pairs], item_P[pairs]
-        scores_PG = similarity_QG[query]
-        own_P1 = similarity_QG[query, item][:, None]
-        right_PG = right_QG[query]
-        # Among a query's right answers the first of two equals goes first; others precede both.
-        earlier_PG = np.arange(len(gallery_G)) < item[:, None]
-        before_PG = (scores_PG > own_P1) | ((scores_PG == own_P1) & (~right_PG | earlier_PG))
-        before_PG[np.arange(len(item)), item] = False
-        rank_P[pairs] = 1 + before_PG.sum(axis=1)
-    return query_P, rank_P
+        raise ValueError("a number of a vector is not finite")
+    return np.array([position_of[one] for one in image_of_U], np.int64)
 
 
-def _join(parts: list[tuple[Ints, Ints]], num_queries: int, gallery_size: int) -> Ranks:
-    if not parts:
-        raise ValueError("there are no queries")
-    query_P, rank_P = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Ranks(query_P, rank_P, num_queries, gallery_size)
+def _places_among_own(own_U: Floats, image_U: Ints) -> Ints:
+    """How many utterances of the same image score higher, or as high and come earlier; (U,)."""
+    order = np.lexsort((np.arange(len(own_U)), -own_U, image_U))
+    first_of_image = np.searchsorted(image_U[order], image_U[order])
+    place_U = np.empty_like(order)
+    place_U[order] = np.arange(len(order)) - first_of_image
+    return place_U
+
+
+def _count(which: NDArray[np.bool_], axis: int) -> Ints:
+    # Twice as fast as `np.count_nonzero` with an axis.
+    counts: Ints = np.add.reduce(which.view(np.uint8), axis=axis, dtype=np.int32)
+    return counts

@@ -1,22 +1,25 @@
 """What the models of a table are worth, from their vectors alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import TableParams
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.asr_metrics import asr_metrics
-from brewline.evaluation.bootstrap import Bootstrap, average, bootstrap_mean
+from brewline.evaluation.bootstrap import Bootstrap
+from brewline.evaluation.buckets import make_buckets, score_buckets
 from brewline.evaluation.comparisons import compare
 from brewline.evaluation.examples import Texts, choose_examples, make_example
+from brewline.evaluation.model_scores import ModelScores, row_metrics, score_model
 from brewline.evaluation.outputs import Evaluation, recall_rows
-from brewline.evaluation.scores import RetrievalScores, score_retrieval
+from brewline.evaluation.query_facts import QueryFacts
 from brewline.evaluation.vectors import SplitEmbeddings
+from brewline.speech.error_rates import Errors
 
 _SPLITS = ("dev", "test")
+# The first model that was asked, and the image of each utterance that it was asked about.
+_Asked = tuple[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class ModelVectors:
 def score_table(
     models: Iterable[ModelVectors],
     texts: Mapping[str, Texts],
+    facts: Mapping[str, QueryFacts],
+    errors: Mapping[str, Errors],
     table: TableParams,
     params: EvaluateParams,
 ) -> Evaluation:
@@ -39,40 +44,36 @@ def score_table(
     Args:
         models: May read each model's vectors when they are asked for; those of a row are its seeds.
         texts: What was heard and written, by utterance.
+        facts: What the recordings of test are like, by utterance.
+        errors: How those with a caption were heard, by utterance.
         table: Its comparisons, and what examples are chosen by.
         params: What is computed.
 
     Raises:
         BrewlineError: two models saw different utterances.
     """
-    scores: dict[str, dict[str, RetrievalScores]] = {}
+    bootstrap = Bootstrap(params.bootstrap_samples, params.bootstrap_seed, params.confidence)
+    scores: dict[str, dict[str, ModelScores]] = {}
     test: dict[str, SplitEmbeddings] = {}
-    asked: dict[str, tuple[str, list[str]]] = {}
+    asked: dict[str, _Asked] = {}
     for model in models:
-        found = RetrievalScores({})
-        for split in _SPLITS:
-            embeddings = model.splits[split]
-            first, ids = asked.setdefault(split, (model.name, embeddings.utterance_ids))
-            _check_ids(model.name, first, embeddings.utterance_ids, ids, texts)
-            one = score_retrieval(embeddings, split, params.recall_at)
-            found = RetrievalScores(
-                found.metrics | one.metrics,
-                found.by_image | one.by_image,
-                one.rank_of,
-                found.dev_ranks or one.dev_ranks,
-            )
+        _check_ids(model, asked, texts)
+        found = score_model(model.splits, params.recall_at, bootstrap)
         scores.setdefault(model.row, {})[model.name] = found
         # Examples show one model of each row, the first.
         test.setdefault(model.row, model.splits["test"])
-    bootstrap = Bootstrap(params.bootstrap_samples, params.bootstrap_seed, params.confidence)
     by_model = {name: one for found in scores.values() for name, one in found.items()}
     by_row = {row: list(found.values()) for row, found in scores.items()}
-    metrics = {row: _aggregate(found, bootstrap) for row, found in by_row.items()}
+    metrics = {row: row_metrics(found, bootstrap) for row, found in by_row.items()}
     shown = {row: found[0] for row, found in by_row.items()}
     chosen = choose_examples(shown, metrics, table.baseline, params)
     asr: dict[str, float] = {}
-    for split, (_, ids) in asked.items():
-        asr |= asr_metrics(split, {one: texts[one] for one in ids})
+    for split, (_, image_of) in asked.items():
+        asr |= asr_metrics(split, (errors[name] for name in image_of if name in errors))
+    image_of = asked["test"][1]
+    buckets = make_buckets(
+        {name: facts[name] for name in image_of}, errors, image_of, params.min_bucket_images
+    )
     return Evaluation(
         metrics=metrics,
         asr=asr,
@@ -86,34 +87,23 @@ def score_table(
             for row, embeddings in test.items()
         },
         recall_rows=list(recall_rows(metrics, params.recall_at)),
+        bucket_rows=list(score_buckets(by_row, buckets, image_of, params, bootstrap)),
     )
 
 
-def _check_ids(
-    model: str, first: str, own: Sequence[str], ids: Sequence[str], texts: Mapping[str, Texts]
-) -> None:
+def _check_ids(model: ModelVectors, asked: dict[str, _Asked], texts: Mapping[str, Texts]) -> None:
     """Models are compared on the same utterances, and these are those of the manifest."""
-    if set(ids) != set(own):
-        raise BrewlineError(
-            f"{model} and {first} were measured on different utterances; run `dvc repro`"
-        )
-    unknown = next((one for one in own if one not in texts), None)
-    if unknown is not None:
-        raise BrewlineError(
-            f"{model} was measured on utterance {unknown!r}, which the manifest does not have; run "
-            "`dvc repro`"
-        )
-
-
-def _aggregate(models: Sequence[RetrievalScores], bootstrap: Bootstrap) -> dict[str, float]:
-    """Means over seeds, with intervals over images and deviations over seeds."""
-    result: dict[str, float] = {"num_seeds": float(len(models))}
-    for name in models[0].metrics:
-        values = [model.metrics[name] for model in models]
-        result[name] = float(np.mean(values))
-        if len(models) > 1 and not name.endswith(("num_queries", "gallery_size")):
-            result[f"{name}_std"] = float(np.std(values, ddof=1))
-    for name in models[0].by_image:
-        table = average([model.by_image[name] for model in models])
-        result[f"{name}_low"], result[f"{name}_high"] = bootstrap_mean(table, bootstrap)
-    return result
+    for split in _SPLITS:
+        vectors = model.splits[split]
+        own = dict(zip(vectors.utterance_ids, vectors.utterance_image_ids, strict=True))
+        first, image_of = asked.setdefault(split, (model.name, own))
+        if own != image_of:
+            raise BrewlineError(
+                f"{model.name} and {first} were measured on different utterances; run `dvc repro`"
+            )
+        unknown = next((one for one in own if one not in texts), None)
+        if unknown is not None:
+            raise BrewlineError(
+                f"{model.name} was measured on utterance {unknown!r}, which the manifest does not "
+                "have; run `dvc repro`"
+            )

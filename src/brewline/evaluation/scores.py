@@ -1,32 +1,33 @@
 """How well the embeddings of a split find one another.
 
-Metric names are `<split>/<direction>/<metric>`, values are fractions. Training chooses by these on
-dev.
+Metric names are `<split>/<direction>/<metric>`, values are fractions, or ranks from 1. Training
+chooses by these on dev.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from brewline.evaluation.bootstrap import ByImage, sum_by_image
+from brewline.evaluation.bootstrap import Statistic, median_by_image, sum_by_image
 from brewline.evaluation.query_metrics import query_ranks
 from brewline.evaluation.query_ranks import QueryRanks
-from brewline.evaluation.ranks import Ranks, rank_embeddings
+from brewline.evaluation.ranks import Ranks, rank_both_ways
 from brewline.evaluation.vectors import SplitEmbeddings
 
 SELECTION_METRIC = "dev/mean_recall_at_1"
+_NDCG_AT = 10
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """The metrics of one model; `by_image` has what their intervals are computed from.
+    """The metrics of one model; `statistics` has what their intervals are computed from.
 
-    `rank_of` is the rank of the right image by utterance id, on test; `dev_ranks` are all of dev.
+    `rank_of` is the rank of the right image by utterance id; `dev_ranks` are all of dev.
     """
 
     metrics: dict[str, float]
-    by_image: dict[str, ByImage] = field(default_factory=dict)
+    statistics: dict[str, Statistic] = field(default_factory=dict)
     rank_of: dict[str, int] = field(default_factory=dict)
     dev_ranks: QueryRanks | None = None
 
@@ -38,20 +39,25 @@ def score_retrieval(
 
     Speech to image: every utterance asks for its image. Image to speech: every image asks for its
     utterances; `any_hit_recall_at_k` wants one of them in the top k (the paper's number),
-    `recall_at_k` is the share of them there.
+    `recall_at_k` is the share of them there (mteb's). Median, mean and reciprocal rank are those of
+    a query's best right answer.
     """
-    utterances, images = embeddings.utterance_embeddings, embeddings.image_embeddings
     image_of, image_ids = embeddings.utterance_image_ids, embeddings.image_ids
-    forward = rank_embeddings(utterances, images, image_of, image_ids)
-    backward = rank_embeddings(images, utterances, image_ids, image_of)
+    forward, backward = rank_both_ways(
+        embeddings.utterance_embeddings, embeddings.image_embeddings, image_of, image_ids
+    )
     s2i, i2s = f"{split}/speech_to_image", f"{split}/image_to_speech"
-    by_image: dict[str, ByImage] = {}
+    statistics: dict[str, Statistic] = {}
     for k in recall_at:
-        by_image[f"{s2i}/recall_at_{k}"] = sum_by_image(forward.any_hit(k), image_of)
-        by_image[f"{i2s}/any_hit_recall_at_{k}"] = sum_by_image(backward.any_hit(k), image_ids)
-        by_image[f"{i2s}/recall_at_{k}"] = sum_by_image(backward.fraction_found(k), image_ids)
-    metrics = {name: table.mean for name, table in by_image.items()}
-    metrics |= _sizes(s2i, forward) | _sizes(i2s, backward)
+        statistics[f"{s2i}/recall_at_{k}"] = sum_by_image(forward.any_hit(k), image_of)
+        statistics[f"{i2s}/any_hit_recall_at_{k}"] = sum_by_image(backward.any_hit(k), image_ids)
+        statistics[f"{i2s}/recall_at_{k}"] = sum_by_image(backward.fraction_found(k), image_ids)
+    statistics |= dict(_of_ranks(s2i, forward, image_of))
+    statistics |= dict(_of_ranks(i2s, backward, image_ids))
+    metrics = {name: one.value for name, one in statistics.items()}
+    for prefix, ranks in ((s2i, forward), (i2s, backward)):
+        metrics[f"{prefix}/num_queries"] = float(ranks.num_queries)
+        metrics[f"{prefix}/gallery_size"] = float(ranks.gallery_size)
     dev_ranks = None
     if split == "dev":
         dev_ranks = query_ranks(forward, backward, image_of, image_ids)
@@ -59,12 +65,15 @@ def score_retrieval(
             (forward.any_hit(1).mean() + backward.any_hit(1).mean()) / 2
         )
     rank_of = dict(zip(embeddings.utterance_ids, forward.best.tolist(), strict=True))
-    return RetrievalScores(metrics, by_image, rank_of, dev_ranks)
+    return RetrievalScores(metrics, statistics, rank_of, dev_ranks)
 
 
-def _sizes(prefix: str, ranks: Ranks) -> dict[str, float]:
-    return {
-        f"{prefix}/median_rank": float(np.median(ranks.best)),
-        f"{prefix}/num_queries": float(ranks.num_queries),
-        f"{prefix}/gallery_size": float(ranks.gallery_size),
-    }
+def _of_ranks(
+    prefix: str, ranks: Ranks, image_ids: Sequence[str]
+) -> Iterator[tuple[str, Statistic]]:
+    """Yields what the ranks of a direction give beside recall; `image_ids` is of each query."""
+    best = ranks.best.astype(np.float64)
+    yield f"{prefix}/median_rank", median_by_image(best, image_ids)
+    yield f"{prefix}/mean_rank", sum_by_image(best, image_ids)
+    yield f"{prefix}/mean_reciprocal_rank", sum_by_image(1 / best, image_ids)
+    yield f"{prefix}/ndcg_at_{_NDCG_AT}", sum_by_image(ranks.ndcg(_NDCG_AT), image_ids)

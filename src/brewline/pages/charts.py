@@ -157,7 +157,7 @@ def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> Iterator
     )
 
 
-def interval_bar(low: float, value: float, high: float, span: float) -> str:
+def interval_bar(low: float, value: float, high: float, span: float, kind: str) -> str:
     """Draws a value and its interval on a line from -span to span with a mark at zero.
 
     Args:
@@ -165,13 +165,13 @@ def interval_bar(low: float, value: float, high: float, span: float) -> str:
         value: The value.
         high: Upper end.
         span: Half of what the line covers; the same for bars that are to be compared.
+        kind: `better`, `worse` or `unclear`, by which it is coloured.
 
     Returns:
         An `<svg>` element of the class `interval`.
     """
     axis = _Axis(-span, span, [])
     left, middle, right = (axis.place(x, 4, 156) for x in (low, value, high))
-    kind = "better" if low > 0 else "worse" if high < 0 else "unclear"
     return (
         f'<svg class="interval {kind}" viewBox="0 0 160 18" aria-hidden="true">'
         '<path class="grid" d="M4 9H156"/><path class="axis" d="M80 1V17"/>'

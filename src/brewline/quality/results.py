@@ -49,7 +49,7 @@ class Results:
     num_good: int
     num_quarantined: int
     reasons: dict[str, int]
-    # By split: utterances, images, speakers, hours.
+    # By split: utterances, how many of them have no caption, images, speakers, hours.
     splits: dict[str, dict[str, float]]
     num_duplicates: int
     # Good utterances with the bytes of an earlier one: utterance id, that of the earlier one.
@@ -144,6 +144,7 @@ def gather(
 def _split_facts(rows: "pandas.DataFrame") -> dict[str, float]:
     return {
         "utterances": len(rows),
+        "without_caption": int(rows["caption"].isna().sum()),
         "images": int(rows["image_id"].nunique()),
         "speakers": int(rows["speaker_id"].nunique()),
         "hours": float(rows["duration_s"].sum()) / 3600,

@@ -142,7 +142,7 @@ def _compare(
     ours, theirs = (parts_of(metric, one) for one in (challenger.ranks, champion.ranks))
     found = bootstrap_mean_difference(list(zip(ours, theirs, strict=True)), bootstrap)
     difference, low, high = (round(value, 9) for value in found)
-    our_mean, their_mean = (fmean(part.mean for part in parts) for parts in (ours, theirs))
+    our_mean, their_mean = (fmean(part.value for part in parts) for parts in (ours, theirs))
     return _Comparison(our_mean, their_mean, (difference, low, high), len(ours[0].image_ids))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brewline.config import Params
-from brewline.evaluation.asr_metrics import asr_metrics
+from brewline.evaluation.asr_metrics import align_texts, asr_metrics
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import score_retrieval
 from brewline.evaluation.texts import read_texts
@@ -54,7 +54,7 @@ def evaluate_again(served: Served, params: Params, name: str, project: Path = Pa
     metrics = dict(scores.metrics)
     texts = read_texts(corpus, project)
     own = {u.utterance_id: replace(texts[u.utterance_id], transcript=u.transcript) for u in heard}
-    rates = asr_metrics("dev", own)
+    rates = asr_metrics("dev", align_texts(own))
     metrics |= {WER: rates[WER]} if WER in rates else {}
     digest = dev_manifest_digest(project / f"data/manifest/{corpus}.parquet")
     return Evidence(

@@ -18,12 +18,14 @@ from brewline.core.files import read_stage_output, sha256_file, sha256_tree, wri
 from brewline.evaluation.example_page import arrange_example
 from brewline.evaluation.outputs import (
     ASR_KEY,
+    BUCKETS_FILE,
     DIRECTION_NAMES,
     IMAGE_TO_SPEECH,
     SPEECH_TO_IMAGE,
     Metrics,
     read_examples,
     read_metrics,
+    read_model_metrics,
     read_recall,
 )
 from brewline.media.corpus_media import CorpusMedia, ReadMedia, stored_media
@@ -31,9 +33,10 @@ from brewline.models.names import model_names
 from brewline.pages import charts
 from brewline.pages.album import Album
 from brewline.pages.render import markup, percent, render
+from brewline.report.buckets import bucket_tables
 from brewline.report.comparisons import read_comparisons
 from brewline.report.figures import recall_figures, training_figures
-from brewline.report.tables import Table, make_table
+from brewline.report.tables import Table, columns, further_columns, make_table, seed_rows
 from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
 
 _MAX_QUARANTINE_ROWS = 200
@@ -88,7 +91,6 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
         images=[picture for album in albums for picture in album.pictures.values()],
         synthetic_notice=synthetic_notice(params, params.measured_corpora),
         confidence=percent(params.evaluate.confidence),
-        num_recalls=len(params.evaluate.recall_at),
         data=[_data_section(inputs, corpus) for corpus in params.corpora],
         error_rates=_error_rates(params, metrics),
         digests=list(_digests(params, inputs)),
@@ -107,8 +109,10 @@ def _table_section(
     shown = params.tables[name]
     # A variant has one style on the whole page, whatever else a table has.
     styles = _styles(params, name)
-    test = make_table(params, metrics, name, "test")
-    dev = make_table(params, metrics, name, "dev")
+    shown_columns = columns(params.evaluate.recall_at)
+    test, dev = (make_table(params, metrics, name, one, shown_columns) for one in ("test", "dev"))
+    further = further_columns(params.evaluate.recall_at)
+    measured = read_model_metrics(params, shown.data, inputs.evaluation_dir)
     models = _read_models(params, inputs, name)
     curves = read_recall(inputs.evaluation_dir / name / "recall.csv", "test")
     manifest = inputs.manifest_dir / f"{shown.data}.parquet"
@@ -128,6 +132,9 @@ def _table_section(
         "baseline": shown.baseline,
         "test": test,
         "dev": dev,
+        "seeds": seed_rows(params, measured, name, "test", shown_columns),
+        "further": make_table(params, metrics, name, "test", further),
+        "buckets": list(bucket_tables(inputs.evaluation_dir / name / BUCKETS_FILE, rows)),
         "has_ceiling": any(row.is_ceiling for row in test.rows),
         "styles": styles,
         "trained_styles": {row: styles[row] for row in trained},
@@ -204,7 +211,7 @@ def _differences(params: Params, inputs: ReportInputs, table: Table) -> list[dic
         {
             "direction": DIRECTION_NAMES[one.direction].replace(" to ", " → "),
             "verdict": one.verdict,
-            "bar": markup(charts.interval_bar(one.low, one.difference, one.high, span)),
+            "bar": markup(charts.interval_bar(one.low, one.difference, one.high, span, one.kind)),
         }
         for one in found
     ]

@@ -4,13 +4,20 @@ Only the tables and rows that `params.yaml` names are shown, in its order. What 
 error that names the file; what is left over from earlier ones is ignored.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
-from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE, Metrics
+from brewline.evaluation.outputs import (
+    DIRECTION_NAMES,
+    IMAGE_TO_SPEECH,
+    SPEECH_TO_IMAGE,
+    Metrics,
+)
 from brewline.models.card import describe
+from brewline.models.names import model_names
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,12 @@ class Table:
     rows: list[Row]
 
     @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The directions from left to right, and how many columns each has."""
+        counts = collections.Counter(column.direction for column in self.columns)
+        return [(DIRECTION_NAMES[one].replace(" to ", " → "), counts[one]) for one in counts]
+
+    @property
     def chance_words(self) -> str:
         """What recall@1 a guess reaches, and which rows are not above it by their intervals."""
         chance = 1 / self.num_images
@@ -112,8 +125,27 @@ def columns(recall_at: Sequence[int]) -> list[Column]:
     return [*forward, rank, *backward]
 
 
-def make_table(params: Params, metrics: Metrics, name: str, split: str) -> Table:
-    """Arranges the metrics of one split of one table.
+def further_columns(recall_at: Sequence[int]) -> list[Column]:
+    """What else is known of both directions; mteb's recall is the share that is found."""
+    found = [
+        Column(f"found@{k}", f"{IMAGE_TO_SPEECH}/recall_at_{k}", IMAGE_TO_SPEECH) for k in recall_at
+    ]
+    middle = Column("median rank", f"{IMAGE_TO_SPEECH}/median_rank", IMAGE_TO_SPEECH, percent=False)
+    both = {
+        direction: [
+            Column("mean rank", f"{direction}/mean_rank", direction, percent=False),
+            Column("MRR", f"{direction}/mean_reciprocal_rank", direction),
+            Column("nDCG@10", f"{direction}/ndcg_at_10", direction),
+        ]
+        for direction in DIRECTION_NAMES
+    }
+    return [*both[SPEECH_TO_IMAGE], *found, middle, *both[IMAGE_TO_SPEECH]]
+
+
+def make_table(
+    params: Params, metrics: Metrics, name: str, split: str, shown: list[Column]
+) -> Table:
+    """Arranges some columns of one split of one table.
 
     The best value of a column is marked among the rows that hear speech; those that read human
     captions instead are ceilings and compete with nobody.
@@ -121,7 +153,6 @@ def make_table(params: Params, metrics: Metrics, name: str, split: str) -> Table
     Raises:
         BrewlineError: a row lacks a metric.
     """
-    shown = columns(params.evaluate.recall_at)
     rows = [
         _make_row(params, name, row, metrics[name][row], split, shown)
         for row in params.tables[name].rows
@@ -173,6 +204,36 @@ def _make_row(
     )
 
 
+def seed_rows(
+    params: Params,
+    models: Mapping[str, Mapping[str, float]],
+    name: str,
+    split: str,
+    shown: list[Column],
+) -> list[Row]:
+    """The models of the rows that have several, one row each, without intervals.
+
+    Args:
+        params: The table.
+        models: Metrics by model, see `read_model_metrics`.
+        name: The table.
+        split: Of which the metrics are.
+        shown: The columns.
+
+    Raises:
+        BrewlineError: a model lacks a metric.
+    """
+    return [
+        replace(
+            _make_row(params, name, row, models[f"{experiment}/{model}"], split, shown),
+            name=f"{row}, {model.replace('-', ' ')}",
+        )
+        for row, experiment in params.tables[name].rows.items()
+        if len(names := model_names(params, experiment)) > 1
+        for model in names
+    ]
+
+
 def _mark_best(rows: list[Row], shown: list[Column]) -> list[Row]:
     """Marks the best cell of each column by the value as it is printed, ties included."""
     marked = {row.name: list(row.cells) for row in rows}
@@ -185,9 +246,5 @@ def _mark_best(rows: list[Row], shown: list[Column]) -> list[Row]:
         for row in rows:
             cell = row.cells[position]
             if not row.is_ceiling and float(cell.text) == best:
-                marked[row.name][position] = Cell(
-                    column, cell.value, cell.low, cell.high, cell.deviation, best=True
-                )
-    return [
-        Row(row.name, row.what, row.num_seeds, row.is_ceiling, marked[row.name]) for row in rows
-    ]
+                marked[row.name][position] = replace(cell, best=True)
+    return [replace(row, cells=marked[row.name]) for row in rows]

@@ -18,7 +18,7 @@ from brewline.evaluation.outputs import (
 )
 from brewline.pages.render import percent
 from brewline.report.comparisons import read_comparisons
-from brewline.report.tables import Table, make_table
+from brewline.report.tables import Table, columns, further_columns, make_table
 
 NOTHING_EVALUATED = "Nothing is measured on pictures: tables in params.yaml names no table."
 
@@ -34,7 +34,7 @@ def results_table(params: Params, metrics_dir: Path) -> str:
         return f"{NOTHING_EVALUATED}\n"
     blocks = []
     for name in metrics:
-        table = make_table(params, metrics, name, "test")
+        table = make_table(params, metrics, name, "test", columns(params.evaluate.recall_at))
         blocks.append("\n".join(_plain_lines(table, metrics[name][ASR_KEY])))
     interval = percent(params.evaluate.confidence)
     notes = [
@@ -78,7 +78,7 @@ def _title(table: Table) -> str:
 
 def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> str:
     """The results and the differences as Markdown."""
-    confidence = percent(params.evaluate.confidence)
+    confidence, recall_at = percent(params.evaluate.confidence), params.evaluate.recall_at
     lines = ["# Results", ""]
     if not metrics:
         lines += [NOTHING_EVALUATED, ""]
@@ -87,11 +87,13 @@ def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> 
     for name in metrics:
         lines += [f"## {name}", ""]
         for split in ("test", "dev"):
-            table = make_table(params, metrics, name, split)
-            lines += _markdown_lines(table)
+            table = make_table(params, metrics, name, split, columns(recall_at))
+            lines += [*_markdown_lines(table), table.chance_words, ""]
             found = read_comparisons(evaluation_dir, table, confidence)
             lines += [f"- {DIRECTION_NAMES[one.direction]} R@1: {one.verdict}." for one in found]
             lines += [""] * bool(found)
+        further = make_table(params, metrics, name, "test", further_columns(recall_at))
+        lines += ["Further metrics:", "", *_markdown_lines(further)]
         lines += [
             f"Word error rate on {metric.partition('/')[0]}: {100 * value:.1f} %."
             for metric, value in sorted(metrics[name][ASR_KEY].items())
@@ -107,10 +109,7 @@ def _markdown_lines(table: Table) -> Iterator[str]:
         f"{table.num_images} pictures; recall in per cent, interval in brackets."
     )
     yield ""
-    heads = [
-        f"{column.direction.replace('_', ' ')} {column.label}" if column.percent else column.label
-        for column in table.columns
-    ]
+    heads = [f"{column.direction.replace('_', ' ')} {column.label}" for column in table.columns]
     yield f"| row | {' | '.join(heads)} |"
     yield f"|---|{'--:|' * len(heads)}"
     for row in table.rows:
@@ -121,7 +120,7 @@ def _markdown_lines(table: Table) -> Iterator[str]:
             for cell in row.cells
         ]
         yield f"| {row.name} | {' | '.join(cells)} |"
-    yield from ("", table.chance_words, "")
+    yield ""
 
 
 def results_csv(metrics: Metrics) -> str:

@@ -13,6 +13,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,17 +172,55 @@ def split_size(shards_dir: Path, split: str) -> int:
     return sum(entry["num_utterances"] for entry in _shards(shards_dir, split))
 
 
+def require_captions(shards_dir: Path, splits: Sequence[str] = SPLITS) -> None:
+    """Makes sure that every utterance has a caption; reads the facts alone.
+
+    Before a training those of test too: what cannot be measured is not worth it.
+
+    Raises:
+        BrewlineError: some have none, and how many of each split.
+    """
+    missing = []
+    for split in splits:
+        shards = [shards_dir / entry["file"] for entry in _shards(shards_dir, split)]
+        count = sum(facts["caption"] is None for path in shards for facts in _facts(path))
+        if count:
+            missing.append(f"{count:,} of {split_size(shards_dir, split):,} in {split}")
+    if missing:
+        raise BrewlineError(
+            f"utterances of {shards_dir.name} have no caption: {', '.join(missing)}; use a variant "
+            "with `text: asr`, or add the file that has the captions to the corpus",
+            "settings",
+        )
+
+
+def _facts(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields what a shard says of each sample, and skips its pictures."""
+    with _explained(path), tarfile.open(path, "r:") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.name.endswith(".json") else None
+            if content:
+                yield json.load(content)
+
+
 def _samples(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        raise BrewlineError(f"shard {path} is missing; run `dvc repro` or `dvc checkout`")
     import webdataset
 
-    try:
+    # WebDataset raises another error of the same kind again, with the name of the shard.
+    with _explained(path):
         # No decoder of WebDataset is used: some of them execute what they find in the data.
         yield from webdataset.WebDataset(
             [str(path)], shardshuffle=False, empty_check=False, nodesplitter=None
         )
-    # WebDataset raises another error of the same kind again, with the name of the shard.
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what is wrong with a shard into one sentence."""
+    if not path.exists():
+        raise BrewlineError(f"shard {path} is missing; run `dvc repro` or `dvc checkout`")
+    try:
+        yield
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
         raise BrewlineError(
             f"{path} is no whole shard ({error}); run `dvc checkout --force`, or `dvc repro`"

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from brewline.quality.expectations import Expectation, complaints
-from brewline.speech.error_rates import Heard, Pair, Rate, align
+from brewline.speech.error_rates import Errors, Heard, Pair, Rate, align
 
 # Where lengths of recordings, in seconds, are told apart.
 _BOUNDS_S = (2, 5, 10, 20, 30, 60)
@@ -23,7 +23,7 @@ class Assessment:
 
     `splits`, `speakers` and `lengths` are rates by group; `substitutions` the words most often
     taken for others, and `gaps` those most often left out or put in: (said, heard, times); `worst`
-    the recordings with most errors a word.
+    the recordings with most errors a word; `errors` those of every recording with a caption.
     """
 
     counts: dict[str, int]
@@ -36,6 +36,7 @@ class Assessment:
     substitutions: list[tuple[str, str, int]] = field(default_factory=list)
     gaps: list[tuple[str, str, int]] = field(default_factory=list)
     worst: list[Heard] = field(default_factory=list)
+    errors: list[Errors] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Expectation]:
@@ -47,7 +48,7 @@ class Assessment:
         return f"{corpus} was not transcribed as expected: {complaints(self.failed)}"
 
     def as_json(self) -> dict[str, Any]:
-        """As `results.json` has it."""
+        """As `results.json` has it; the errors of each recording are a table of their own."""
 
         def rates(groups: Mapping[str, Rate]) -> dict[str, Any]:
             return {
@@ -55,7 +56,9 @@ class Assessment:
                 for name, rate in groups.items()
             }
 
-        return asdict(self) | {
+        rest = asdict(replace(self, errors=[]))
+        del rest["errors"]
+        return rest | {
             "splits": rates(self.splits),
             "speakers": rates(self.speakers),
             "lengths": rates(self.lengths),
@@ -102,6 +105,8 @@ def assess(
         ):
             groups.setdefault(name, Rate()).add(heard)
         edits.update(heard.edits)
+        counts = heard.num_words, heard.word_errors, heard.num_characters, heard.character_errors
+        found.errors.append(Errors(heard.utterance_id, *counts))
         found.worst.append(heard)
         if len(found.worst) >= 4 * MAX_WORST:
             found.worst = _worst(found.worst)

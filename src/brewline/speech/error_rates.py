@@ -60,7 +60,7 @@ class Rate:
         """Character errors for each character of what was said."""
         return self.character_errors / max(self.num_characters, 1)
 
-    def add(self, heard: "Heard") -> None:
+    def add(self, heard: "Errors") -> None:
         """Counts one more recording."""
         self.num_recordings += 1
         self.num_words += heard.num_words
@@ -70,27 +70,35 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A recording with what was said (its caption) and what was heard, both normalised.
+class Errors:
+    """How much of what was said in a recording (its caption) was heard otherwise.
 
     Words are signs where the script has no spaces, and digits each by itself.
-    `edits` are (kind, said, heard): a substitution pairs two words, a deletion has nothing heard,
-    an insertion nothing said.
     """
 
     utterance_id: str
-    said: str
-    heard: str
     num_words: int
     word_errors: int
     num_characters: int
     character_errors: int
-    edits: Sequence[tuple[str, str, str]]
 
     @property
     def wer(self) -> float:
         """Its own word error rate."""
         return self.word_errors / max(self.num_words, 1)
+
+
+@dataclass(frozen=True)
+class Heard(Errors):
+    """A recording with what was said and what was heard, both normalised.
+
+    `edits` are (kind, said, heard): a substitution pairs two words, a deletion has nothing heard,
+    an insertion nothing said.
+    """
+
+    said: str
+    heard: str
+    edits: Sequence[tuple[str, str, str]]
 
 
 def align(pairs: Iterable[Pair]) -> Iterator[Heard]:

@@ -1,5 +1,6 @@
 """Stage `assess`: how well a corpus was heard, in numbers and as a page."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from brewline.core.errors import BrewlineError
@@ -10,7 +11,8 @@ from brewline.quality.transcript_suite import expect_transcripts
 from brewline.speech.assessment import assess
 from brewline.speech.page import transcription_page
 from brewline.stages.arguments import named_argument
-from brewline.tables.parquet import read_frame, read_table
+from brewline.tables.parquet import read_frame, read_table, write_table
+from brewline.tables.transcripts import WORD_ERRORS, WORD_ERRORS_FILE
 
 
 @exits_cleanly
@@ -30,6 +32,7 @@ def main() -> None:
     with atomic_path(Path("reports/transcription") / corpus) as folder:
         folder.mkdir(parents=True)
         write_json(folder / "results.json", found.as_json())
+        write_table(folder / WORD_ERRORS_FILE, WORD_ERRORS, map(asdict, found.errors))
         store = MediaStore(Path("data/raw") / corpus)
         page = transcription_page(corpus, found, manifest, transcripts, store)
         write_text(folder / "index.html", page)

@@ -17,8 +17,10 @@ from brewline.models.folder import load_model
 from brewline.models.names import model_folder, model_names
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.shards import index_digest, read_split
+from brewline.samples.shards import index_digest, read_split, require_captions
 from brewline.stages.arguments import named_argument
+
+_SPLITS = ("dev", "test")
 
 
 @exits_cleanly
@@ -27,6 +29,8 @@ def main() -> None:
     params, experiment = named_argument(__doc__, "experiments")
     one, switches = params.experiments[experiment], params.variant_of(experiment)
     shards = Path("data/shards") / one.data
+    if switches.text == "caption":
+        require_captions(shards, _SPLITS)
     states = Path("data/states") / one.data if switches.acoustic else None
     hashes, batch_size = load_backbone_hashes(), params.runtime.embed_batch_size
     facts = [hashes, *(index_digest(folder) for folder in (shards, states) if folder)]
@@ -45,7 +49,7 @@ def main() -> None:
         model = model.to(device)
         splits = {
             split: embed_split(model, collator, read_split(shards, split, states), batch_size)
-            for split in ("dev", "test")
+            for split in _SPLITS
         }
         save_vectors(path, splits)
         print(f"{experiment}, {name}: {len(splits['test'].utterance_ids):,} recordings of test")

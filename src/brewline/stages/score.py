@@ -9,8 +9,9 @@ from pathlib import Path
 from brewline.config import Params
 from brewline.core.programs import exits_cleanly
 from brewline.evaluation.outputs import write_evaluation
+from brewline.evaluation.query_facts import read_query_facts
 from brewline.evaluation.score import ModelVectors, score_table
-from brewline.evaluation.texts import read_texts
+from brewline.evaluation.texts import read_texts, read_word_errors
 from brewline.evaluation.vectors import load_vectors
 from brewline.models.names import model_names
 from brewline.stages.arguments import named_argument
@@ -22,7 +23,9 @@ def main() -> None:
     """Runs the stage."""
     params, name = named_argument(__doc__, "tables")
     table = params.tables[name]
-    evaluation = score_table(_vectors(params, name), read_texts(table.data), table, params.evaluate)
+    texts, errors = read_texts(table.data), read_word_errors(table.data)
+    facts = read_query_facts(table.data)
+    evaluation = score_table(_vectors(params, name), texts, facts, errors, table, params.evaluate)
     write_evaluation(evaluation, Path(f"metrics/{name}.json"), Path("reports/evaluation") / name)
     record_table(params, name)
 

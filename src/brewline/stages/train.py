@@ -12,7 +12,7 @@ from brewline.core.files import atomic_path, fingerprint, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, new_card
 from brewline.models.names import model_name
-from brewline.samples.shards import index_digest
+from brewline.samples.shards import index_digest, require_captions
 from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
@@ -34,6 +34,8 @@ def main() -> None:
         if card.recipe is None:
             take_over(params, card, partial)
             return
+        if card.switches.text == "caption":
+            require_captions(Path("data/shards") / one.data)
         kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
         data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
         seeds: list[_Seed] = []

@@ -1,6 +1,6 @@
 """Parquet tables whose types are stated once: written row by row, equal rows to equal bytes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,12 +103,12 @@ def read_frame(path: Path) -> "pandas.DataFrame":
         return pandas.read_parquet(path)
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Reads a table as one dictionary per row.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Reads a table, or some columns of it, as one dictionary per row.
 
     Raises:
         BrewlineError: the file is missing or damaged.
     """
     with _explained(path):
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path, columns=columns).to_pylist()
     return rows

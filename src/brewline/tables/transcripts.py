@@ -30,3 +30,13 @@ TRANSCRIPTS = table_schema(
     # Null where they were not asked for, and of texts that were imported or lost.
     words=[WORDS],
 )
+
+# How each recording with a caption was heard, against it; see `speech.error_rates.Errors`.
+WORD_ERRORS_FILE = "word_errors.parquet"
+WORD_ERRORS = table_schema(
+    utterance_id=TEXT,
+    num_words=INT,
+    word_errors=INT,
+    num_characters=INT,
+    character_errors=INT,
+)

@@ -22,6 +22,8 @@ from brewline.training.tasks.frozen import frozen_features
 
 # Selection reads recall@1; the other two are the paper's.
 _RECALL_AT = (1, 5, 10)
+# What is followed while a model learns; stage `score` has more.
+_FOLLOWED = ("recall", "median_rank", "num_queries", "gallery_size")
 
 
 class Retrieval:
@@ -120,7 +122,12 @@ class Retrieval:
         embeddings = embed_split(
             _brewclip(model), self._collator, utterances, self._recipe.batch_size
         )
-        return score_retrieval(embeddings, split, _RECALL_AT).metrics
+        metrics = score_retrieval(embeddings, split, _RECALL_AT).metrics
+        return {
+            name: value
+            for name, value in metrics.items()
+            if any(one in name.rpartition("/")[2] for one in _FOLLOWED)
+        }
 
 
 def _brewclip(model: TrainedModule) -> BrewClip:
