@@ -12,7 +12,8 @@ last one with `audio_context: utterance`. `short_full_fp32`: the first, without 
 by one, as it batches the windows of one recording only). `agreement`: recordings of the miniature
 corpora with the miniature weights, against `model.decode` one by one; ours in fp32. Its line says
 which share of the texts is the same, and the word error rates of fp32 and bf16 with either
-`audio_context`.
+`audio_context`. `parent`: the memory of the process that hands out a corpus of 60,000 and of
+600,000 utterances (`--utterances`, and a tenth), with a recogniser that says the same of each.
 
     python benchmarks/transcribe.py [--json] [--cases short_full ...]
 """
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,24 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from brewline.config import load_params
 from brewline.config.asr import AsrParams
 from brewline.core.devices import choose_device, choose_dtype
+from brewline.core.engine import Processes
 from brewline.core.system import keep_freed_memory, peak_memory_mb
 from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
 from brewline.media.audio import AudioError, decode, to_mono_16k
+from brewline.speech.batch_plan import languages_to_hear
+from brewline.speech.batch_recogniser import BatchTask
+from brewline.speech.corpus_transcription import CorpusTranscription
 from brewline.speech.error_rates import Pair, Rate, align
 from brewline.speech.faster_whisper import convert, max_length
+from brewline.speech.progress import summary
 from brewline.speech.recogniser import Recogniser
+from brewline.speech.recognition import Recognition
+from brewline.speech.transcriber import Transcriber
 from brewline.speech.whisper_checkpoint import load_whisper
 from brewline.speech.windows import SAMPLES_PER_FRAME
+from brewline.tables.manifest import MANIFEST
+from brewline.tables.parquet import open_table
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 CASES = (
@@ -59,9 +70,11 @@ CASES = (
     "narration_full",
     "vs_faster_whisper",
     "agreement",
+    "parent",
 )
 RATE_HZ = 16_000
 NUM_TOKENS = 20
+UTTERANCES_PER_SHARD = 500
 ROUNDS = 3
 BASE_EN = ModelDimensions(
     n_mels=80,
@@ -304,6 +317,73 @@ def measure_agreement(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Scripted:
+    """Says the same of each recording."""
+
+    def __call__(self, task: BatchTask) -> list[Recognition]:
+        return [
+            Recognition("a dog on the street", 1, np.zeros((1, 4), np.float16), 1, -0.1, 0, 1, 0)
+            for _ in task.batch.utterances
+        ]
+
+
+def write_manifest(path: Path, count: int) -> None:
+    """Utterances as SpokenCOCO lists them."""
+    caption = "a man with a red hat is waiting for a bus on a street in the rain"
+    with open_table(path, MANIFEST) as add_row:
+        for number in range(count):
+            row = dict.fromkeys(MANIFEST.names) | {
+                "utterance_id": f"m1a2b3c4d5e6f7-3D9RGL31{number:012d}",
+                "corpus": "spokencoco",
+                "split": ("train", "dev", "test")[min(2, 22 * number // count // 20)],
+                "image_id": f"COCO_val2014_{number // 5:012d}",
+                "image_path": f"val2014/COCO_val2014_{number // 5:012d}.jpg",
+                "audio_path": f"wavs/val/0/m1a2b3c4d5e6f7-3D9RGL31{number:012d}.wav",
+                "speaker_id": f"m{number % 2400:012d}",
+                "caption": f"{caption} {number}",
+                "duration_s": 2.0 + number % 500 / 100,
+                "sample_rate_hz": RATE_HZ,
+                "num_channels": 1,
+                "audio_sha256": f"{number:064x}",
+                "language": "en",
+            }
+            add_row(row)
+
+
+def transcribe_generated(count: int) -> float:
+    """Does what the stage does with a generated corpus; the peak memory (MiB) of this process."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = folder / "manifest.parquet"
+        # In a process of its own, whose memory is not counted.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(write_manifest, manifest, count).result()
+        (folder / "work").mkdir()
+        # What a batch costs is not what is measured.
+        asr = load_params().asr.model_copy(update={"batch_size": UTTERANCES_PER_SHARD})
+        languages_to_hear(manifest, asr.spoken)
+        job = Transcriber(manifest, folder / "work", asr, "scripted", 4, Scripted, limit_s=60.0)
+        transcription = CorpusTranscription(job, UTTERANCES_PER_SHARD)
+        for _ in transcription.run(Processes(2)):
+            pass
+        summary(transcription.status_counts())
+        transcription.check_failures(0.02)
+        transcription.write_outputs(folder / "table.parquet", folder / "states")
+    return peak_memory_mb()
+
+
+def measure_parent(count: int) -> dict[str, Any]:
+    """The case of a large corpus: peaks at a tenth of it and at all of it, in MiB, and seconds."""
+    found: dict[str, Any] = {"case": "parent", "utterances": count}
+    for name, size in (("tenth", count // 10), ("all", count)):
+        start = time.perf_counter()
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found[f"peak_mb_{name}"] = round(pool.submit(transcribe_generated, size).result())
+        found[f"seconds_{name}"] = round(time.perf_counter() - start, 1)
+    return found | {"growth_mb": found["peak_mb_all"] - found["peak_mb_tenth"]}
+
+
 def real_recordings(count: int) -> tuple[Waveforms, list[str]]:
     """Recordings of the miniature corpora with what is said in them, half of each kind."""
     waveforms, captions = [], []
@@ -335,6 +415,8 @@ def word_error_rate(captions: list[str], texts: list[str]) -> float:
 
 def sentence(found: dict[str, Any]) -> str:
     """A row for people."""
+    if found["case"] == "parent":
+        return " ".join(f"{name} {value}" for name, value in found.items())
     rest = {name: value for name, value in found.items() if name not in row("", 1, 1, 1)}
     return (
         f"{found['case']:18} baseline {found['baseline_s']:7.2f} s   "
@@ -350,12 +432,15 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--recordings", type=int, default=16, help="generated ones")
     parser.add_argument("--texts", type=int, default=200, help="recordings of `agreement`")
+    parser.add_argument("--utterances", type=int, default=600_000, help="of `parent`")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "base.pt")
         write_random_model(checkpoint)
         for case in arguments.cases:
-            if case == "agreement":
+            if case == "parent":
+                found = measure_parent(arguments.utterances)
+            elif case == "agreement":
                 found = measure_agreement(Path(folder), arguments.texts)
             else:
                 found = measure_speed(case, checkpoint, arguments.recordings)

@@ -43,8 +43,9 @@ import yaml
 from PIL import Image
 
 from brewline.config import load_params
+from brewline.core.engine import Processes
 from brewline.media.archives import MediaStore
-from brewline.quality.inspection import files_of, inspect_files, join_runs
+from brewline.quality.inspection import inspect_files, join_runs, list_files
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge
 from brewline.tables.facts import PICTURES, RECORDINGS
@@ -166,8 +167,9 @@ def run_ours(folder: Path, names: list[str]) -> None:
     ]
     store = MediaStore(folder / "raw")
     with tempfile.TemporaryDirectory() as work:
-        inspect_files(store, files_of(store, listings), Path(work), WORKERS, decode_limit_s, 250.0)
-        join_runs(Path(work), folder / "facts")
+        files, rows = list_files(store, listings, Path(work, "files")), Path(work, "rows")
+        inspect_files(Processes(WORKERS), folder / "raw", files, rows, decode_limit_s, 250.0)
+        join_runs(files, rows, folder / "facts")
     found = Judge(store, folder / "facts", limits).corpus(listings)
     write_tables(found, "bench", folder / "manifest.parquet", folder / "quarantine.parquet")
 

@@ -1,6 +1,7 @@
 """What all tests share: nothing phones home, threads wait politely, `world` can be imported."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 # As in dvc.yaml. Two processes of tests whose threads spin take each other's processors: the tests
 # of models take three times as long.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Of clusters that tests start in this process. Ray reads it once, when it is imported.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,8 +16,9 @@ import soundfile
 import yaml
 from PIL import Image
 
+from brewline.core.engine import Processes
 from brewline.media.archives import MediaStore
-from brewline.quality.inspection import files_of, inspect_files, join_runs
+from brewline.quality.inspection import inspect_files, join_runs, list_files
 from brewline.tables.listing import Listing
 
 SAMPLE_RATE_HZ = 16_000
@@ -72,10 +73,13 @@ def write_facts(
     with_speech_share: bool = False,
 ) -> None:
     """What stage `inspect` does, without anything to go on with."""
-    with tempfile.TemporaryDirectory() as work:
-        tasks = files_of(store, listings)
-        inspect_files(store, tasks, Path(work), 2, decode_limit_s, 250.0, with_speech_share)
-        join_runs(Path(work), folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        files, rows = list_files(store, listings, work / "files"), work / "rows"
+        inspect_files(
+            Processes(2), store.root, files, rows, decode_limit_s, 250.0, with_speech_share
+        )
+        join_runs(files, rows, folder)
 
 
 def make_flickr8k(folder: Path) -> None:

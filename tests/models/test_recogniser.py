@@ -33,6 +33,7 @@ from brewline.speech.faster_whisper import FasterWhisper
 from brewline.speech.openai_whisper import OpenAIWhisper, log_mel
 from brewline.speech.recogniser import Recogniser
 from brewline.speech.whisper_checkpoint import load_whisper
+from brewline.speech.windows import split_at_pauses
 
 PROJECT = Path(__file__).parents[2]
 TOKENIZER = get_tokenizer(multilingual=False)
@@ -488,13 +489,20 @@ def test_what_a_checkpoint_cannot_do_is_told(checkpoint: Path, tmp_path: Path) -
         Recogniser(broken, settings())
 
 
+class Loudness:
+    """Takes for speech what is not silent."""
+
+    def __call__(self, samples: NDArray[np.float32]) -> float:
+        return float(self.frames(samples).mean())
+
+    def frames(self, samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+        padded = np.pad(samples, (0, -len(samples) % 512))
+        return np.abs(padded).reshape(-1, 512).max(axis=1) > 0
+
+
 def test_where_nobody_speaks_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for a text nor for its language; the states are there."""
-
-    def loudness(samples: NDArray[np.float32]) -> float:
-        return float(np.abs(samples).max())
-
-    monkeypatch.setattr(recogniser_module, "SpeechShare", lambda: loudness)
+    monkeypatch.setattr(recogniser_module, "SpeechShare", Loudness)
     recogniser, engine = scripted(monkeypatch, {}, vad="silero", language="auto")
     half = np.concatenate([0 * waveform(400), waveform(400)])
     silent, spoken, long = recogniser.recognise([0 * waveform(60), waveform(101), half])
@@ -502,17 +510,69 @@ def test_where_nobody_speaks_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch)
     assert (silent.num_frames, silent.states.shape) == (60, (60, WIDTH))
     assert silent.avg_logprob is None
     assert (spoken.text, spoken.reason, spoken.language) == ("a dog", None, "ja")
-    # Of its three windows the first is silent, and the second tells the language.
-    assert long.num_windows == 3
-    assert (long.text, long.num_frames) == (
-        "a dog a dog" if long.language == "de" else "a doga dog",
-        800,
-    )
-    assert len(engine.asked) == 2
-    assert sum(len(frames) for frames, _ in engine.decoded) == 3
+    # Of its windows the first is the pause, but for what the speech keeps of it.
+    assert (long.text, long.num_windows, long.num_frames) == ("a dog", 2, 800)
+    # One of silence keeps 0.4 s of it as it ends: 20 frames, and what rounds to a frame of either.
+    pause, spoken_frames = long.states[0, 0], long.states[-1, 0]
+    assert (pause + spoken_frames, spoken_frames - 400) == (800, pytest.approx(20, abs=2))
+    assert engine.asked == [101, spoken_frames]
+    assert sum(len(frames) for frames, _ in engine.decoded) == 2
     # A text that is known needs no ear.
     (known,) = recogniser.recognise([0 * waveform(60)], ["a cat"])
     assert known.text == "a cat"
+
+
+def test_long_recordings_are_cut_where_nobody_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two of three sentences fit into a window."""
+    parts = [300, -20, 190, -30, 300]
+    long = np.concatenate([waveform(abs(n)) * (n > 0) for n in parts])
+    monkeypatch.setattr(recogniser_module, "SpeechShare", Loudness)
+    recogniser, engine = scripted(monkeypatch, {}, vad="silero", language="en")
+    (found,) = recogniser.recognise([long])
+    assert (found.num_windows, found.num_frames, len(found.states)) == (3, 840, 840)
+    lengths = [frames for batch, _ in engine.encoded for frames in batch]
+    # Cut in the middle of the pauses, which lie at 300 to 320 and 510 to 540.
+    assert sorted(lengths) == [
+        pytest.approx(215, abs=2),
+        pytest.approx(310, abs=2),
+        pytest.approx(315, abs=2),
+    ]
+    # A recording whose text is known is not listened to.
+    monkeypatch.setattr(Loudness, "frames", None)
+    (known,) = recogniser.recognise([long], ["a cat"])
+    assert (known.text, known.num_frames) == ("a cat", 840)
+
+
+def test_pauses_are_where_windows_end_and_nothing_is_left_out() -> None:
+    """Against the rules, one by one, over recordings that are drawn."""
+    rng = np.random.default_rng(5)
+    limit = CONTEXT * 320
+    for _ in range(300):
+        # Long pauses, short ones, and speech without any for longer than a window.
+        lengths = rng.choice([1, 3, 8, 30, 150, 700], size=rng.integers(1, 12))
+        frames = np.repeat(np.arange(len(lengths)) % 2 == rng.integers(2), lengths)
+        samples = max(1, len(frames) * 512 - int(rng.integers(512)))
+        sound = np.arange(samples, dtype=np.float32)
+        speech = np.repeat(frames, 512)[:samples]
+        windows = list(split_at_pauses(sound, frames, 512, limit))
+        assert np.array_equal(np.concatenate([part for part, _ in windows]), sound)
+        starts = [int(part[0]) for part, _ in windows]
+        assert all(start % 320 == 0 for start in starts)
+        assert all(0 < len(part) <= limit for part, _ in windows)
+        for start, (part, is_spoken) in zip(starts, windows, strict=True):
+            stop = start + len(part)
+            assert is_spoken or not speech[start:stop].any()
+            # A cut in speech has no pause that it could have been made in.
+            is_inside = stop < samples and speech[stop - 320 : stop + 320].all()
+            assert not is_inside or longest_pause(speech[start : start + limit]) < 0.2 * 16_000
+        silent = sum(len(part) for part, is_spoken in windows if not is_spoken)
+        assert silent >= speech.size - speech.sum() - 3 * 16_000 * (len(lengths) // 2 + 1)
+
+
+def longest_pause(speech: NDArray[np.bool_]) -> int:
+    """In samples; what is silent at either end is none."""
+    edges = np.flatnonzero(np.diff(np.pad(~np.trim_zeros(speech), 1).astype(np.int8)))
+    return int(max(np.diff(edges)[::2], default=0))
 
 
 @pytest.mark.skipif(not find_spec("silero_vad"), reason="silero-vad is not installed")

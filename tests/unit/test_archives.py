@@ -18,8 +18,9 @@ from world import write_tar
 
 from brewline.core.errors import BrewlineError
 from brewline.core.survey import files_at, survey
-from brewline.media import parquet_tables, tars, zips
+from brewline.media import file_runs, parquet_tables, tars, zips
 from brewline.media.archives import MediaStore
+from brewline.media.file_runs import FileRuns, PlacedFiles, list_runs, run_length
 
 
 def test_reads_loose_tar_and_zip_under_one_tree(tmp_path: Path) -> None:
@@ -161,17 +162,44 @@ def test_reads_sources_where_they_lie(tmp_path: Path) -> None:
         MediaStore(root)
 
 
-def test_a_store_travels_to_another_process(workplace: Path) -> None:
+def test_files_are_read_without_the_listing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_runs, "_FEWEST_FILES", 2)
     raw = workplace / "raw"
     write_targz(raw / "a.tar.gz", {"in-gzip": b"1"})
     write_tar(raw / "b.tar", {"in-tar": b"2"})
     with zipfile.ZipFile(raw / "c.zip", "w") as archive:
         archive.writestr("in-zip", b"3")
+    (raw / os.fsdecode(b"B\xe4ume.txt")).write_bytes(b"5")
     media_table(raw / "audio/0.parquet", "audio", {"in-parquet": b"4"})
+    # Where it lies, it has another name.
+    write_tar(workplace / "elsewhere", {"linked": b"6"})
+    size = (workplace / "elsewhere").stat().st_size
+    links = {"d.tar": {"path": str(workplace / "elsewhere"), "size": size}}
+    (raw / "links.json").write_text(json.dumps(links))
     store = MediaStore(raw)
-    contents = [store.read(name) for name in store.names()]
-    arrived = pickle.loads(pickle.dumps(store))
-    assert [arrived.read(name) for name in arrived.names()] == contents == [b"4", b"1", b"2", b"3"]
+    names = store.in_stored_order(store.names())
+    runs = list_runs(workplace / "list.parquet", store, names)
+    assert runs.sizes() == [2, 2, 2]
+    files = [file for number in range(3) for file in runs.read(number)]
+    assert [file.name for file in files] == names
+    reader = PlacedFiles(raw)
+    # As it comes out of a pipe.
+    contents = [reader.read(pickle.loads(pickle.dumps(file))) for file in files]
+    assert contents == [store.read(name) for name in names]
+    assert sorted(contents) == [b"1", b"2", b"3", b"4", b"5", b"6"]
+    with pytest.raises(BrewlineError, match="has no file 'elsewhere'"):
+        store.placed("elsewhere")
+
+
+def test_how_many_files_a_run_has_depends_on_their_number_alone() -> None:
+    for num_files, length in ((0, 64), (1, 64), (1024, 64), (1600, 100), (600_000, 1024)):
+        assert run_length(num_files) == length
+        runs = FileRuns(Path("list"), num_files, length)
+        assert sum(runs.sizes()) == num_files
+        assert all(0 < size <= length for size in runs.sizes())
+        assert set(runs.sizes()[:-1]) <= {length}
 
 
 def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
@@ -388,11 +416,14 @@ def test_a_name_that_occurs_twice_is_refused_where_it_is_needed(tmp_path: Path) 
     for number, name in enumerate(("a", "b")):
         files = {f"{name}.ogg": b"speech", "README": name.encode(), "LICENSE": b"equal"}
         write_tar(tmp_path / f"{name}.tar", files | {"x.ogg": bytes([number])})
-    store = pickle.loads(pickle.dumps(MediaStore(tmp_path)))
+    store = MediaStore(tmp_path)
     assert store.names() == ["LICENSE", "README", "a.ogg", "b.ogg", "x.ogg"]
     assert store.read("a.ogg") == store.read("b.ogg") == b"speech"
     assert store.read_text("LICENSE") == "equal"
-    for read in (store.read, store.read_text):
+    one, twice = list_runs(tmp_path / "list.parquet", store, ["a.ogg", "x.ogg"]).read(0)
+    reader = PlacedFiles(tmp_path)
+    assert reader.read(one) == b"speech"
+    for read in (store.read, store.read_text, lambda _: reader.read(twice)):
         with pytest.raises(
             BrewlineError, match=r"'x\.ogg' lies in .*a\.tar and, with other .* b\.tar|b\.tar$"
         ):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from brewline.config import load_params, load_versions, parse_params
+from brewline.config import contradictions, load_params, load_versions, parse_params
 from brewline.config.sources import READER_OPTIONS
 from brewline.core.errors import BrewlineError
 from brewline.corpora.readers import READERS as LOADED
@@ -73,6 +73,8 @@ GONE = object()
         ("asr.audio_context", "half", "asr.audio_context: 'half': input should be 'full' or"),
         ("asr.precision", "int8", "asr.precision: 'int8' needs asr.engine: faster-whisper"),
         ("asr.states", "all", "asr.states: 'all' needs asr.audio_context: full"),
+        ("runtime.ray_address", "head", "runtime.ray_address: 'head' is neither local, nor auto"),
+        ("runtime.ray_address", "ray://head:10001", "that of a Ray client will not do"),
         ("asr.temperatures", [0.4, 0.0], "asr.temperatures: [0.4, 0.0] do not rise"),
         ("evaluate.recall_at", [5, 10], "evaluate.recall_at: [5, 10] lacks 1"),
         ("evaluate.recall_at", [1, 5, 5], "evaluate.recall_at: names 5 twice"),
@@ -88,6 +90,16 @@ def test_a_bad_value_names_the_key_and_the_choices(
 ) -> None:
     put(values, key, value)
     with pytest.raises(BrewlineError, match=re.escape(message)):
+        parse_params(values)
+
+
+def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(values, "runtime.engine", "ray")
+    parse_params(values)
+    monkeypatch.setattr(contradictions.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BrewlineError, match=r"runtime.engine: 'ray' needs Ray.*\[ray\]"):
         parse_params(values)
 
 

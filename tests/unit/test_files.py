@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -41,12 +43,48 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert [p.name for p in path.iterdir()] == ["second"]
 
 
-def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial/rubbish").write_text("x")
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".out.0123abcd.partial").mkdir()
+    (tmp_path / ".out.0123abcd.partial/rubbish").write_text("x")
+    # Somebody else's, who may be at work on it.
+    others = [tmp_path / ".out.txt.0123abcd.partial", tmp_path / ".about.0123abcd.partial"]
+    for other in others:
+        other.write_text("half")
     with atomic_path(tmp_path / "out") as partial:
         partial.mkdir()
     assert list((tmp_path / "out").iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "out", *others])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_two_writers_at_once_leave_one_whole_result(tmp_path: Path, kind: str) -> None:
+    """As when a machine that was given up for lost goes on writing."""
+
+    def begin(partial: Path) -> TextIO:
+        if kind == "folder":
+            partial.mkdir()
+        file = (partial / "part" if kind == "folder" else partial).open("w")
+        file.write("first half, ")
+        file.flush()
+        return file
+
+    def finish(file: TextIO) -> None:
+        file.write("second half")
+        file.close()
+
+    path = tmp_path / "out"
+    first, second = atomic_path(path), atomic_path(path)
+    files = [begin(first.__enter__()), begin(second.__enter__())]
+    finish(files[0])
+    first.__exit__(None, None, None)
+    part = path / "part" if kind == "folder" else path
+    assert part.read_text() == "first half, second half"
+    finish(files[1])
+    # What he wrote is gone, or has become the same.
+    with suppress(OSError) if kind == "folder" else nullcontext():
+        second.__exit__(None, None, None)
+    assert part.read_text() == "first half, second half"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_equal_json_gives_equal_bytes(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from world import tone_limits, write_facts, write_tar
 
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
-from brewline.core.workers import Lost, WorkerPool
+from brewline.core.workers import Lost, Worker
 from brewline.media.archives import MediaStore
 from brewline.media.ogg import page_checksum
 from brewline.quality.queries import Finding, check_audio, check_image
@@ -149,16 +149,16 @@ class ContainerChecker:
         return "read"
 
 
-Pool = WorkerPool[tuple[str, bytes], Finding]
+Checker = Worker[tuple[str, bytes], Finding]
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with WorkerPool(functools.partial(ContentChecker, LIMITS), 2, LIMIT_S) as workers:
-        yield workers
+def checker() -> Iterator[Checker]:
+    with Worker(functools.partial(ContentChecker, LIMITS), LIMIT_S) as worker:
+        yield worker
 
 
-def fuzz(kind: str, seed: bytes, pool: Pool) -> Counter[str]:
+def fuzz(kind: str, seed: bytes, checker: Checker) -> Counter[str]:
     """Checks a few hundred mutations of a file, and counts how they end."""
     ends: Counter[str] = Counter()
 
@@ -177,7 +177,7 @@ def fuzz(kind: str, seed: bytes, pool: Pool) -> Counter[str]:
                 mend_checksums(content) if mend else content
                 for content, (_, _, mend) in zip(contents, batch, strict=True)
             ]
-        answers = list(pool.map((kind, content) for content in contents))
+        answers = list(checker.map((kind, content) for content in contents))
         assert len(answers) == len(contents)
         for answer in answers:
             if isinstance(answer, Lost):
@@ -194,16 +194,16 @@ def fuzz(kind: str, seed: bytes, pool: Pool) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", AUDIO_SEEDS)
-def test_mutated_recordings_end_accepted_or_with_a_reason(name: str, pool: Pool) -> None:
-    ends = fuzz("audio", AUDIO_SEEDS[name], pool)
+def test_mutated_recordings_end_accepted_or_with_a_reason(name: str, checker: Checker) -> None:
+    ends = fuzz("audio", AUDIO_SEEDS[name], checker)
     assert sum(ends.values()) >= NUM_BATCHES * BATCH
     # The mutations are neither all fatal nor all harmless.
     assert len(ends) > 2
 
 
 @pytest.mark.parametrize("name", IMAGE_SEEDS)
-def test_mutated_pictures_end_accepted_or_with_a_reason(name: str, pool: Pool) -> None:
-    ends = fuzz("image", IMAGE_SEEDS[name], pool)
+def test_mutated_pictures_end_accepted_or_with_a_reason(name: str, checker: Checker) -> None:
+    ends = fuzz("image", IMAGE_SEEDS[name], checker)
     assert sum(ends.values()) >= NUM_BATCHES * BATCH
     # A checksum in each part of a PNG lets no mutation pass.
     assert ends["bad_image"]
@@ -278,9 +278,9 @@ def test_mutated_containers_are_read_or_end_in_a_sentence(name: str, tmp_path: P
         mutated = mutate(seed[::step], changes, bool(rng.integers(2)))[::step]
         contents.append(mend_headers(mutated) if suffix == ".tar" else mutated)
     prepare = functools.partial(ContainerChecker, tmp_path)
-    workers: WorkerPool[tuple[str, bytes], str]
-    with WorkerPool(prepare, 1, LIMIT_S) as workers:
-        ends = Counter(workers.map((suffix, content) for content in contents))
+    worker: Worker[tuple[str, bytes], str]
+    with Worker(prepare, LIMIT_S) as worker:
+        ends = Counter(worker.map((suffix, content) for content in contents))
     assert ends["a sentence"] > 5
     # Sparse files are refused whatever they say.
     assert ends["read"] > 5 or name == "sparse.tar"

@@ -13,11 +13,9 @@ from PIL import Image
 from brewline.config.shard import ShardParams
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
-from brewline.media.archives import MediaStore
 from brewline.media.pictures import PictureError, is_picture, open_picture, shrink_jpeg
 from brewline.pages.album import thumbnail
 from brewline.quality.queries import check_image
-from brewline.samples.packing import pack_corpus
 
 PROJECT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((PROJECT / "params.yaml").read_text())
@@ -280,20 +278,10 @@ def test_extreme_shapes_are_refused(size: tuple[int, int], reason: str | None) -
     assert (fault and fault.reason) == reason
 
 
-def test_what_fits_in_no_jpeg_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_fits_in_no_jpeg_is_refused() -> None:
     long = encode(Image.new("L", (66_000, 3)))
     with pytest.raises(PictureError, match="66000 x 3 pixels fit in no JPEG"):
         shrink_jpeg(long, SHARD)
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw/long.png").write_bytes(long)
-    row = {"utterance_id": "u", "split": "train", "image_id": "i", "image_path": "long.png",
-           "speaker_id": "1", "caption": "c", "duration_s": 1.0, "emotion": None,
-           "intensity": None}  # fmt: skip
-    heard = {"utterance_id": "u", "text": "t", "status": "ok", "avg_logprob": 0.0,
-             "no_speech_prob": 0.0, "num_frames": 50}  # fmt: skip
-    (tmp_path / "shards").mkdir()
-    with pytest.raises(BrewlineError, match=r"picture 'long.png' cannot be packed: 66000 x 3"):
-        pack_corpus([row], [heard], MediaStore(tmp_path / "raw"), SHARD, tmp_path / "shards")
 
 
 def test_a_thin_picture_keeps_a_pixel_in_the_pages() -> None:

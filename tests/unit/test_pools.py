@@ -17,7 +17,7 @@ from brewline.core.devices import in_processes
 PROGRAM = """
 import os, signal, sys, time
 from brewline.core.devices import in_processes
-from brewline.core.workers import WorkerPool
+from brewline.core.engine import Job, Processes, run_units
 
 def leave(number, frame):
     raise SystemExit(143)
@@ -27,15 +27,23 @@ def work(task):
     os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(120)
 
-def prepare():
-    return work
+class Waiting(Job):
+    limit_s = 600
+
+    def prepare(self):
+        return work
+
+    def is_done(self, unit):
+        return False
+
+    def do(self, unit, worker):
+        yield from worker.map([unit])
 
 def executor():
     in_processes(work, [0, 1], 2)
 
-def pool():
-    with WorkerPool(prepare, 2, limit_s=600, chunk_size=1) as workers:
-        list(workers.map([0, 1]))
+def engine():
+    list(run_units(Processes(2), Waiting(), [0, 1]))
 
 if __name__ == "__main__":
     OWNER
@@ -53,8 +61,8 @@ NOT_UNDER_NOHUP = "signal.signal(signal.SIGHUP, signal.SIG_DFL)"
         ("executor", signal.SIGKILL, AS_A_LIVE_RUN),
         ("executor", signal.SIGTERM, AS_A_LIVE_RUN),
         ("executor", signal.SIGHUP, NOT_UNDER_NOHUP),
-        ("pool", signal.SIGKILL, AS_A_LIVE_RUN),
-        ("pool", signal.SIGTERM, "pass"),
+        ("engine", signal.SIGKILL, AS_A_LIVE_RUN),
+        ("engine", signal.SIGTERM, "pass"),
     ],
 )
 def test_nothing_of_a_pool_outlives_its_owner(

@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import tarfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow.parquet
 import pytest
 from PIL import Image
 from world import (
@@ -33,9 +36,12 @@ from world import (
 from brewline.config import load_params
 from brewline.config.sources import ExpectedParams, SourceParams
 from brewline.config.validate import ValidateParams
+from brewline.core.compute import EngineName
+from brewline.core.engines import open_engine
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
 from brewline.corpora.readers import READERS
+from brewline.media import file_runs
 from brewline.media.archives import MediaStore
 from brewline.media.audio import decode, to_mono_16k
 from brewline.quality import inspection
@@ -49,7 +55,15 @@ from brewline.quality.checks import (
 from brewline.quality.corpus_suites import Account, account, expect
 from brewline.quality.expectations import Expectation
 from brewline.quality.explain import explain
-from brewline.quality.inspection import Inspector, MediaTask, files_of, inspect_files, join_runs
+from brewline.quality.inspection import (
+    Inspection,
+    InspectionRun,
+    Inspector,
+    MediaTask,
+    inspect_files,
+    join_runs,
+    list_files,
+)
 from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.quality.leaks import Leaks, alike
 from brewline.quality.page import validation_page
@@ -458,59 +472,87 @@ def test_of_the_miniature_corpus_the_damaged_are_dropped_and_no_other(
     assert found == {name: REASONS[kind] for name, kind in planted.items()}
 
 
-def test_each_file_is_opened_once_in_the_order_of_its_archive(corpus: Corpus) -> None:
+def test_each_file_is_opened_once_in_the_order_of_its_archive(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     # Another narrative of each picture, and of each recording.
     again = [replace(row, utterance_id=f"{row.utterance_id}-b") for row in corpus.listings]
-    found = files_of(corpus.store, corpus.listings + again)
-    assert sum(task.kind == "pictures" for task in found) == 32
-    names = [task.name for task in found]
-    assert len(names) == len(set(names)) == 64
+    found = list_files(corpus.store, corpus.listings + again, tmp_path)
     stored = []
     for archive in sorted(corpus.store.root.glob("*.tar")):
         with tarfile.open(archive) as members:
             stored += members.getnames()
-    assert names == [name for name in stored if name in set(names)]
+    for kind, suffix in (("recordings", ".ogg"), ("pictures", ".jpg")):
+        names = [file.name for file in found[kind].read(0)]
+        assert len(names) == len(set(names)) == 32 == found[kind].num_files
+        assert names == [name for name in stored if name in set(names)]
+        assert all(name.endswith(suffix) for name in names)
 
 
+class LoggingInspection(Inspection):
+    """Notes which files are opened, in a file beside the tables."""
+
+    def prepare(self) -> Callable[[MediaTask], dict[str, Any]]:  # type: ignore[override]
+        inspector = super().prepare()
+
+        def inspect(task: MediaTask) -> dict[str, Any]:
+            with self.folder.with_name("opened").open("a") as log:
+                log.write(f"{task.name}\n")
+            return inspector(task)
+
+        return inspect
+
+
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_stopped_inspection_opens_no_file_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: EngineName
+) -> None:
+    monkeypatch.setattr(file_runs, "_FEWEST_FILES", 10)
+    monkeypatch.setattr(inspection, "Inspection", LoggingInspection)
+    write_facts(corpus.store, corpus.listings, tmp_path / "whole")
+    whole = sha256_tree(tmp_path / "whole")
+    files, rows = list_files(corpus.store, corpus.listings, tmp_path / "files"), tmp_path / "rows"
+
+    def inspect(workers: int) -> list[str]:
+        with open_engine(engine, workers, "local") as opened:
+            inspect_files(opened, corpus.store.root, files, rows, DECODE_LIMIT_S, MAX_MEGAPIXELS)
+        names = (tmp_path / "opened").read_text().split()
+        (tmp_path / "opened").unlink()
+        return names
+
+    assert len(inspect(1)) == 64
+    tables = sorted(rows.iterdir())
+    assert len(tables) == 8
+    times = {path: path.stat().st_mtime_ns for path in tables}
+    lost = rows / "recordings-000002.parquet"
+    lost.unlink()
+    # Who was killed while he wrote a table leaves it under another name.
+    shutil.copy(tables[0], rows / ".recordings-000002.parquet.partial")
+    assert inspect(2) == [file.name for file in files["recordings"].read(2)]
+    assert all(path.stat().st_mtime_ns == times[path] for path in tables if path != lost)
+    join_runs(files, rows, tmp_path / "again")
+    assert sha256_tree(tmp_path / "again") == whole
+
+
+def test_how_the_work_was_cut_is_not_to_be_seen(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_FILES_PER_RUN", 10)
-    tasks, work = files_of(corpus.store, corpus.listings), tmp_path / "work"
-    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S, MAX_MEGAPIXELS)
-    join_runs(work, tmp_path / "whole")
-    whole = sha256_tree(tmp_path / "whole")
-    runs = sorted(work.iterdir())
-    assert len(runs) == 7
-    times = {path: path.stat().st_mtime_ns for path in runs}
-    shutil.rmtree(runs[2])
-    # Who was killed while he wrote a run leaves it under another name.
-    shutil.copytree(runs[0], work / ".00000007.partial")
-    opened: list[MediaTask] = []
+    """Nor does it show where a row group ends."""
+    monkeypatch.setattr(inspection, "ROWS_PER_GROUP", 16)
+    digests = []
+    for fewest in (7, 32, 64):
+        monkeypatch.setattr(file_runs, "_FEWEST_FILES", fewest)
+        write_facts(corpus.store, corpus.listings, tmp_path / str(fewest))
+        digests.append(sha256_tree(tmp_path / str(fewest)))
+    facts = pyarrow.parquet.ParquetFile(tmp_path / "7/recordings.parquet")
+    assert [facts.metadata.row_group(n).num_rows for n in range(facts.num_row_groups)] == [16, 16]
+    assert len(set(digests)) == 1
 
-    class Pool:
-        """Answers in this process, and notes the questions."""
 
-        def __init__(self, prepare: Any, *_: Any) -> None:
-            self._open = prepare()
-
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *args: object) -> None:
-            pass
-
-        def map(self, asked: Any) -> Any:
-            for task in asked:
-                opened.append(task)
-                yield self._open(task)
-
-    monkeypatch.setattr(inspection, "WorkerPool", Pool)
-    inspect_files(corpus.store, tasks, work, 1, DECODE_LIMIT_S, MAX_MEGAPIXELS)
-    assert opened == tasks[20:30]
-    assert all(path.stat().st_mtime_ns == times[path] for path in runs if path != runs[2])
-    join_runs(work, tmp_path / "again")
-    assert sha256_tree(tmp_path / "again") == whole
+def test_a_unit_travels_small_and_so_does_the_job(corpus: Corpus, tmp_path: Path) -> None:
+    files = list_files(corpus.store, corpus.listings, tmp_path / "files")
+    job = Inspection(corpus.store.root, files, tmp_path / "rows", 1.0, MAX_MEGAPIXELS, False)
+    assert len(pickle.dumps((job, InspectionRun("recordings", 0)))) < 2000
 
 
 def test_a_threshold_is_tried_without_opening_a_file(
@@ -730,17 +772,17 @@ class DyingInspector(Inspector):
         return super().__call__(task)
 
 
-def prepare_dying(
-    store: MediaStore, max_megapixels: float, with_speech_share: bool
-) -> DyingInspector:
-    """In the worker."""
-    return DyingInspector(store, max_megapixels)
+class DyingInspection(Inspection):
+    """With such an inspector."""
+
+    def prepare(self) -> DyingInspector:
+        return DyingInspector(super().prepare().files, self.max_megapixels)
 
 
 def test_a_decoder_that_crashes_or_hangs_costs_its_own_utterance(
     corpus: Corpus, tmp_path: Path, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_prepare", prepare_dying)
+    monkeypatch.setattr(inspection, "Inspection", DyingInspection)
     _, bad, results = validate(corpus, tmp_path, limits, decode_limit_s=1.0)
     dropped = dict(zip(bad["utterance_id"], bad["reason"], strict=True))
     assert dropped == corpus.planted | {

@@ -7,32 +7,46 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from brewline.config import load_params
 from brewline.config.asr import OnFailure
+from brewline.core.engine import Engine, Processes
+from brewline.core.engines import open_engine
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
+from brewline.core.workers import Worker
 from brewline.samples.shards import _samples
 from brewline.speech.batch_plan import (
     RecordingBatch,
+    cut_into_shards,
     languages_to_hear,
     plan_batches,
     with_languages,
 )
-from brewline.speech.batch_recogniser import BatchRecogniser, Failure
-from brewline.speech.progress import estimated_states_mb, outlook, summary
+from brewline.speech.batch_recogniser import BatchRecogniser, BatchTask, Failure
+from brewline.speech.corpus_transcription import CorpusTranscription
+from brewline.speech.progress import (
+    TranscriptionProgress,
+    estimated_states_mb,
+    outlook,
+    summary,
+)
 from brewline.speech.recognition import Recognition, Word
 from brewline.speech.transcriber import Transcriber
-from brewline.tables.parquet import read_table
+from brewline.tables.manifest import MANIFEST
+from brewline.tables.parquet import read_table, write_table
 
 WIDTH = 3
 
@@ -40,11 +54,17 @@ WIDTH = 3
 def manifest(count: int) -> list[dict[str, Any]]:
     """Rows with what transcription reads: train and test, 1 to 9 s long."""
     return [
-        {
+        dict.fromkeys(MANIFEST.names)
+        | {
             "utterance_id": f"u{number:03d}",
+            "corpus": "corpus",
             "split": "train" if number < count * 3 // 4 else "test",
+            "audio_path": f"u{number:03d}.wav",
+            "speaker_id": "s",
             "duration_s": 1.0 + number * 7 % 9,
-            "transcript": None,
+            "sample_rate_hz": 16_000,
+            "num_channels": 1,
+            "audio_sha256": "0",
             "language": "de",
         }
         for number in range(count)
@@ -57,7 +77,8 @@ class Recogniser:
 
     `ways` says what happens where a batch holds a recording; with "both" it happens too when it is
     only encoded. `most` is how many recordings fit into memory. Every batch that is begun is noted
-    in `log`.
+    in `log`. A batch that is to be read ahead ends the process if it holds a recording whose way is
+    "unreadable", as it does when it is recognised.
     """
 
     log: Path
@@ -65,12 +86,16 @@ class Recogniser:
     most: int = 1000
     pause_s: float = 0.0
 
-    def __call__(self, batch: RecordingBatch) -> list[Recognition] | Failure:
+    def __call__(self, task: BatchTask) -> list[Recognition] | Failure:
+        batch = task.batch
         with self.log.open("a") as file:
             file.write(f"{batch.name} {len(batch.utterances)}\n")
         time.sleep(self.pause_s)
         ids = [row["utterance_id"] for row in batch.utterances]
+        ahead = [row["utterance_id"] for row in task.upcoming.utterances] if task.upcoming else []
         for utterance_id, way in self.ways:
+            if way == "unreadable" and utterance_id in ids + ahead:
+                self._misbehave("crash", batch)
             if utterance_id in ids and (batch.decode or way.endswith(" both")):
                 self._misbehave(way.split()[0], batch)
         if len(ids) > self.most:
@@ -114,32 +139,67 @@ class Corpus:
     def log(self) -> Path:
         return self.folder / "log"
 
+    @property
+    def durations_s(self) -> np.ndarray:
+        return np.array([row["duration_s"] for row in self.rows])
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
     def begun(self) -> list[str]:
         """The batches that were begun, with their sizes, in order."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
-    def transcriber(self, on_failure: OnFailure) -> Transcriber:
-        shards = plan_batches(self.rows, 20, 4)
-        return Transcriber(shards, on_failure, "fake", WIDTH, self.folder / "work")
+    def transcriber(
+        self,
+        recogniser: Recogniser | None = None,
+        on_failure: OnFailure = "keep",
+        limit_s: float = 60,
+    ) -> Transcriber:
+        self.work.mkdir(exist_ok=True)
+        write_table(self.folder / "manifest.parquet", MANIFEST, self.rows)
+        asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
+        return Transcriber(
+            manifest=self.folder / "manifest.parquet",
+            work=self.work,
+            asr=asr.model_copy(update={"batch_size": 4, "on_failure": on_failure}),
+            asr_model="fake",
+            width=WIDTH,
+            recogniser=partial(give, recogniser or Recogniser(self.log)),
+            limit_s=limit_s,
+        )
+
+    def transcription(self, transcriber: Transcriber) -> CorpusTranscription:
+        return CorpusTranscription(transcriber, 20)
+
+    def run(
+        self, transcriber: Transcriber | None = None, engine: Engine | None = None
+    ) -> list[TranscriptionProgress]:
+        """Recognises what is missing."""
+        transcription = self.transcription(transcriber or self.transcriber())
+        return list(transcription.run(engine or Processes(1)))
 
     def transcribe(
         self,
         recogniser: Recogniser | None = None,
         on_failure: OnFailure = "keep",
-        workers: int = 1,
         limit_s: float = 60,
         max_rate: float = 1.0,
+        engine: Engine | None = None,
     ) -> list[dict[str, Any]]:
         """Runs to the end and writes the table."""
-        transcriber = self.transcriber(on_failure)
-        prepare = partial(give, recogniser or Recogniser(self.log))
-        progress = list(transcriber.run(prepare, workers, limit_s))
+        transcriber = self.transcriber(recogniser, on_failure, limit_s)
+        progress = self.run(transcriber, engine)
         assert progress[-1].done_s == pytest.approx(progress[-1].total_s)
-        rows = list(transcriber.rows())
-        assert progress[-1].num_failed == sum(row["status"] != "ok" for row in rows)
-        transcriber.check_failures(rows, max_rate)
-        transcriber.write_outputs(rows, self.folder / "table.parquet", self.folder / "states")
-        return rows
+        assert [told.done_s for told in progress] == sorted(told.done_s for told in progress)
+        transcription = self.transcription(transcriber)
+        counts = transcription.status_counts()
+        lost = sum(count for (status, _), count in counts.items() if status != "ok")
+        assert progress[-1].num_failed == lost
+        transcription.check_failures(max_rate)
+        transcription.write_outputs(self.folder / "table.parquet", self.folder / "states")
+        return read_table(self.folder / "table.parquet")
 
     def states(self) -> dict[str, np.ndarray]:
         """The stored states by utterance, in their order."""
@@ -174,43 +234,45 @@ def test_every_recording_has_a_row_and_states_in_the_manifests_order(
     assert {row["language"] for row in rows} == {"ja"}
     assert rows[0]["words"] is None
     assert rows[1]["words"] == [{"word": "u001", "start_s": 0.02, "end_s": 1.5, "probability": 0.5}]
-    assert read_table(one.folder / "table.parquet") == rows
     states = one.states()
     assert sorted(states) == ids
     for row in rows:
         stored = states[row["utterance_id"]]
         assert stored.shape == (row["num_frames"], WIDTH)
         assert set(stored.flat) == {int(row["utterance_id"][1:])}
-    two.transcribe(workers=2)
+    two.transcribe(engine=Processes(2))
     assert two.digest() == one.digest()
     # Nothing is done twice, and nothing of the batches is left.
     assert len(one.begun()) == len(set(one.begun())) == 11
-    assert sorted(path.suffix for path in (one.folder / "work").glob("*.*")) == [".parquet"] * 3
+    assert sorted(path.suffix for path in one.work.glob("*.*")) == [".parquet"] * 3
 
 
-def test_what_is_spoken_is_said_by_the_corpus_or_else_for_all() -> None:
+def test_what_is_spoken_is_said_by_the_corpus_or_else_for_all(tmp_path: Path) -> None:
     rows = [
         {"utterance_id": "a", "language": "de", "transcript": None},
         {"utterance_id": "b", "language": None, "transcript": None},
         {"utterance_id": "c", "language": "yue", "transcript": "known"},
     ]
     assert [row["language"] for row in with_languages(rows, "fr")] == ["de", "fr", "yue"]
-    assert languages_to_hear(with_languages(rows, "fr")) == {"de", "fr"}
     assert with_languages(rows, None) == rows
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "manifest")
+    assert languages_to_hear(tmp_path / "manifest", "fr") == {"de", "fr"}
     # Nothing has to be known of what Whisper tells, and of what it does not have to hear.
-    assert languages_to_hear(rows) == {"de"}
+    assert languages_to_hear(tmp_path / "manifest", None) == {"de"}
 
 
-def test_batches_hold_recordings_of_like_length() -> None:
+def test_batches_hold_recordings_of_like_length(tmp_path: Path) -> None:
     rows = manifest(30)
     rows[3]["duration_s"] = 95.0
-    shards = plan_batches(rows, 20, 4)
-    assert [shard.name for shard in shards] == [
-        "train-000000.tar",
-        "train-000001.tar",
-        "test-000000.tar",
+    write_table(tmp_path / "manifest", MANIFEST, rows)
+    shards = cut_into_shards(tmp_path / "manifest", 20)
+    assert shards == [
+        ("train-000000.tar", 0, 20),
+        ("train-000001.tar", 20, 22),
+        ("test-000000.tar", 22, 30),
     ]
-    first, *rest = shards[0].batches
+    first, *rest = plan_batches("train-000000", rows[:20], 4)
+    assert [batch.name for batch in rest[:2]] == ["train-000000.0001", "train-000000.0002"]
     # It takes four windows, at least.
     assert [row["utterance_id"] for row in first.utterances] == ["u003"]
     assert all(len(batch.utterances) == 4 for batch in rest[:-1])
@@ -234,7 +296,8 @@ def test_a_recording_that_crashes_the_model_is_lost_alone(make: Callable[..., Co
     assert len(states["u002"]) == rows["u002"]["num_frames"] == corpus.rows[2]["duration_s"]
     assert states["u005"].shape == (0, WIDTH)
     assert rows["u005"]["num_frames"] == 0
-    assert summary(list(rows.values())) == "6 ok + 2 failed (2 failed: crash)"
+    counts = corpus.transcription(corpus.transcriber()).status_counts()
+    assert summary(counts) == "6 ok + 2 failed (2 failed: crash)"
 
 
 def test_a_recording_that_hangs_is_given_up(make: Callable[..., Corpus]) -> None:
@@ -247,19 +310,30 @@ def test_a_recording_that_hangs_is_given_up(make: Callable[..., Corpus]) -> None
     assert sorted(int(line.split()[1]) for line in tries) == [1, 1, 1, 1, 1, 4]
 
 
+def test_a_file_that_kills_its_reader_costs_no_other_recording(
+    make: Callable[..., Corpus],
+) -> None:
+    """It is read while the batch before it is recognised, which is lost with the process."""
+    corpus, other = make(), make("other")
+    rows = corpus.transcribe(Recogniser(corpus.log, (("u002", "unreadable"),)))
+    other.transcribe(Recogniser(other.log, (("u002", "crash both"),)))
+    assert [row["utterance_id"] for row in rows if row["status"] != "ok"] == ["u002"]
+    assert corpus.digest() == other.digest()
+
+
 def test_a_batch_without_room_is_split_until_there_is(make: Callable[..., Corpus]) -> None:
     corpus, other = make(), make("other")
     rows = corpus.transcribe(Recogniser(corpus.log, most=1))
     other.transcribe()
     assert {row["status"] for row in rows} == {"ok"}
     assert corpus.digest() == other.digest()
-    rows = make("none", 8).transcribe(Recogniser(corpus.log, most=0))
+    corpus = make("none", 8)
+    rows = corpus.transcribe(Recogniser(corpus.log, most=0))
     assert {(row["status"], row["reason"]) for row in rows} == {("failed", "out_of_memory")}
-    corpus = Corpus(corpus.folder.with_name("none"), manifest(8))
-    transcriber = corpus.transcriber("keep")
-    transcriber.check_failures(rows, 1.0)
+    transcription = corpus.transcription(corpus.transcriber())
+    transcription.check_failures(1.0)
     with pytest.raises(BrewlineError, match=r"8 of 8 .* `out_of_memory`; .* allows 2 %"):
-        transcriber.check_failures(rows, 0.02)
+        transcription.check_failures(0.02)
     # Once there is room, they are tried again.
     assert {row["status"] for row in corpus.transcribe()} == {"ok"}
 
@@ -312,6 +386,62 @@ def test_a_failure_can_stop_the_run_which_then_goes_on(make: Callable[..., Corpu
     assert len(corpus.begun()) - begun <= 4
 
 
+@pytest.mark.slow
+def test_a_cluster_transcribes_as_processes_do(make: Callable[..., Corpus]) -> None:
+    pytest.importorskip("ray")
+    corpus, other = make(), make("other")
+    ways = (("u002", "crash"), ("u031", "crash both"))
+    other.transcribe(Recogniser(other.log, ways))
+    with open_engine("ray", 2, "local") as engine:
+        with pytest.raises(BrewlineError, match="2 of 40 recordings"):
+            corpus.transcribe(Recogniser(corpus.log, ways), max_rate=0.02, engine=engine)
+        begun = len(corpus.begun())
+        corpus.transcribe(Recogniser(corpus.log, ways), engine=engine)
+        # Of the one the states are there, of the other there is nothing.
+        assert len(corpus.begun()) == begun + 6
+        assert corpus.digest() == other.digest()
+
+
+def test_two_may_work_at_one_shard(make: Callable[..., Corpus]) -> None:
+    """As when a machine is given up for lost, and goes on."""
+    corpus, other = make(count=16), make("other", 16)
+    other.transcribe()
+    recogniser = Recogniser(corpus.log, pause_s=0.1)
+    jobs = [corpus.transcriber(recogniser) for _ in range(2)]
+    shards = cut_into_shards(jobs[0].manifest, 20)
+    with Worker(jobs[0].prepare, 60, 1) as first, Worker(jobs[1].prepare, 60, 1) as second:
+        for worker in (first, second):
+            worker.wait_until_ready()
+        for shard in shards:
+            streams = [job.do(shard, one) for job, one in zip(jobs, (first, second), strict=True)]
+            # In turns, the second one behind the first.
+            told = [list(turn) for turn in zip_longest(*streams)]
+            assert len(told) >= 3
+            assert jobs[1].is_done(shard)
+            # The one who came too late says that all is done, and leaves it as it is.
+            before = jobs[1].table(shard).read_bytes()
+            assert list(jobs[0].do(shard, first))[-1].done_s == pytest.approx(
+                sum(row["duration_s"] for row in corpus.rows[shard.start : shard.stop])
+            )
+            assert jobs[1].table(shard).read_bytes() == before
+    corpus.transcribe()
+    assert corpus.digest() == other.digest()
+
+
+def test_progress_goes_on_where_it_was(make: Callable[..., Corpus]) -> None:
+    """Of shards that are done, and of one that was begun."""
+    corpus = make()
+    transcriber = corpus.transcriber()
+    stream = corpus.transcription(transcriber).run(Processes(1))
+    seen = [next(stream) for _ in range(11)]
+    stream.close()  # type: ignore[attr-defined]
+    again = corpus.run()
+    # A batch may have been written that was not told of any more.
+    assert seen[-1].done_s <= again[0].done_s < again[0].total_s
+    assert again[0].done_s > corpus.durations_s[:20].sum()
+    assert again[-1].done_s == pytest.approx(corpus.durations_s.sum())
+
+
 def test_a_shard_that_was_not_finished_is(
     make: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,10 +449,10 @@ def test_a_shard_that_was_not_finished_is(
     corpus, other = make(count=20), make("other", 20)
     other.transcribe()
     with monkeypatch.context() as patch:
-        patch.setattr("brewline.speech.transcriber.write_table", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        patch.setattr("brewline.speech.transcriber.write_table", lambda *_, **__: 1 / 0)
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
             corpus.transcribe()
-    assert not list((corpus.folder / "work").glob("*.parquet"))
+    assert not list(corpus.work.glob("*.parquet"))
     begun = len(corpus.begun())
     corpus.transcribe()
     assert corpus.digest() == other.digest()
@@ -331,15 +461,14 @@ def test_a_shard_that_was_not_finished_is(
 
 def test_a_run_killed_after_a_failure_does_not_try_it_again(make: Callable[..., Corpus]) -> None:
     corpus = make(count=8)
-    prepare = partial(give, Recogniser(corpus.log, (("u002", "crash"),)))
-    list(corpus.transcriber("keep").run(prepare, 1, 60))
-    assert list((corpus.folder / "work").glob("*.failure.json"))
+    corpus.run(corpus.transcriber(Recogniser(corpus.log, (("u002", "crash"),))))
+    assert list(corpus.work.glob("*.failure.json"))
     begun = len(corpus.begun())
     rows = corpus.transcribe()
     assert [row["utterance_id"] for row in rows if row["status"] != "ok"] == ["u002"]
     assert corpus.transcribe() == rows
     assert len(corpus.begun()) == begun
-    assert not list((corpus.folder / "work").glob("*.failure.json"))
+    assert not list(corpus.work.glob("*.failure.json"))
 
 
 @pytest.mark.parametrize("suffix", ["npz", "failure.json"])
@@ -349,8 +478,8 @@ def test_a_damaged_batch_is_set_aside_and_recognised_again(
     corpus, other = make(count=8), make("other", 8)
     recogniser = Recogniser(corpus.log, (("u002", "crash"),))
     other.transcribe(Recogniser(other.log, recogniser.ways))
-    list(corpus.transcriber("keep").run(partial(give, recogniser), 1, 60))
-    damaged = sorted((corpus.folder / "work").glob(f"*.{suffix}"))[0]
+    corpus.run(corpus.transcriber(recogniser))
+    damaged = sorted(corpus.work.glob(f"*.{suffix}"))[0]
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     corpus.transcribe(recogniser)
     assert corpus.digest() == other.digest()
@@ -364,7 +493,7 @@ def test_a_damaged_shard_is_set_aside_and_recognised_again(
     corpus, other = make(), make("other")
     other.transcribe()
     corpus.transcribe()
-    damaged = corpus.folder / "work" / name
+    damaged = corpus.work / name
     content = damaged.read_bytes()
     # The states have a second name among the outputs.
     damaged.unlink()
@@ -378,7 +507,7 @@ def test_states_that_are_gone_are_made_again(make: Callable[..., Corpus]) -> Non
     corpus, other = make(), make("other")
     other.transcribe()
     corpus.transcribe()
-    (corpus.folder / "work/states/train-000001.tar").unlink()
+    (corpus.work / "states/train-000001.tar").unlink()
     corpus.transcribe()
     assert corpus.digest() == other.digest()
 
@@ -410,7 +539,7 @@ def test_a_full_disk_is_told_and_costs_nothing(
     monkeypatch.setattr(np, "savez", full_at_the_third)
     with pytest.raises(BrewlineError, match="the disk is full; make room"):
         corpus.transcribe()
-    assert not list((corpus.folder / "work").glob(".*partial"))
+    assert not list(corpus.work.glob(".*partial"))
     corpus.transcribe()
     assert corpus.digest() == other.digest()
     # The batch without room, and the one that was in work when the disk was found to be full.
@@ -481,15 +610,75 @@ def test_what_a_model_raises_is_a_failure_of_the_batch(
     threads = torch.get_num_threads()
     recognise = BatchRecogniser(tmp_path, tmp_path / "none.pt", None)  # type: ignore[arg-type]
     torch.set_num_threads(threads)
-    found = recognise(RecordingBatch("b", "s", []))
+    found = recognise(BatchTask(RecordingBatch("b", [])))
     assert isinstance(found, Failure)
     assert found.reason == reason
     assert str(error) in found.detail
 
 
+class Watched:
+    """Stands for a model; each batch waits till as many recordings have been read as are wanted."""
+
+    decoded = threading.Semaphore(0)
+    wanted: Sequence[int] = ()
+    took: Sequence[list[int]] = ()
+
+    def __init__(self, *_: object) -> None:
+        type(self).took = []
+
+    def recognise(self, waveforms: Sequence[np.ndarray], *_: object) -> list[int]:
+        for _ in range(self.wanted[len(self.took)]):
+            assert self.decoded.acquire(timeout=60), "nothing was read ahead"
+        self.took = [*self.took, [len(one) for one in waveforms]]
+        return [len(one) for one in waveforms]
+
+
+def test_the_next_batch_is_read_while_one_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import soundfile
+    import torch
+
+    from brewline.speech import batch_recogniser
+
+    def waveform(content: bytes) -> np.ndarray:
+        try:
+            return decode_one(content)
+        finally:
+            Watched.decoded.release()
+
+    decode_one = batch_recogniser._waveform
+    monkeypatch.setattr(batch_recogniser, "_waveform", waveform)
+    monkeypatch.setattr("brewline.speech.recogniser.Recogniser", Watched)
+    # Of the two in the first batch and the two of the next one, while the first is in work.
+    monkeypatch.setattr(Watched, "wanted", [4, 0, 1])
+    row = {"transcript": None, "language": "en"}
+    batches = []
+    for name, files in {"a": ("1", "2"), "b": ("3", "4"), "c": ("5",), "d": ("6",)}.items():
+        for number in files:
+            noise = np.linspace(-0.5, 0.5, 1000 * int(number))
+            soundfile.write(tmp_path / f"{number}.wav", noise, 16_000)
+        batches.append(
+            RecordingBatch(name, [row | {"audio_path": f"{number}.wav"} for number in files])
+        )
+    (tmp_path / "5.wav").write_bytes(b"RIFF")
+    threads = torch.get_num_threads()
+    recognise = BatchRecogniser(tmp_path, tmp_path / "none.pt", None)  # type: ignore[arg-type]
+    torch.set_num_threads(threads)
+    a, b, c, d = batches
+    assert recognise(BatchTask(a, b)) == [1000, 2000]
+    assert recognise(BatchTask(b, c)) == [3000, 4000]
+    # What is wrong with a file that was read ahead is told of its own batch.
+    damaged = recognise(BatchTask(c, d))
+    assert isinstance(damaged, Failure)
+    assert damaged.reason == "error"
+    # Where there was nothing to recognise, nothing was read ahead.
+    assert recognise(BatchTask(d)) == [6000]
+
+
 def test_the_disk_that_states_take_is_known_before() -> None:
     asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
-    rows = [{"duration_s": 10.0}, {"duration_s": 40.0}]
+    rows = np.array([10.0, 40.0])
     valid = asr.model_copy(update={"states": "valid"})
     assert estimated_states_mb(rows, 512, valid) == pytest.approx(50 * 50 * 512 * 2 / 1e6)
     every = asr.model_copy(update={"states": "all"})
@@ -501,5 +690,5 @@ def test_the_disk_that_states_take_is_known_before() -> None:
 def test_published_weights_in_short_windows_are_warned_of() -> None:
     asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
     short = asr.model_copy(update={"audio_context": "utterance"})
-    assert len(list(outlook([], 512, short, "mini-whisper", 0.0))) == 1
-    assert "expect `full`" in list(outlook([], 512, short, "base.en", 0.0))[1]
+    assert len(list(outlook(np.empty(0), 512, short, "mini-whisper", 0.0))) == 1
+    assert "expect `full`" in list(outlook(np.empty(0), 512, short, "base.en", 0.0))[1]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brewline.core.workers import Lost, WorkerPool
+from brewline.core.workers import Lost, Worker, WorkerClosedError
 
 
 def _answer(task: int | str) -> int:
@@ -23,6 +24,8 @@ def _answer(task: int | str) -> int:
         time.sleep(60)
     if task == "raise":
         raise LookupError("a mistake of ours")
+    if task == "variable":
+        return int(os.environ["BREWLINE_TEST"])
     if task == "pid":
         return os.getpid()
     return 2 * int(task)
@@ -40,20 +43,19 @@ def die_before_work() -> Callable[[int | str], int]:
     os._exit(7)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_answers_come_in_order(workers: int) -> None:
-    with WorkerPool(prepare, workers, 10) as pool:
-        assert list(pool.map(range(500))) == [2 * n for n in range(500)]
-        # The same processes take the next tasks, and none.
-        assert list(pool.map(iter([1, 2]))) == [2, 4]
-        assert list(pool.map([])) == []
+def test_answers_come_in_order() -> None:
+    with Worker(prepare, 10) as worker:
+        assert list(worker.map(range(500))) == [2 * n for n in range(500)]
+        # The same process takes the next tasks, and none.
+        assert list(worker.map(iter([1, 2]))) == [2, 4]
+        assert list(worker.map([])) == []
 
 
 def test_a_task_that_dies_is_lost_alone() -> None:
     tasks: list[int | str] = list(range(100))
     tasks[10], tasks[11], tasks[70] = "die", "leave", "die"
-    with WorkerPool(prepare, 2, 30) as pool:
-        answers = list(pool.map(tasks))
+    with Worker(prepare, 30) as worker:
+        answers = list(worker.map(tasks))
     assert answers[10] == Lost("crash", "its process ended with SIGSEGV")
     assert answers[11] == Lost("crash", "its process ended with exit code 3")
     assert answers[70] == answers[10]
@@ -64,47 +66,77 @@ def test_a_task_that_dies_is_lost_alone() -> None:
 def test_a_task_that_hangs_is_given_up_and_its_neighbours_are_not() -> None:
     tasks: list[int | str] = [1, 2, "hang", 3]
     start = time.monotonic()
-    with WorkerPool(prepare, 1, 0.5) as pool:
-        answers = list(pool.map(tasks))
+    with Worker(prepare, 0.5) as worker:
+        answers = list(worker.map(tasks))
     assert answers == [2, 4, Lost("timeout", "not done after 0.5 s"), 6]
     assert time.monotonic() - start < 30
 
 
-def test_tasks_are_taken_as_they_are_needed() -> None:
-    """While the first task hangs, the others go on, but not without end."""
+def test_the_next_chunk_is_in_work_and_no_other_is_taken() -> None:
     taken = 0
 
-    def tasks() -> Iterator[int | str]:
+    def tasks() -> Iterator[int]:
         nonlocal taken
-        for task in ("hang", *range(1_000_000)):
+        for task in range(1_000_000):
             taken += 1
             yield task
 
-    with WorkerPool(prepare, 2, 3.0) as pool:
-        first = next(pool.map(tasks()))
-    assert isinstance(first, Lost)
-    assert 100 < taken < 10_000
+    with Worker(prepare, 10, chunk_size=10) as worker:
+        answers = worker.map(tasks())
+        assert next(answers) == 0
+        assert taken == 20
 
 
-def test_our_own_mistake_is_raised_with_its_traceback() -> None:
-    with pytest.raises(RuntimeError, match="a mistake of ours"), WorkerPool(prepare, 1, 10) as pool:
-        list(pool.map([1, "raise"]))
+def test_who_stops_in_the_middle_is_not_answered_what_he_did_not_ask() -> None:
+    with Worker(prepare, 10, chunk_size=2) as worker:
+        for answer in worker.map(range(100)):
+            if answer == 6:
+                break
+        assert list(worker.map([50])) == [100]
+        # As where the error that stopped him holds what he was told.
+        left = worker.map(range(100))
+        assert next(left) == 0
+        assert list(worker.map([51, 52, 53])) == [102, 104, 106]
+        process = next(worker.map(["pid"]))
+        left.close()  # type: ignore[attr-defined]
+        assert list(worker.map(["pid"])) == [process]
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            list(worker.map([1, "raise", 2, 3]))
+        # Its process has ended; there is another one.
+        assert list(worker.map([60])) == [120]
+
+
+def test_who_waits_is_told_that_it_was_closed() -> None:
+    with Worker(prepare, 60) as worker:
+        worker.wait_until_ready()
+        threading.Timer(0.5, worker.close).start()
+        with pytest.raises(WorkerClosedError):
+            list(worker.map(["hang"]))
+
+
+def test_a_process_has_the_variables_that_it_is_given() -> None:
+    with Worker(prepare, 10, environment={"BREWLINE_TEST": "7"}) as worker:
+        assert list(worker.map(["variable"])) == [7]
+
+
+def test_what_does_not_start_says_why() -> None:
     with (
         pytest.raises(RuntimeError, match="is not installed"),
-        WorkerPool(prepare_nothing, 1, 10) as pool,
+        Worker(prepare_nothing, 10) as worker,
     ):
-        list(pool.map([1]))
+        list(worker.map([1]))
     with (
         pytest.raises(RuntimeError, match=r"does not start: .* exit code 7"),
-        WorkerPool(die_before_work, 1, 10) as pool,
+        Worker(die_before_work, 10) as worker,
     ):
-        list(pool.map([1]))
+        list(worker.map([1]))
 
 
-def test_workers_end_with_the_pool() -> None:
-    with WorkerPool(prepare, 2, 10) as pool:
-        pids = set(pool.map(["pid"] * 100))
-    assert not any(psutil.pid_exists(pid) for pid in pids if isinstance(pid, int))
+def test_the_process_ends_with_the_block() -> None:
+    with Worker(prepare, 10) as worker:
+        (pid,) = worker.map(["pid"])
+    assert isinstance(pid, int)
+    assert not psutil.pid_exists(pid)
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
@@ -112,9 +144,9 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program.write_text(
         "import sys, test_workers\n"
         "if __name__ == '__main__':\n"
-        "    pool = test_workers.WorkerPool(test_workers.prepare, 1, 60)\n"
-        "    print(next(pool.map(['pid'])), flush=True)\n"
-        "    list(pool.map(['hang']))\n"
+        "    worker = test_workers.Worker(test_workers.prepare, 60)\n"
+        "    print(next(worker.map(['pid'])), flush=True)\n"
+        "    list(worker.map(['hang']))\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     command = [sys.executable, str(program)]

@@ -18,7 +18,8 @@ class AsrParams(Section):
     engine: Literal["openai-whisper", "faster-whisper"]
     # Of recordings whose corpus does not say: a code, or auto.
     language: Annotated[str, Field(pattern=f"^({AUTO}|{LANGUAGE_CODE})$")]
-    # silero: windows in which nobody speaks are not decoded, and get no words (an extra).
+    # silero: long recordings are cut at pauses, and windows in which nobody speaks are not decoded,
+    # and get no words (an extra).
     vad: Literal["none", "silero"]
     # full: every window is padded to Whisper's 30 s; utterance: to the longest of its batch.
     audio_context: Literal["full", "utterance"]

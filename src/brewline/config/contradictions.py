@@ -1,5 +1,7 @@
 """The cross-checks of `params.yaml`: well typed, but refers to something that is not there."""
 
+import importlib.util
+import re
 from urllib.parse import urlsplit
 
 from brewline.config.choices import suggest
@@ -29,6 +31,7 @@ def contradictions(params: Params) -> list[str]:
         *_bad_measures(params),
         *_bad_limits(params),
         *_bad_names(params),
+        *_bad_engine(params),
     ]
 
 
@@ -163,4 +166,20 @@ def _bad_recognition(params: Params) -> list[str]:
         problems.append("asr.states: 'all' needs asr.audio_context: full")
     if params.asr.temperatures != sorted(params.asr.temperatures):
         problems.append(f"asr.temperatures: {params.asr.temperatures} do not rise")
+    return problems
+
+
+def _bad_engine(params: Params) -> list[str]:
+    problems = []
+    if params.runtime.engine == "ray" and importlib.util.find_spec("ray") is None:
+        problems.append(
+            "runtime.engine: 'ray' needs Ray, which is not installed: `uv pip install '.[ray]'`"
+        )
+    address = params.runtime.ray_address
+    if not re.fullmatch(r"local|auto|[^/\s]+:\d+", address):
+        hint = "; that of a Ray client will not do" if address.startswith("ray://") else ""
+        problems.append(
+            f"runtime.ray_address: {address!r} is neither local, nor auto, nor the address of the "
+            f"cluster's head, as head:6379{hint}"
+        )
     return problems

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
-from brewline.core.compute import DeviceName
+from brewline.core.compute import DeviceName, EngineName
 
 
 class RuntimeParams(Section):
@@ -17,6 +17,11 @@ class RuntimeParams(Section):
 
     # Stages of flows that use the machine at the same time.
     parallel_stages: PositiveInt
+    # What does the units of inspect, transcribe and shard: this machine, or a Ray cluster.
+    engine: EngineName
+    # Of the cluster, as head:6379; auto: that which this machine is part of; local: one is started
+    # here.
+    ray_address: str
     # Where models run; auto: a CUDA device where there is one, else the processor.
     device: DeviceName
     # Files that are downloaded at a time.
@@ -26,6 +31,8 @@ class RuntimeParams(Section):
     inspect_decode_limit_s: PositiveFloat
     # Processes that recognise speech, where there is no GPU.
     transcribe_workers: PositiveInt
+    # Processes that pack shards.
+    shard_workers: PositiveInt
     # A batch of recordings that takes longer is split; a recording alone is given up.
     transcribe_batch_limit_s: PositiveFloat
     # Above this share of recordings that could not be recognised, transcription stops.

@@ -1,9 +1,10 @@
-"""The devices and precisions that a user may ask for.
+"""The devices, precisions and engines that a user may ask for.
 
-`brewline.core.devices` says what they are on this machine; naming one needs no torch.
+`brewline.core.devices` and `brewline.core.engines` say what they are; naming one imports neither.
 """
 
 from typing import Literal
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+EngineName = Literal["processes", "ray"]

@@ -8,13 +8,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import sys
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +74,53 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a path to write to; the file or folder written there becomes `path` at the end.
 
     A reader sees the old content, or the new one, never a part. Nothing is left behind when the
-    block raises; what a killed process leaves is overwritten by the next attempt.
+    block raises; what a killed process leaves is removed by the next one that succeeds. Several may
+    write equal content at the same time, on several machines too, as each has a place of its own.
+    Who comes later may find that removed; then `path` is there and whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    remove(partial)
+    partial = _partial(path)
     try:
         yield partial
-        if partial.is_dir():
-            remove(path)
-        else:
-            sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        _put(partial, path)
     except BaseException:
         remove(partial)
         raise
+    _remove_partials(path)
+
+
+def _put(partial: Path, path: Path) -> None:
+    aside = _partial(path)
+    try:
+        if not partial.is_dir():
+            sync(partial)
+        else:
+            # Removing many files takes longer than two renames.
+            with suppress(FileNotFoundError):
+                path.replace(aside)
+        partial.replace(path)
+    except FileNotFoundError:
+        # Who was faster has removed ours; what we had put aside is his.
+        with suppress(OSError):
+            aside.replace(path)
+        if not path.exists():
+            raise
+    sync(path.parent)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _remove_partials(path: Path) -> None:
+    """Removes whatever else was going to be `path`, or was it before."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial")
+    for other in path.parent.iterdir():
+        if ours.fullmatch(other.name):
+            # Whose half it is may be writing to it, or removing it too. He is not to find, and put
+            # in place, a folder of which some files are gone.
+            with suppress(OSError):
+                remove(other.replace(_partial(path)))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -28,6 +28,7 @@ from brewline.media.containers import (
     LocalFile,
     LooseFile,
     Place,
+    PlacedFile,
     RawFile,
     name_as_text,
     refused,
@@ -147,6 +148,8 @@ class MediaStore:
         # Further files with the name of one, and how many there are.
         self._twins: dict[str, list[tuple[Container, Place]]] = {}
         self._num_twins = 0
+        # The published names of those that hold files.
+        self._archives: dict[RawFile, str] = {}
         self._tables: dict[str, ParquetTable] = {}
         self._by_loose_name: dict[str, str] | None = None
         here = ((name, file) for name, file in _below(root, files_at(root)) if name != LINKS)
@@ -157,13 +160,11 @@ class MediaStore:
             container = open_container(file, name)
             if isinstance(container, ParquetTable):
                 self._tables[canonical_name(name)] = container
+            if not isinstance(container, LooseFile):
+                self._archives[file] = name
             for member, place in container.members():
                 self._add(member, container, place)
         self._names = sorted(self._members)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is made when it is needed is made again where that is so.
-        return {**self.__dict__, "_by_loose_name": None}
 
     def _add(self, raw_name: str, container: Container, place: Place) -> None:
         name = check_member_name(container.file, raw_name)
@@ -220,11 +221,8 @@ class MediaStore:
         Raises:
             BrewlineError: there is no such file, it is cut off, or there are two.
         """
-        try:
-            with self._open(name) as file:
-                return file.read()
-        except EOFError:
-            raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
+        with whole_or_cut_off(self.root, name), self._open(name) as file:
+            return file.read()
 
     def read_text(self, name: str) -> str:
         """The content of a text file; see `lines`."""
@@ -251,13 +249,11 @@ class MediaStore:
     @contextmanager
     def _text(self, name: str) -> Iterator[TextIO]:
         file = io.BufferedReader(self._open(name))  # type: ignore[type-var]
-        try:
+        with whole_or_cut_off(self.root, name):
             encoding = _encoding(file.peek(4)[:4])
             errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
             with io.TextIOWrapper(file, encoding, errors) as text:
                 yield text
-        except EOFError:
-            raise BrewlineError(f"{name!r} in {self.root} is cut off") from None
 
     def tables(self) -> list[str]:
         """Every Parquet table, sorted; the media in them are among the files."""
@@ -267,17 +263,56 @@ class MediaStore:
         """The rows of a Parquet table, with these columns only; see `ParquetTable.rows`."""
         return self._tables[table].rows(columns)
 
-    def _open(self, name: str) -> BinaryIO:
+    def placed(self, name: str) -> PlacedFile:
+        """A file and where it lies; see `PlacedFiles`, which reads it.
+
+        Raises:
+            BrewlineError: there is no such file.
+        """
         name = canonical_name(name)
+        places = []
+        for container, place in self._places(name):
+            is_loose = isinstance(container, LooseFile)
+            published = name if is_loose else self._archives[container.file]
+            places.append((container.file, published, place))
+        return PlacedFile(name, tuple(places))
+
+    def _places(self, name: str) -> list[tuple[Container, Place]]:
         if name not in self._members:
             raise BrewlineError(f"{self.root} has no file {name!r}")
-        container, place = self._members[name]
-        for other, other_place in self._twins.get(name, ()):
-            if _digest(container, place) != _digest(other, other_place):
-                raise BrewlineError(
-                    f"{name!r} lies in {container.file} and, with other content, in {other.file}"
-                )
-        return container.open(place)
+        return [self._members[name], *self._twins.get(name, ())]
+
+    def _open(self, name: str) -> BinaryIO:
+        name = canonical_name(name)
+        return open_placed(name, self._places(name))
+
+
+@contextmanager
+def whole_or_cut_off(root: Path, name: str) -> Iterator[None]:
+    """Says of which file the end is missing, where that is found out.
+
+    Raises:
+        BrewlineError: it is.
+    """
+    try:
+        yield
+    except EOFError:
+        raise BrewlineError(f"{name!r} in {root} is cut off") from None
+
+
+def open_placed(name: str, places: Sequence[tuple[Container, Place]]) -> BinaryIO:
+    """Opens a file at the first of its places, if it is the same at all of them.
+
+    Raises:
+        BrewlineError: it is not, or cannot be read.
+    """
+    (container, place), *others = places
+    for other, other_place in others:
+        if _digest(container, place) != _digest(other, other_place):
+            raise BrewlineError(
+                f"{name!r} lies in {container.file} and, with other content, in {other.file}"
+            )
+    return container.open(place)
 
 
 def bounded_lines(text: TextIO, name: str) -> Iterator[str]:

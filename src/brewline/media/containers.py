@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from brewline.core.errors import BrewlineError
 
@@ -29,6 +29,8 @@ HARMLESS_BYTES = 256 << 20
 
 class RawFile(Protocol):
     """A file as it was published, wherever it lies; as text, it is its path or its address."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def name(self) -> str:
@@ -89,8 +91,19 @@ class LocalFile:
         return str(self.path)
 
 
+class PlacedFile(NamedTuple):
+    """A file of a corpus, with what it takes to read it where nobody knows the corpus' listing.
+
+    `places` has, for each place where it lies (there are several where an archive repeats another),
+    the container's file, its published name, and the place in it.
+    """
+
+    name: str
+    places: tuple[tuple[RawFile, str, Place], ...]
+
+
 class Container(Protocol):
-    """Files under one roof. It can be pickled: a listing travels to worker processes."""
+    """Files under one roof."""
 
     @property
     def file(self) -> RawFile:

@@ -54,9 +54,6 @@ class ParquetTable:
         self._group: tuple[int, int] | None = None
         self._contents: Any = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_group": None, "_contents": None}
-
     def _media_columns(self) -> list[str]:
         from pyarrow import types
 

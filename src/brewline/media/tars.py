@@ -232,9 +232,6 @@ class GzippedTar:
         self._folder = _kept_in(file)
         self._gzip: Any = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_gzip": None}
-
     def members(self) -> Iterator[tuple[str, Place]]:
         return _kept_members(self.file, self._folder, self._is_usable, self._index)
 

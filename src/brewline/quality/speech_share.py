@@ -1,4 +1,4 @@
-"""How much of a recording is speech, by silero-vad, whose weights come in its package."""
+"""Where a recording is speech, and how much of it, by silero-vad; its weights come with it."""
 
 from importlib.resources import as_file, files
 
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from brewline.core.errors import BrewlineError
 from brewline.media.audio import SAMPLE_RATE_HZ
 
-# Frames of 32 ms that are more likely speech than not count as speech.
+# What the model hears at a time: 32 ms. Frames that are more likely speech than not are speech.
+SAMPLES_PER_FRAME = 512
 _SPEECH = 0.5
 _MODEL = "silero_vad_16k_sequence.onnx"
 
@@ -41,5 +42,10 @@ class SpeechShare:
 
     def __call__(self, waveform: NDArray[np.float32]) -> float:
         """The share of the time of (num_samples,) at 16 kHz in which somebody speaks."""
+        is_speech = self.frames(waveform)
+        return float(is_speech.mean()) if is_speech.size else 0.0
+
+    def frames(self, waveform: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether somebody speaks in each frame of (num_samples,) at 16 kHz, a last part too."""
         probabilities = self._model.audio_forward(np.nan_to_num(waveform), SAMPLE_RATE_HZ)
-        return float((probabilities > _SPEECH).mean()) if probabilities.size else 0.0
+        return np.asarray(probabilities > _SPEECH)

@@ -1,87 +1,156 @@
-"""Manifest, transcripts and pictures to WebDataset shards."""
+"""Manifest, transcripts and pictures to WebDataset shards, in two steps of units.
 
+First each run of pictures is made small, in the order of the archives; then each shard is written,
+whose rows are a random sample of the corpus. A shard reads its own rows, so nobody has the tables
+of a corpus in memory.
+"""
+
+import functools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tqdm import tqdm
+import numpy as np
+import pyarrow.compute
 
 from brewline.config.shard import ShardParams
-from brewline.core.errors import BrewlineError
+from brewline.core.engine import Engine, Job, run_under_bar
+from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import atomic_path
-from brewline.media.archives import MediaStore
-from brewline.media.pictures import PictureError, shrink_jpeg
+from brewline.core.workers import Lost, Worker
+from brewline.media.file_runs import FileRuns
 from brewline.samples.shards import plan_shards, shard_name, write_index, write_shard
+from brewline.samples.shrinking import NO_PICTURE, ShrinkPictures, ShrunkPictures, list_pictures
+from brewline.tables.parquet import read_column, read_rows
 from brewline.tables.transcripts import DROPPED
 
 _MANIFEST_FACTS = ("image_id", "speaker_id", "caption", "duration_s", "emotion", "intensity")
 _TRANSCRIPT_FACTS = ("avg_logprob", "no_speech_prob", "num_frames", "status")
+# A shard is written in seconds, to a slow disk in minutes.
+_SHARD_LIMIT_S = 3600.0
+
+
+class ShardRows(NamedTuple):
+    """A shard, and the rows of the manifest from `start` to before `stop` that it is made of."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PackShards(Job[ShardRows, ShardRows, None, int]):
+    """Writes a shard; the pictures are small already.
+
+    The transcripts are in the order of the manifest. `numbers` says which picture a row has.
+    """
+
+    manifest: Path
+    transcripts: Path
+    numbers: Path
+    pictures: FileRuns
+    shrunk: Path
+    folder: Path
+    limit_s: float = _SHARD_LIMIT_S
+
+    def prepare(self) -> Any:
+        """See `Job`."""
+        return functools.partial(self._write, ShrunkPictures(self.pictures, self.shrunk))
+
+    def is_done(self, unit: ShardRows) -> bool:
+        """See `Job`."""
+        return (self.folder / unit.name).exists()
+
+    def do(self, unit: ShardRows, worker: Worker[ShardRows, None]) -> Iterator[int]:
+        """See `Job`; tells the number of utterances."""
+        # In the worker, not here: these are threads of one process, which would take turns.
+        for answer in worker.map([unit]):
+            if isinstance(answer, Lost):
+                raise BrewlineError(f"{unit.name} cannot be written: {answer.detail}", "crash")
+        yield unit.stop - unit.start
+
+    def _write(self, pictures: ShrunkPictures, unit: ShardRows) -> None:
+        with disk_faults_explained(), atomic_path(self.folder / unit.name) as partial:
+            write_shard(partial, self._samples(pictures, unit))
+
+    def _samples(self, pictures: ShrunkPictures, unit: ShardRows) -> Iterator[dict[str, Any]]:
+        part = slice(unit.start, unit.stop)
+        rows = read_rows(self.manifest, part, ["utterance_id", *_MANIFEST_FACTS])
+        transcripts = read_rows(self.transcripts, part, ["text", *_TRANSCRIPT_FACTS])
+        numbers = np.load(self.numbers, mmap_mode="r")[part].tolist()
+        for row, transcript, number in zip(rows, transcripts, numbers, strict=True):
+            if transcript["status"] == DROPPED:
+                continue
+            facts = {name: row[name] for name in _MANIFEST_FACTS}
+            facts |= {name: transcript[name] for name in _TRANSCRIPT_FACTS}
+            facts |= {"transcript": transcript["text"]}
+            sample = {
+                "__key__": row["utterance_id"],
+                "json": json.dumps(facts, sort_keys=True).encode(),
+            }
+            if number != NO_PICTURE:
+                sample["jpg"] = pictures.read(number)
+            yield sample
 
 
 def pack_corpus(
-    manifest: list[dict[str, Any]],
-    transcripts: list[dict[str, Any]],
-    store: MediaStore,
+    engine: Engine,
+    manifest: Path,
+    transcripts: Path,
+    root: Path,
     settings: ShardParams,
-    folder: Path,
-) -> None:
+    decode_limit_s: float,
+    work: Path,
+) -> Path:
     """Writes the shards of a corpus and their index.
 
     Args:
-        manifest: Its rows, in its order.
-        transcripts: One row per row of the manifest; joined by utterance id.
-        store: The corpus' files, for the pictures.
+        engine: What makes pictures small, and writes shards.
+        manifest: The table.
+        transcripts: The table, with the same utterances in the same order.
+        root: The corpus' folder, for the pictures.
         settings: Size of a shard and of the pictures.
-        folder: Filled with `<split>-000000.tar` and `index.json`; shards that lie there already
-            are whole and are kept.
+        decode_limit_s: Seconds that a picture may take.
+        work: The folder of partial work; what is finished there is not done again.
+
+    Returns:
+        The folder in it, with `<split>-000000.tar` and `index.json`.
 
     Raises:
         BrewlineError: an utterance of the manifest has no transcript, or a picture cannot be
-            packed.
+            packed; and see `run_units`.
     """
-    by_id = {row["utterance_id"]: row for row in transcripts}
-    counts = {}
-    plan = plan_shards((row["split"] for row in manifest), settings.utterances_per_shard)
-    with tqdm(total=len(manifest), desc="utterances packed", unit=" utt", disable=None) as progress:
-        for split, number, part in plan:
-            name = shard_name(split, number)
-            kept = [row for row in manifest[part] if not _is_dropped(row, by_id)]
-            if not (folder / name).exists():
-                with atomic_path(folder / name) as partial:
-                    write_shard(partial, _samples(kept, by_id, store, settings))
-            counts[name] = len(kept)
-            progress.update(part.stop - part.start)
-    write_index(folder, counts)
+    _check_joined(manifest, transcripts)
+    numbers, shrunk, folder = work / "numbers.npy", work / "pictures", work / "shards"
+    pictures = list_pictures(root, manifest, work / "pictures.parquet", numbers)
+    # What an object store takes is not taken for the decoder's.
+    limit_s = decode_limit_s + pictures.patience_s
+    shrink = ShrinkPictures(root, pictures, shrunk, settings, limit_s)
+    run_under_bar(engine, shrink, dict(enumerate(pictures.sizes())), "shrinking", "pictures")
+    splits = read_column(manifest, "split").to_pylist()
+    shards = [
+        ShardRows(shard_name(split, number), part.start, part.stop)
+        for split, number, part in plan_shards(splits, settings.utterances_per_shard)
+    ]
+    pack = PackShards(manifest, transcripts, numbers, pictures, shrunk, folder)
+    sizes = {shard: shard.stop - shard.start for shard in shards}
+    run_under_bar(engine, pack, sizes, "packing", "utterances")
+    status = read_column(transcripts, "status")
+    is_kept = pyarrow.compute.not_equal(status, DROPPED).to_numpy()
+    write_index(folder, {one.name: int(is_kept[one.start : one.stop].sum()) for one in shards})
+    return folder
 
 
-def _is_dropped(row: dict[str, Any], transcripts: dict[str, dict[str, Any]]) -> bool:
-    key = row["utterance_id"]
-    if key not in transcripts:
+def _check_joined(manifest: Path, transcripts: Path) -> None:
+    """Makes sure that rows which belong together stand in the same place."""
+    ids, heard = (read_column(path, "utterance_id") for path in (manifest, transcripts))
+    if ids.equals(heard):
+        return
+    has_none = pyarrow.compute.invert(pyarrow.compute.is_in(ids, value_set=heard.unique()))
+    for key in ids.filter(has_none).to_pylist():
         raise BrewlineError(f"utterance {key!r} has no transcript; run `dvc repro transcribe`")
-    return bool(transcripts[key]["status"] == DROPPED)
-
-
-def _samples(
-    manifest: list[dict[str, Any]],
-    transcripts: dict[str, dict[str, Any]],
-    store: MediaStore,
-    settings: ShardParams,
-) -> Iterator[dict[str, Any]]:
-    for row in manifest:
-        key = row["utterance_id"]
-        transcript = transcripts[key]
-        facts = {name: row[name] for name in _MANIFEST_FACTS}
-        facts |= {name: transcript[name] for name in _TRANSCRIPT_FACTS}
-        facts |= {"transcript": transcript["text"]}
-        sample = {"__key__": key, "json": json.dumps(facts, sort_keys=True).encode()}
-        if row["image_path"]:
-            sample["jpg"] = _picture(row["image_path"], store, settings)
-        yield sample
-
-
-def _picture(path: str, store: MediaStore, settings: ShardParams) -> bytes:
-    try:
-        return shrink_jpeg(store.read(path), settings)
-    except PictureError as error:
-        raise BrewlineError(f"picture {path!r} cannot be packed: {error.detail}") from None
+    raise BrewlineError(
+        f"the rows of {transcripts} are not those of {manifest}; run `dvc repro transcribe`"
+    )

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,25 @@ class Failure:
     detail: str
 
 
-# What answers a batch, in a worker process.
-Recognise = Callable[[RecordingBatch], list[Recognition] | Failure]
+class BatchTask(NamedTuple):
+    """A batch to recognise, and the one that is to be read meanwhile."""
+
+    batch: RecordingBatch
+    upcoming: RecordingBatch | None = None
+
+
+# What answers a task, in a worker process.
+Recognise = Callable[[BatchTask], list[Recognition] | Failure]
+
+_Waveforms = list[NDArray[np.float32]]
 
 
 class BatchRecogniser:
-    """Recognises batches of a corpus, in a process of its own."""
+    """Recognises batches of a corpus, in a process of its own.
+
+    The files of the next batch are read and decoded while the model works on this one, so that a
+    GPU does not wait for them.
+    """
 
     def __init__(
         self, root: Path, checkpoint: Path, settings: AsrParams, device: DeviceName = "auto"
@@ -65,35 +79,63 @@ class BatchRecogniser:
         keep_freed_memory()
         self._recogniser = Recogniser(checkpoint, settings, device)
         self._store = MediaStore(root)
-        # A GPU should not wait for one core to decode a batch of files.
+        # A GPU should not wait for one core to decode a batch of files either.
         cores = 1 if choose_device(device).type == "cpu" else usable_cores()
         self._decoders = ThreadPoolExecutor(min(cores, _MAX_DECODERS))
+        # One, which alone reads from the store.
+        self._reader = ThreadPoolExecutor(1)
+        self._ahead: tuple[str, Future[_Waveforms | Failure]] | None = None
 
-    def __call__(self, batch: RecordingBatch) -> list[Recognition] | Failure:
+    def __call__(self, task: BatchTask) -> list[Recognition] | Failure:
         """Recognises a batch, or says why it cannot."""
-        import torch
+        batch = task.batch
+        waveforms = self._read(batch).result()
+        if isinstance(waveforms, Failure):
+            return waveforms
+        if task.upcoming:
+            self._ahead = task.upcoming.name, self._read(task.upcoming)
+        texts = [_known_text(row, batch.decode) for row in batch.utterances]
+        languages = [row["language"] for row in batch.utterances]
+        try:
+            return self._recogniser.recognise(waveforms, texts, languages)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises costs a recording
+            return _failure(error)
 
-        # Outside: files that cannot be read are no fault of the model's.
+    def _read(self, batch: RecordingBatch) -> "Future[_Waveforms | Failure]":
+        """The waveforms of a batch, which may have been begun already."""
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead[0] == batch.name:
+            return ahead[1]
+        return self._reader.submit(self._waveforms, batch)
+
+    def _waveforms(self, batch: RecordingBatch) -> _Waveforms | Failure:
+        # Outside: files that cannot be read are no fault of a batch.
         contents = [self._content(row) for row in batch.utterances]
         try:
-            waveforms = list(self._decoders.map(_waveform, contents))
-            texts = [_known_text(row, batch.decode) for row in batch.utterances]
-            languages = [row["language"] for row in batch.utterances]
-            return self._recogniser.recognise(waveforms, texts, languages)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            return Failure("out_of_memory", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a model raises costs a recording
-            # PyTorch has no class of its own for a processor's memory, CTranslate2 none at all.
-            is_memory = any(words in str(error) for words in _NO_MEMORY)
-            if not is_memory and any(words in str(error) for words in _BROKEN_GPU):
-                os._exit(1)
-            reason = "out_of_memory" if is_memory else "error"
-            return Failure(reason, f"{type(error).__name__}: {error}")
+            return list(self._decoders.map(_waveform, contents))
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failure(error)
 
     def _content(self, row: Row) -> bytes:
         path = self._store.find(row["audio_path"])
         assert path is not None, "a row of the manifest has its recording"
         return self._store.read(path)
+
+
+def _failure(error: Exception) -> Failure:
+    """What an error means for a batch; one after which a GPU does nothing more ends the process."""
+    import torch
+
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Failure("out_of_memory", text)
+    named = f"{type(error).__name__}: {text}"
+    # PyTorch has no class of its own for a processor's memory, CTranslate2 none at all.
+    if any(words in text for words in _NO_MEMORY):
+        return Failure("out_of_memory", named)
+    if any(words in text for words in _BROKEN_GPU):
+        os._exit(1)
+    return Failure("error", named)
 
 
 def _known_text(row: Row, decode: bool) -> str | None:

@@ -1,16 +1,32 @@
 """How far the recognition of a corpus is, what it will take, and what became of it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from brewline.config.asr import AsrParams
-from brewline.speech.batch_plan import Row
 from brewline.speech.windows import FRAMES_PER_SECOND, WINDOW_S
 
 _BYTES_PER_VALUE = 2  # float16
+
+# How many recordings ended with each status in the table, and each reason beside it.
+StatusCounts = Mapping[tuple[str, str | None], int]
+
+
+class ShardProgress(NamedTuple):
+    """How far a shard is: seconds of speech done, and recordings that failed.
+
+    `heard_s`: seconds that were done since this was told the last time.
+    """
+
+    shard: str
+    done_s: float
+    num_failed: int
+    heard_s: float = 0.0
 
 
 class TranscriptionProgress(NamedTuple):
@@ -55,42 +71,48 @@ def show_progress(stream: Iterable[TranscriptionProgress]) -> Iterator[Transcrip
         bar.close()
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(ends: StatusCounts) -> str:
     """What became of the recordings, in words."""
-    counts = Counter(row["status"] for row in rows)
-    reasons = Counter(f"{row['status']}: {row['reason']}" for row in rows if row["reason"])
+    counts: Counter[str] = Counter()
+    doubts: Counter[str] = Counter()
+    for (status, reason), count in ends.items():
+        counts[status] += count
+        if reason:
+            doubts[f"{status}: {reason}"] += count
     parts = [f"{count:,} {status}" for status, count in counts.most_common()]
-    doubts = [f"{count:,} {reason}" for reason, count in reasons.most_common()]
-    return " + ".join(parts) + (f" ({', '.join(doubts)})" if doubts else "")
+    told = [f"{count:,} {reason}" for reason, count in doubts.most_common()]
+    return " + ".join(parts) + (f" ({', '.join(told)})" if told else "")
 
 
-def estimated_states_mb(manifest: Iterable[Row], width: int, settings: AsrParams) -> float:
-    """The disk that the encoder states of a corpus will take at most, in MB."""
-    seconds = 0.0
-    for row in manifest:
-        seconds += row["duration_s"]
-        if settings.states == "all":
-            # The last window comes with its padding; of several nobody knows yet where they end.
-            seconds += WINDOW_S - (row["duration_s"] if row["duration_s"] <= WINDOW_S else 0)
-    frames = FRAMES_PER_SECOND * seconds
-    return frames * width * _BYTES_PER_VALUE / 1e6
+def estimated_states_mb(durations_s: NDArray[np.float64], width: int, settings: AsrParams) -> float:
+    """The disk that the encoder states of recordings will take at most, in MB."""
+    seconds = durations_s.sum()
+    if settings.states == "all":
+        # The last window comes with its padding; of several nobody knows yet where they end.
+        is_one_window = durations_s <= WINDOW_S
+        seconds += WINDOW_S * len(durations_s) - durations_s[is_one_window].sum()
+    return float(FRAMES_PER_SECOND * seconds * width * _BYTES_PER_VALUE / 1e6)
 
 
 def outlook(
-    manifest: Sequence[Row], width: int, settings: AsrParams, backbone: str, free_mb: float
+    durations_s: NDArray[np.float64],
+    width: int,
+    settings: AsrParams,
+    backbone: str,
+    free_mb: float,
 ) -> Iterator[str]:
     """What a user should know before hours of work.
 
     Args:
-        manifest: Its rows.
+        durations_s: Of the recordings of a corpus, in seconds.
         width: Of an encoder state.
         settings: How Whisper is run.
         backbone: Its name.
         free_mb: Room on the disk.
     """
-    size_mb = estimated_states_mb(manifest, width, settings)
+    size_mb = estimated_states_mb(durations_s, width, settings)
     yield (
-        f"{len(manifest):,} utterances; encoder states will take {size_mb:,.0f} MB, "
+        f"{len(durations_s):,} utterances; encoder states will take {size_mb:,.0f} MB, "
         f"{free_mb:,.0f} MB are free"
     )
     # Those of the miniature world were trained on short windows.

@@ -7,8 +7,9 @@ batch end together.
 What a window is decoded to is doubted as openai-whisper's `transcribe` does: where the text repeats
 itself (compression ratio, loops) or its tokens are unlikely (average log-probability), the window
 is decoded again at the next temperature, unless it holds no speech; then its text is empty. So is
-one without any word ("."), whatever the safeguards say. With `vad: silero` windows in which nobody
-speaks are not decoded at all: Whisper would find words for the noise of a room.
+one without any word ("."), whatever the safeguards say. With `vad: silero` long recordings are cut
+at pauses, and windows in which nobody speaks are not decoded at all: Whisper would find words for
+the noise of a room.
 """
 
 import math
@@ -26,11 +27,12 @@ from brewline.core.compute import DeviceName
 from brewline.core.devices import choose_device
 from brewline.core.errors import BrewlineError
 from brewline.core.scripts import has_word, join_texts
+from brewline.quality.speech_share import SAMPLES_PER_FRAME as VAD_FRAME
 from brewline.quality.speech_share import SpeechShare
 from brewline.speech.decoding import Decoding
 from brewline.speech.engines import Engine, load_engine
 from brewline.speech.recognition import Recognition, Word
-from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
+from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_at_pauses, split_windows
 
 
 @dataclass
@@ -125,12 +127,26 @@ class Recogniser:
         self, number: int, waveform: NDArray[np.float32], text: str | None, language: str | None
     ) -> Iterator[_Window]:
         first_frame = 0
-        for part in split_windows(waveform, self._context * SAMPLES_PER_FRAME):
-            window = _Window(number, part, language, first_frame, decode=text is None)
-            if window.decode and self._speech_share and not self._speech_share(part):
-                window.decode, window.reason = False, "no_speech"
+        for part, is_spoken in self._cut(waveform, is_heard=text is None):
+            window = _Window(number, part, language, first_frame, decode=text is None and is_spoken)
+            if not is_spoken:
+                window.reason = "no_speech"
             yield window
             first_frame += window.num_frames
+
+    def _cut(
+        self, waveform: NDArray[np.float32], is_heard: bool
+    ) -> Iterator[tuple[NDArray[np.float32], bool]]:
+        """The windows of a recording, and whether somebody speaks in each, as far as is known."""
+        max_samples = self._context * SAMPLES_PER_FRAME
+        if self._speech_share is None or not is_heard:
+            for part in split_windows(waveform, max_samples):
+                yield part, True
+        elif len(waveform) <= max_samples:
+            yield waveform, self._speech_share(waveform) > 0
+        else:
+            is_speech = self._speech_share.frames(waveform)
+            yield from split_at_pauses(waveform, is_speech, VAD_FRAME, max_samples)
 
     def _recognise_windows(self, windows: Iterable[_Window]) -> None:
         by_length = sorted(windows, key=lambda window: (len(window.waveform), window.recording))

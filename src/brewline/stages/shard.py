@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from brewline.config import load_versions
-from brewline.core.files import fingerprint, move_folder, stamps, work_dir
+from brewline.core.engines import open_engine
+from brewline.core.files import fingerprint, move_folder, remove, stamps, work_dir
 from brewline.core.programs import exits_cleanly
-from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
 from brewline.stages.arguments import named_argument
-from brewline.tables.parquet import read_table
 
 
 @exits_cleanly
@@ -21,11 +20,19 @@ def main() -> None:
     # The pictures are in archives of many gigabytes, of which no hash is at hand.
     facts = [params.shard.model_dump(), stamps(raw)]
     name = fingerprint(load_versions().shard, facts, [manifest_path, transcripts_path])
-    work = work_dir("shard", name)
-    store = MediaStore(raw)
-    manifest, transcripts = read_table(manifest_path), read_table(transcripts_path)
-    pack_corpus(manifest, transcripts, store, params.shard, work)
-    move_folder(work, Path("data/shards") / corpus)
+    work, runtime = work_dir("shard", name), params.runtime
+    with open_engine(runtime.engine, runtime.shard_workers, runtime.ray_address) as engine:
+        folder = pack_corpus(
+            engine,
+            manifest_path,
+            transcripts_path,
+            raw,
+            params.shard,
+            runtime.inspect_decode_limit_s,
+            work,
+        )
+    move_folder(folder, Path("data/shards") / corpus)
+    remove(work)
 
 
 if __name__ == "__main__":

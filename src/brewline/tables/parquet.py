@@ -112,3 +112,55 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     with _explained(path):
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path, columns=columns).to_pylist()
     return rows
+
+
+def read_column(path: Path, name: str) -> Any:
+    """Reads a column of a table, as Arrow has it.
+
+    Raises:
+        BrewlineError: see `read_table`.
+    """
+    with _explained(path):
+        return pyarrow.parquet.read_table(path, columns=[name]).column(name)
+
+
+def read_rows(path: Path, part: slice, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Reads rows of a large table, in little more memory than they and their row groups take.
+
+    Args:
+        path: The table.
+        part: From its start to before its stop, both of which the table has.
+        columns: Their names.
+
+    Raises:
+        BrewlineError: see `read_table`.
+    """
+    found, end = [], 0
+    with _explained(path), pyarrow.parquet.ParquetFile(path) as table:
+        for group in range(table.num_row_groups):
+            start, end = end, end + table.metadata.row_group(group).num_rows
+            if start < part.stop and part.start < end:
+                rows = table.read_row_group(group, columns=list(columns))
+                first = max(part.start - start, 0)
+                found += rows.slice(first, part.stop - start - first).to_pylist()
+    return found
+
+
+def join_tables(path: Path, schema: Any, parts: Iterable[Path]) -> None:
+    """Writes tables as one, atomically, in the bytes that `write_table` gives all of their rows.
+
+    Raises:
+        BrewlineError: a part is missing or damaged.
+    """
+    with atomic_path(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer:
+        waiting, is_empty = schema.empty_table(), True
+        for part in parts:
+            with _explained(part):
+                read = pyarrow.parquet.read_table(part, schema=schema)
+            waiting = pyarrow.concat_tables([waiting, read])
+            while waiting.num_rows >= ROWS_PER_GROUP:
+                writer.write_table(waiting.slice(0, ROWS_PER_GROUP).combine_chunks())
+                waiting, is_empty = waiting.slice(ROWS_PER_GROUP), False
+        # A table without rows has a row group too.
+        if waiting.num_rows or is_empty:
+            writer.write_table(waiting.combine_chunks())

@@ -10,7 +10,7 @@ from brewline.config.asr import AsrParams
 from brewline.config.loading import parse, read_yaml
 from brewline.core.files import read_json, sha256_file
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
-from brewline.tables.parquet import read_table
+from brewline.tables.parquet import read_column
 from brewline.tables.transcripts import FAILED
 from brewline.tracking import runs
 from brewline.tracking.facts import transcription_facts
@@ -41,12 +41,13 @@ def record_transcription(
         The run's id; None where the store does not take it, which is said.
     """
     path, run_id = project / _transcripts(corpus), None
-    total_s = sum(row["duration_s"] for row in read_table(project / _manifest(corpus)))
+    durations_s = read_column(project / _manifest(corpus), "duration_s").to_numpy()
+    total_s = float(durations_s.sum())
     done = runs.row_points(
         {
             "step": round(total_s),
             "asr/hours_done": total_s / 3600,
-            "asr/num_failed": sum(row["status"] == FAILED for row in read_table(path)),
+            "asr/num_failed": read_column(path, "status").to_pylist().count(FAILED),
         }
     )
 
