@@ -43,8 +43,8 @@ def main() -> None:
         here = runtime.engine == "processes"
         precision = str(choose_dtype("auto", choose_device(device))) if here else runtime.engine
         named_by = [settings, per_shard, asr_model, backbone["sha256"], device, precision]
-        version = load_versions().transcribe
-        work = work_dir("transcribe", fingerprint(version, named_by, [manifest]))
+        name = fingerprint(load_versions().transcribe, named_by, [manifest])
+        work = work_dir("transcribe", name)
         languages = languages_to_hear(manifest, asr.spoken)
         recogniser = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, asr, device)
         width = read_dimensions(checkpoint, languages).n_audio_state
