@@ -276,7 +276,13 @@ def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> 
         (raw / f"coco_{part}_localized_narratives.jsonl").write_text("\n".join(rows) + "\n")
     shutil.copytree(PROJECT / "src", folder / "src", ignore=shutil.ignore_patterns("*.pyc"))
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    params |= {"corpora": ["bench"], "experiments": {}, "tables": {}}
+    params |= {
+        "corpora": ["bench"],
+        "experiments": {},
+        "tables": {},
+        "probes": {},
+        "probed_corpora": [],
+    }
     source = {"reader": "localized_narratives", "licence": "", "files": {}, "dev_fraction": 0.1}
     params["sources"] = {"bench": source}
     params["runtime"]["inspect_workers"] = WORKERS

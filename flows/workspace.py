@@ -86,7 +86,7 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
 
 
 def narrow_to(folder: Path, experiments: Collection[str]) -> None:
-    """Takes other experiments out of a workspace, and their rows out of its tables.
+    """Takes other experiments out of a workspace, and their rows out of its tables and probes.
 
     A table is measured only if all of its rows are up to date, and an override makes rows stale
     that nobody chose.
@@ -109,6 +109,10 @@ def narrow_to(folder: Path, experiments: Collection[str]) -> None:
         if table.get("baseline") not in rows:
             table["baseline"] = None
         table["compare"] = [pair for pair in table.get("compare") or [] if {*pair} <= {*rows}]
+    for name, probe in [*values["probes"].items()]:
+        probe["rows"] = {row: one for row, one in probe["rows"].items() if one in experiments}
+        if not probe["rows"]:
+            del values["probes"][name]
     write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 

@@ -20,9 +20,20 @@ from brewline.config import Params, load_params
 from brewline.config.recipes import NONE
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import write_json
+from brewline.evaluation.bootstrap import Bootstrap
 from brewline.evaluation.query_ranks import QueryRanks
 from brewline.models.card import new_card
 from brewline.models.names import model_folder, model_names
+from brewline.probing.inputs import (
+    POOLINGS,
+    ProbedFeature,
+    Recordings,
+    layer_name,
+    weighted_name,
+)
+from brewline.probing.outputs import ProbeResults, write_probe
+from brewline.probing.probe import run_probe
+from brewline.probing.ravdess import gender_of
 from brewline.report.page import ReportInputs
 from brewline.tables.manifest import MANIFEST, QUARANTINE
 from brewline.tables.parquet import write_table
@@ -48,6 +59,9 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
         _write_models(root, chosen, experiment)
     for table in chosen.tables:
         _write_evaluation(root, chosen, table, num_images)
+    for name, probe in chosen.probes.items():
+        folder = root / "reports/emotion" / name
+        write_probe(probe_results(tuple(probe.rows)), root / f"metrics/probe/{name}.json", folder)
     write_json(
         root / "models/backbones/backbones.json",
         {
@@ -58,11 +72,43 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
     return ReportInputs(
         metrics_dir=root / "metrics",
         evaluation_dir=root / "reports/evaluation",
+        emotion_dir=root / "reports/emotion",
         models_dir=root / "models",
         manifest_dir=root / "data/manifest",
         quarantine_dir=root / "data/quarantine",
         media=fake_media,
     )
+
+
+@functools.cache
+def probe_results(rows: tuple[str, ...]) -> ProbeResults:
+    """What a probe of made-up vectors gives: voices carry emotions, texts do not."""
+    emotions = ("neutral", "calm", "happy", "sad", "angry")
+    told = [(emotion, f"{speaker:02d}") for speaker in range(1, 7) for emotion in emotions * 3]
+    ids = [f"u{number}" for number in range(len(told))]
+    recordings = Recordings(ids, [one for one, _ in told], [one for _, one in told], ids)
+    rng = np.random.default_rng(0)
+    heard = np.array([emotions.index(one) for one in recordings.emotions])
+    voices = 3 * np.eye(5)[heard] + rng.standard_normal((len(ids), 5))
+    features = [
+        ProbedFeature(f"{row}/{kind}", [vectors.astype(np.float32)], checked=kind == "fused")
+        for row in rows
+        for kind, vectors in {
+            "acoustic": voices,
+            "caption": np.ones((len(ids), 5)),
+            "caption_fused": voices,
+            "fused": voices,
+            "text": rng.standard_normal((len(ids), 5)),
+        }.items()
+    ]
+    # As many as stand in another order by their names than by their numbers.
+    layers = np.stack([voices.astype(np.float32)] * 12, axis=1)
+    for pooling in POOLINGS:
+        features += [ProbedFeature(layer_name(pooling, n), [layers[:, n]]) for n in range(12)]
+        features.append(ProbedFeature(weighted_name(pooling), [layers]))
+    (probe,) = params().probes.values()
+    probe = probe.model_copy(update={"speaker_folds": 3})
+    return run_probe(recordings, features, probe, Bootstrap(20, 0, 0.95), gender_of)
 
 
 def fake_media(corpus: str, path: str) -> bytes:

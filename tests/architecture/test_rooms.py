@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "samples": {"core", "config", "tables", "media", "models"},
     "speech": {"core", "config", "tables", "media", "pages", "quality", "samples"},
     "evaluation": {"core", "config", "tables", "pages", "models", "samples", "speech"},
+    "probing": {"core", "config", "tables", "models", "samples", "evaluation"},
     "training": {"core", "config", "models", "samples", "evaluation"},
     "search": {
         "core",
@@ -48,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
         "search",
     },
     "tracking": {"core", "config", "tables", "media", "models", "evaluation", "registry"},
-    "report": {"core", "config", "tables", "media", "pages", "models", "evaluation"},
+    "report": {"core", "config", "tables", "media", "pages", "models", "evaluation", "probing"},
     "stages": {
         "core",
         "config",
@@ -61,6 +62,7 @@ ROOMS: dict[str, set[str]] = {
         "samples",
         "speech",
         "evaluation",
+        "probing",
         "training",
         "registry",
         "tracking",

@@ -37,11 +37,13 @@ from brewline.models.card import load_backbone_hashes, new_card, save_card
 from brewline.quality.inspection import SCHEMAS
 from brewline.samples.shards import encode_states, shard_name, write_index, write_shard
 from brewline.speech.recogniser import Recogniser
+from brewline.tables.features import load_features
 from brewline.tables.manifest import MANIFEST
 from brewline.tables.parquet import read_table, write_table
 from brewline.tables.transcripts import TRANSCRIPTS
 
 CORPUS = "golden"
+EMOTION = "emotion"
 RATE_HZ = 16_000
 STATE_WIDTH = 12
 # Of states and of large tensors, the reference has every so many frames and numbers.
@@ -126,7 +128,12 @@ def make_project(folder: Path, shard_size: int) -> None:
         }
         for name, variant in VARIANTS.items()
     }
-    values["tables"] = {}
+    # Its models are those of `full`.
+    values["experiments"][EMOTION] = {
+        **values["experiments"]["full"],
+        **{"task": "emotion", "recipe": "none", "init": "full"},
+    }
+    values |= {"tables": {}, "probes": {}, "probed_corpora": [CORPUS]}
     values["runtime"] |= RUNTIME
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     (folder / "versions.yaml").write_text((PROJECT / "versions.yaml").read_text())
@@ -432,6 +439,30 @@ def shard(folder: Path) -> Outputs:
     return Outputs(exact, numbers)
 
 
+# --- layers
+
+
+def layers(folder: Path) -> Outputs:
+    """What each layer makes of recordings in several forms, one of them of two windows."""
+    make_project(folder, shard_size=2)
+    rows = []
+    for utterance_id, (split, content, facts) in recordings().items():
+        if utterance_id == "no-sound":
+            continue
+        rows.append(manifest_row(utterance_id, split, **facts))
+        path = folder / "data/raw" / CORPUS / f"{utterance_id}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    write_table(folder / f"data/manifest/{CORPUS}.parquet", MANIFEST, rows)
+    make_golden_whisper(folder / "models/backbones/whisper.pt")
+    with one_thread_and_no_tracking("layers"):
+        run_stage(folder, "layers", CORPUS)
+    features = load_features(folder / f"data/layers/{CORPUS}.safetensors")
+    shapes = {name: list(array.shape) for name, array in features.arrays.items()}
+    exact = {"ids": list(features.utterance_ids), "shapes": shapes}
+    return Outputs(exact, {f"layers/{name}": one for name, one in features.arrays.items()})
+
+
 # --- train
 
 
@@ -533,8 +564,9 @@ def embed(folder: Path) -> Outputs:
     backbone = load_clip(folder / "models/backbones/clip")
     exact: dict[str, Any] = {}
     numbers: dict[str, NDArray[Any]] = {}
-    for experiment in VARIANTS:
-        card = new_card(params, experiment, hashes).model_copy(update={"seed": 3})
+    for experiment in (*VARIANTS, EMOTION):
+        made_as = "full" if experiment == EMOTION else experiment
+        card = new_card(params, made_as, hashes).model_copy(update={"seed": 3})
         model = BrewClip(backbone, card.switches, STATE_WIDTH, learn_temperature=True)
         shapes = {name: tuple(p.shape) for name, p in model.trained_parameters().items()}
         drawn_tensors = {n: np.asarray(0.2 * drawn(n, shape)) for n, shape in shapes.items()}
@@ -544,6 +576,14 @@ def embed(folder: Path) -> Outputs:
         with one_thread_and_no_tracking("embed"):
             run_stage(folder, "embed", experiment)
         path = folder / "data/embeddings" / CORPUS / experiment / "seed-3.safetensors"
+        if experiment == EMOTION:
+            features = load_features(path)
+            exact[experiment] = [list(features.utterance_ids), sorted(features.arrays)]
+            numbers |= {
+                f"embeddings/{experiment}/{kind}": vectors[:: len(COLOURS)]
+                for kind, vectors in features.arrays.items()
+            }
+            continue
         for split, found in load_vectors(path).items():
             name = f"{experiment}/{split}"
             exact[name] = [found.utterance_ids, found.utterance_image_ids, found.image_ids]
@@ -556,6 +596,7 @@ STAGES: Mapping[str, Callable[[Path], Outputs]] = {
     "inspect": inspect,
     "transcribe": transcribe,
     "shard": shard,
+    "layers": layers,
     "train": train,
     "embed": embed,
 }

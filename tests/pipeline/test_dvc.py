@@ -23,7 +23,7 @@ def project(dvc_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return copy_project(dvc_project, tmp_path_factory.mktemp("dvc") / "project")
 
 
-EXPENSIVE = ("inspect", "transcribe", "shard", "train", "embed")
+EXPENSIVE = ("inspect", "transcribe", "shard", "layers", "train", "embed")
 # Looks whether the variants fit the backbones, in seconds; what it makes stays as it is.
 CHECKS = {"weights"}
 
@@ -72,22 +72,26 @@ def test_nothing_is_stale_after_a_run(project: Path) -> None:
 
 
 FULL = ("mini-flickr8k-full", "mini-lncoco-full", "mini-flickr8k-full-of-lncoco")
-AFTER_ALL = {"score@mini-flickr8k", "score@mini-lncoco", "register", "report"}
+EMOTIONAL = ("mini-ravdess-full",)
+PAGES = {"register", "report"}
+AFTER_ALL = {"score@mini-flickr8k", "score@mini-lncoco", "probe@mini-ravdess", *PAGES}
 
 
 def test_alpha_makes_only_the_models_with_both_channels_stale(project: Path) -> None:
-    assert would_run(project, {"variants.full.alpha": 0.2}) == models_of(*FULL) | AFTER_ALL
+    assert (
+        would_run(project, {"variants.full.alpha": 0.2}) == models_of(*FULL, *EMOTIONAL) | AFTER_ALL
+    )
 
 
 def test_a_recipe_makes_its_models_stale_and_those_that_start_from_them(project: Path) -> None:
     found = would_run(project, {"recipes.mini.steps": 7})
-    assert found == models_of(*FULL, "mini-lncoco-prompted") | AFTER_ALL
+    assert found == models_of(*FULL, *EMOTIONAL, "mini-lncoco-prompted") | AFTER_ALL
 
 
 def test_the_acoustic_branch_leaves_text_models_alone(project: Path) -> None:
     assert would_run(project, {"variants.e2e.acoustic.dropout": 0.2}) == {
-        *models_of("mini-flickr8k-e2e"),
-        *("score@mini-flickr8k", "register", "report"),
+        *models_of("mini-flickr8k-e2e", "mini-ravdess-e2e"),
+        *("score@mini-flickr8k", "probe@mini-ravdess", *PAGES),
     }
 
 
@@ -99,6 +103,21 @@ def test_an_experiment_and_its_row_make_nothing_else_stale(project: Path) -> Non
     assert would_run(
         project, {"experiments.longer": new, "tables.mini-lncoco.rows.longer": "longer"}
     ) == {*models_of("longer"), "score@mini-lncoco", "register", "report"}
+
+
+def test_a_probe_runs_again_alone(project: Path) -> None:
+    found = would_run(project, {"probes.mini-ravdess.seeds": [3]})
+    assert found == {"probe@mini-ravdess", *PAGES}
+    # What is not shown of a table is no affair of a probe's.
+    assert "probe@mini-ravdess" not in would_run(project, {"evaluate.num_examples": 3})
+
+
+def test_the_layers_of_whisper_depend_on_how_it_encodes_alone(project: Path) -> None:
+    reads = upstream(project)["layers@mini-ravdess"]
+    assert reads == {"weights", "download@mini-ravdess", "validate@mini-ravdess"}
+    found = would_run(project, {"asr.audio_context": "full"})
+    assert "layers@mini-ravdess" in found
+    assert "layers@mini-ravdess" not in would_run(project, {"asr.beam_size": 2})
 
 
 def test_a_text_model_depends_on_no_states(project: Path) -> None:
@@ -151,11 +170,11 @@ def test_a_comment_in_any_module_makes_no_expensive_stage_stale(project: Path) -
     assert not [name for name in stale if name.startswith(EXPENSIVE)]
     # The cheap ones depend on their code as before.
     assert {name.split("@")[0] for name in stale} == {
-        *("weights", "places", "download", "validate", "assess", "score", "report", "register"),
+        *("weights", "places", "download", "validate", "assess", "score", "probe", *PAGES),
     }
 
 
-@pytest.mark.parametrize("stage", EXPENSIVE)
+@pytest.mark.parametrize("stage", [one for one in EXPENSIVE if one != "layers"])
 def test_a_raised_version_makes_its_stage_stale_and_what_follows(project: Path, stage: str) -> None:
     path = project / "versions.yaml"
     with restored(path):
@@ -175,6 +194,15 @@ def test_a_raised_version_makes_its_stage_stale_and_what_follows(project: Path, 
         *(() if stage == "inspect" else ("inspect", "validate")),
     )
     assert not [name for name in found if name.startswith(before)]
+
+
+def test_a_raised_version_of_the_layers_makes_the_probe_stale(project: Path) -> None:
+    path = project / "versions.yaml"
+    with restored(path):
+        versions = yaml.safe_load(path.read_text())
+        versions["layers"] += 1
+        path.write_text(yaml.safe_dump(versions))
+        assert planned(project) == {"layers@mini-ravdess", "probe@mini-ravdess", *PAGES}
 
 
 def test_a_metric_is_found_by_dvc(project: Path) -> None:
@@ -235,9 +263,12 @@ def test_a_corpus_without_pictures_has_a_report_in_a_fresh_clone(
     git(tmp_path, "clone", "--quiet", str(dvc_project), str(clone))
     with changed_params(clone) as values:
         values |= {"corpora": ["mini-ravdess"], "experiments": {}, "tables": {}}
+        values |= {"probed_corpora": [], "probes": {}}
     dvc(clone, "repro", "report")
     assert "mini-ravdess" in (clone / "reports/index.html").read_text()
-    assert {name.split("@")[0] for name in upstream(clone)}.isdisjoint({"train", "embed", "score"})
+    assert {name.split("@")[0] for name in upstream(clone)}.isdisjoint(
+        {"train", "embed", "score", "layers", "probe"}
+    )
     dvc(clone, "repro")
     assert "up to date" in dvc(clone, "repro")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,7 +19,8 @@ from tiny_project import Line, changed_params, make_tracked, run_line
 from brewline.core.files import sha256_tree
 from brewline.models.card import load_card
 from brewline.models.folder import load_tensors
-from brewline.samples.shards import read_split
+from brewline.samples.shards import read_corpus, read_split
+from brewline.tables.features import load_features
 from brewline.tables.parquet import read_table
 from brewline.training import loop
 
@@ -68,6 +70,39 @@ def test_metrics_have_every_row_and_its_interval(line: Line) -> None:
         assert metrics["asr"]["test/asr/wer"] >= 0
 
 
+def test_every_recording_has_its_vectors_and_layers_and_a_probe_measures_them(line: Line) -> None:
+    manifest = read_table(line.folder / "data/manifest/mini-ravdess.parquet")
+    ids = [row["utterance_id"] for row in manifest]
+    layers = load_features(line.folder / "data/layers/mini-ravdess.safetensors")
+    assert layers.utterance_ids == ids
+    # Of one layer, and of what the convolutions give.
+    assert {name: array.shape for name, array in layers.arrays.items()} == {
+        name: (len(ids), 2, 32) for name in ("mean", "deviation")
+    }
+    states = line.folder / "data/states/mini-ravdess"
+    utterances = list(read_corpus(line.folder / "data/shards/mini-ravdess", states))
+    assert [one.utterance_id for one in utterances] == ids
+    means = [np.asarray(one.states, np.float64).mean(axis=0) for one in utterances]
+    # What the acoustic channel reads is the last layer; there it is stored in 16 bits, and padded
+    # to the longest of a batch before it is encoded.
+    assert np.allclose(layers.arrays["mean"][:, -1], means, atol=0.05)
+    for seed in (0, 1):
+        folder = line.folder / "data/embeddings/mini-ravdess/mini-ravdess-full"
+        found = load_features(folder / f"seed-{seed}.safetensors")
+        assert found.utterance_ids == ids
+        norms = np.linalg.norm(found.arrays["fused"], axis=1)
+        assert np.allclose(norms, 1, atol=1e-5)
+        both = found.arrays["acoustic"] + found.arrays["text"]
+        assert np.allclose(
+            both / np.linalg.norm(both, axis=1)[:, None], found.arrays["fused"], atol=1e-5
+        )
+        captions = {row["caption"] for row in manifest}
+        assert len(np.unique(found.arrays["caption"].round(4), axis=0)) == len(captions)
+    metrics = json.loads((line.folder / "metrics/probe/mini-ravdess.json").read_text())
+    assert metrics["majority"]["by_speaker/strict4/num_recordings"] == len(ids)
+    assert {"full/acoustic", "e2e/fused", "whisper/mean+std/weighted"} <= set(metrics)
+
+
 def test_trained_models_hold_only_what_was_trained(line: Line) -> None:
     for seed in (0, 1):
         folder = line.folder / f"models/mini-lncoco-full/seed-{seed}"
@@ -82,7 +117,7 @@ def test_trained_models_hold_only_what_was_trained(line: Line) -> None:
 def test_no_partial_work_is_left(line: Line) -> None:
     left = [path for path in line.folder.rglob("*") if path.name.endswith(".partial")]
     assert not left
-    for stage in ("transcribe", "shard", "embed"):
+    for stage in ("transcribe", "shard", "layers", "embed"):
         assert not [p for p in (line.folder / "work" / stage).rglob("*") if p.is_file()]
     # Of a seed that is finished the model stays, for a run with more seeds, and no checkpoint.
     seeds = list(line.folder.glob("work/train/*/*"))
@@ -115,6 +150,9 @@ def test_the_report_shows_every_row(line: Line) -> None:
         ("train", ["mini-lncoco-full"], ["models/mini-lncoco-full"]),
         ("train", ["mini-flickr8k-full-of-lncoco"], ["models/mini-flickr8k-full-of-lncoco"]),
         ("embed", ["mini-lncoco-full"], ["data/embeddings/mini-lncoco/mini-lncoco-full"]),
+        ("layers", ["mini-ravdess"], ["data/layers/mini-ravdess.safetensors"]),
+        ("embed", ["mini-ravdess-full"], ["data/embeddings/mini-ravdess/mini-ravdess-full"]),
+        ("probe", ["mini-ravdess"], ["metrics/probe/mini-ravdess.json", "reports/emotion"]),
         ("score", ["mini-lncoco"], ["metrics/mini-lncoco.json", "reports/evaluation"]),
         ("register", [], ["reports/registration.json"]),
         ("report", [], ["reports/index.html"]),

@@ -19,6 +19,7 @@ TRACKED = (
     "data/states/none/.gitkeep",
     "metrics/.gitkeep",
     "models/none/.gitkeep",
+    "reports/emotion/.gitkeep",
     "reports/evaluation/.gitkeep",
 )
 
@@ -72,6 +73,8 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     for recipe in ("mini", "mini-e2e"):
         values["recipes"][recipe] |= {"seeds": [0, 1], "steps": 6, "batch_size": 4}
         values["recipes"][recipe] |= {"warmup_steps": 2, "evaluate_every": 3, "precision": "fp32"}
+    # Four speakers, and two emotions that are in every label set.
+    values["probes"]["mini-ravdess"] |= {"speaker_folds": 2, "labels": ["strict4"]}
     values["evaluate"] |= {"bootstrap_samples": 50, "num_examples": 4}
     values["tracking"]["system_metrics"] = False
     values["runtime"] |= {"checkpoint_every": 2, "transcribe_workers": 1, "train_workers": 1}
@@ -136,6 +139,10 @@ def run_line(folder: Path) -> None:
         run_stage(folder, "embed", experiment)
     for table in values["tables"]:
         run_stage(folder, "score", table)
+    for corpus in values["probed_corpora"]:
+        run_stage(folder, "layers", corpus)
+    for probe in values["probes"]:
+        run_stage(folder, "probe", probe)
     run_stage(folder, "register")
     run_stage(folder, "report")
 

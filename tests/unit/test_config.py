@@ -104,13 +104,14 @@ def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
 
 
 FULL = "experiments.mini-lncoco-full"
+PROBE = "probes.mini-ravdess"
 ELSEWHERE = "experiments.mini-flickr8k-full-of-lncoco"
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        (f"{FULL}.task", "retrievel", f"{FULL}.task: 'retrievel': input should be 'retrieval'"),
+        (f"{FULL}.task", "retrievel", f"{FULL}.task: 'retrievel': input should be 'retrieval' or"),
         (f"{FULL}.data", "mini-lcoco", "unknown corpus 'mini-lcoco'; did you mean 'mini-lncoco'?"),
         (f"{FULL}.variant", "ful", "unknown variant 'ful'; did you mean 'full'? known: zero-shot"),
         (f"{FULL}.recipe", "minni", "unknown recipe 'minni'; did you mean 'mini'? known: none"),
@@ -136,6 +137,38 @@ ELSEWHERE = "experiments.mini-flickr8k-full-of-lncoco"
             "init: of 'mini-flickr8k-zero-shot' nothing is trained",
         ),
         ("experiments.backbones", {}, "experiments.backbones.task: is missing"),
+        (
+            "experiments.mini-ravdess-full.recipe",
+            "mini",
+            "mini-ravdess-full.recipe: fine-tuning on emotions is not built yet; set recipe: none,",
+        ),
+        (
+            "tables.mini-lncoco.rows.other",
+            "mini-ravdess-full",
+            "rows.other: 'mini-ravdess-full' is of task emotion, which stands under probes",
+        ),
+        ("probed_corpora", ["mini-raves"], "probed_corpora: unknown corpus 'mini-raves'; did you"),
+        ("probed_corpora", [], "probes.mini-ravdess.data: 'mini-ravdess' is not among probed_corp"),
+        ("probed_corpora", ["mini-ravdess"] * 2, "probed_corpora: names mini-ravdess twice"),
+        (
+            f"{PROBE}.data",
+            "mini-lncoco",
+            f"{PROBE}.data: 'mini-lncoco' is not among probed_corpora",
+        ),
+        (f"{PROBE}.rows.full", "mini-ravdess-ful", "unknown experiment 'mini-ravdess-ful'; did yo"),
+        (
+            f"{PROBE}.rows.full",
+            "mini-lncoco-full",
+            "'mini-lncoco-full' is of another task; add an experiment with task: emotion, data: "
+            "mini-ravdess, recipe: none and init: mini-lncoco-full",
+        ),
+        (f"{PROBE}.rows.again", "mini-ravdess-full", "rows: names mini-ravdess-full twice"),
+        (f"{PROBE}.rows.whisper", "mini-ravdess-full", "something else stands under that name"),
+        (f"{PROBE}.labels", ["paper"], "labels.0: 'paper': input should be 'paper4', 'strict4'"),
+        (f"{PROBE}.labels", ["all8", "all8"], f"{PROBE}.labels: names all8 twice"),
+        (f"{PROBE}.protocols", [], f"{PROBE}.protocols: []: list should have at least 1 item"),
+        (f"{PROBE}.speaker_folds", 1, "speaker_folds: 1: input should be greater than or equal"),
+        (f"{PROBE}.seeds", [1, 1], f"{PROBE}.seeds: names 1 twice"),
         ("tables.mini-lncoco.data", "mini-flickr9k", "tables.mini-lncoco.data: unknown corpus"),
         (
             "tables.mini-lncoco.rows.other",
@@ -279,7 +312,7 @@ def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Values with some keys changed; experiments and tables as a whole."""
-    whole = ("experiments", "tables")
+    whole = ("experiments", "tables", "probes")
     return values | {
         key: merge(values.get(key) or {}, change)
         if isinstance(change, dict) and key not in whole
@@ -295,17 +328,20 @@ def examples(path: str) -> list[dict[str, Any]]:
 
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
-    source, imported, _, flickr, own = examples("docs/guide.md")
+    source, imported, _, emotion, flickr, own = examples("docs/guide.md")
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
     assert len(parse_params(merge(values, imported)).sources["flickr8k"].transcripts) == 1
+    params = parse_params(merge(values, emotion))
+    assert params.probes["ravdess"].protocols[0] == "emobox"
+    assert params.seeds_of("ravdess-full") == [0, 1, 2]
     params = parse_params(merge(values, flickr))
     assert params.experiments.keys() == {"flickr8k-zero-shot", "flickr8k-full"}
     params = parse_params(merge(values, own))
     assert params.sources["mine"].index == "index.csv"
     assert params.watched == ["mine"]
     assert params.experiments.keys() == {"mine-zero-shot", "mine-full"}
-    nothing: dict[str, Any] = {"experiments": {}, "tables": {}}
+    nothing: dict[str, Any] = {"experiments": {}, "tables": {}, "probes": {}}
     assert not parse_params(merge(values, own | nothing)).measured_corpora
 
 
@@ -348,7 +384,7 @@ def test_the_versions_are_read(tmp_path: Path) -> None:
     [
         ("transcribe: 1\nshard: 1\n", "train: is missing"),
         (
-            "transcribe: 1\nshard: 1\ntrain: 1.5\nembed: 1\n",
+            "transcribe: 1\nshard: 1\nlayers: 1\ntrain: 1.5\nembed: 1\n",
             "train: 1.5: input should be a valid integer",
         ),
         (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from brewline.pages import charts
 from brewline.pages.album import thumbnail
 from brewline.pages.word_diff import compare_words
 from brewline.report.comparisons import kind_of, verdict
+from brewline.report.emotion import ProbeFiles, emotion_section
 from brewline.report.page import ReportInputs, write_report
 from brewline.report.tables import columns, further_columns, make_table, seed_rows
 from brewline.report.text import results_table
@@ -115,6 +117,63 @@ def test_page_has_every_row_picture_and_player(
     assert "a" * 64 in page.text
 
 
+def test_page_says_which_emotions_are_heard(
+    page: Page, params: Params, out_dir: Path, world: ReportInputs
+) -> None:
+    assert "emotion-mini-ravdess" in page.ids
+    text = " ".join(page.text.split())
+    assert (
+        "full: F_A, the acoustic channel, is above the majority class by its interval: calm" in text
+    )
+    chance = "is at chance, not above the majority class by its interval: calm counted as neutral"
+    caption = "40.0–40.0 against 40.0 %, without calm"  # noqa: RUF001 - a range
+    assert f"full: F_T of the human caption, {chance} {caption}" in text
+    assert "90 recordings of 6 speakers" in text
+    assert "A random split, in which the speakers of the test are heard in training" in text
+    for group in ("gender female", "gender male", "speaker 06"):
+        assert group in text
+    # Its last layer stands in the table, and its tenth one behind the second.
+    assert text.count("Whisper, layer 11, mean") >= 4
+    assert text.index("Whisper, layer 2, mean") < text.index("Whisper, layer 10, mean")
+    # Nobody's numbers stand beside those of a generated corpus.
+    assert "not measured here" not in text
+    rows = list(csv.DictReader((out_dir / "results.csv").open()))
+    metric = "by_speaker/paper4/accuracy"
+    (row,) = [one for one in rows if (one["row"], one["metric"]) == ("full/acoustic", metric)]
+    assert row["table"] == "mini-ravdess"
+    assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+
+
+def test_published_numbers_stand_beside_real_recordings_alone(
+    params: Params, world: ReportInputs
+) -> None:
+    probe = params.probes["mini-ravdess"]
+    source = params.sources["mini-ravdess"].model_copy(update={"synthetic": False})
+    real = params.model_copy(update={"sources": {**params.sources, "mini-ravdess": source}})
+    files = ProbeFiles.of("mini-ravdess", world.metrics_dir, world.emotion_dir)
+    # As if the same had come out under the paper's protocol.
+    found = json.loads(files.metrics.read_text())
+    renamed = {
+        row: {key.replace("by_speaker", "paper"): one for key, one in values.items()}
+        for row, values in found.items()
+    }
+    folder = world.metrics_dir.parent / "paper"
+    shutil.copytree(files.folder, folder)
+    for path in folder.glob("*.csv"):
+        path.write_text(path.read_text().replace("by_speaker", "paper"))
+    (folder / "metrics.json").write_text(json.dumps(renamed))
+    probes = {"mini-ravdess": probe.model_copy(update={"protocols": ["paper"]})}
+    other = ProbeFiles(folder / "metrics.json", folder)
+    for chosen, count in ((real, 4), (params, 0)):
+        given = chosen.model_copy(update={"probes": probes})
+        (table,) = emotion_section(given, "mini-ravdess", other)["tables"]
+        assert len(table["published"]) == count
+    (table,) = emotion_section(real.model_copy(update={"probes": probes}), "mini-ravdess", other)[
+        "tables"
+    ]
+    assert [row["cells"][0] for row in table["published"]] == ["56.0", "78.0", "33.0", "33.0"]
+
+
 def test_hostile_texts_stay_text(page: Page) -> None:
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
@@ -197,7 +256,7 @@ def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> Non
 
 
 def test_missing_row_is_named(tmp_path: Path, params: Params, world: ReportInputs) -> None:
-    for path in world.metrics_dir.iterdir():
+    for path in world.metrics_dir.glob("*.json"):
         values = json.loads(path.read_text())
         del values["full"]
         (tmp_path / path.name).write_text(json.dumps(values))
@@ -412,7 +471,7 @@ def test_without_a_table_everything_says_so(
 ) -> None:
     """The guide's corpus without pictures; nothing has made the folders of stage `score`."""
     inputs = replace(world, metrics_dir=tmp_path / "none", evaluation_dir=tmp_path / "none")
-    without = params.model_copy(update={"tables": {}})
+    without = params.model_copy(update={"tables": {}, "probes": {}})
     sentence = "Nothing is measured on pictures: tables in params.yaml names no table."
     # No legend of a table that is not there.
     assert results_table(without, inputs.metrics_dir) == f"{sentence}\n"

@@ -11,6 +11,7 @@ from brewline.config.experiment_checks import (
     bad_tables,
     bad_variants,
 )
+from brewline.config.probe_checks import bad_probes
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
 from brewline.config.sources import OBJECT_STORES, READER_OPTIONS, FileParams
@@ -28,6 +29,7 @@ def contradictions(params: Params) -> list[str]:
         *bad_recipes(params),
         *bad_experiments(params),
         *bad_tables(params),
+        *bad_probes(params),
         *_bad_measures(params),
         *_bad_limits(params),
         *_bad_names(params),
@@ -114,10 +116,18 @@ def _bad_measures(params: Params) -> list[str]:
     lists: dict[str, list[object]] = {
         "corpora": [*params.corpora],
         "watched": [*params.watched],
+        "probed_corpora": [*params.probed_corpora],
         "evaluate.recall_at": [*params.evaluate.recall_at],
     }
     lists |= {f"recipes.{name}.seeds": [*params.seeds_of_recipe(name)] for name in params.recipes}
     lists |= {f"tables.{name}.rows": [*one.rows.values()] for name, one in params.tables.items()}
+    for name, probe in params.probes.items():
+        lists |= {
+            f"probes.{name}.labels": [*probe.labels],
+            f"probes.{name}.protocols": [*probe.protocols],
+            f"probes.{name}.rows": [*probe.rows.values()],
+            f"probes.{name}.seeds": [*probe.seeds],
+        }
     for key, values in lists.items():
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
@@ -149,6 +159,7 @@ def _bad_names(params: Params) -> list[str]:
         ("sources", [*params.sources]),
         ("experiments", [*params.experiments]),
         ("tables", [*params.tables]),
+        ("probes", [*params.probes]),
     ):
         first: dict[str, str] = {}
         for name in names:

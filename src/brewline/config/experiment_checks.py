@@ -110,6 +110,12 @@ def _bad_states(params: Params, key: str, one: ExperimentParams) -> Iterator[str
 
 def _bad_training(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
     variant = params.variants[one.variant]
+    if one.task == "emotion" and one.recipe != NONE:
+        yield (
+            f"{key}.recipe: fine-tuning on emotions is not built yet; set recipe: {NONE}, and the "
+            "models of init are probed as they are"
+        )
+        return
     if one.recipe != NONE and not variant.is_trainable:
         yield (
             f"{key}.recipe: variant {one.variant!r} has nothing to train; set recipe: {NONE}, or "
@@ -166,19 +172,22 @@ def bad_tables(params: Params) -> Iterator[str]:
 
 
 def _bad_rows(params: Params, key: str, table: TableParams) -> Iterator[str]:
-    here = [name for name, one in params.experiments.items() if one.data == table.data]
+    pictured = {name: one for name, one in params.experiments.items() if one.task == "retrieval"}
+    here = [name for name, one in pictured.items() if one.data == table.data]
     for row, experiment in table.rows.items():
         if row == _TAKEN_ROW:
             yield f"{key}.rows.{row}: word error rates stand under that name; call it otherwise"
         if experiment in here:
             continue
-        if experiment in params.experiments:
-            data = params.experiments[experiment].data
+        if experiment in pictured:
+            data = pictured[experiment].data
             yield (
                 f"{key}.rows.{row}: {experiment!r} is measured on {data}; to measure its models on "
                 f"{table.data}, add an experiment with data: {table.data}, recipe: {NONE} and "
                 f"init: {experiment}"
             )
+        elif experiment in params.experiments:
+            yield f"{key}.rows.{row}: {experiment!r} is of task emotion, which stands under probes"
         else:
             hint = suggest(experiment, here)
             yield f"{key}.rows.{row}: unknown experiment {experiment!r}{hint}"

@@ -6,8 +6,9 @@ from pydantic import Field
 
 from brewline.config.types import Name, Section
 
-# What a model learns; each is a module of `brewline.training.tasks`.
-TaskName = Literal["retrieval"]
+# What a model is for: what of it is embedded, and how that is measured. Those that can be learned
+# are modules of `brewline.training.tasks`.
+TaskName = Literal["retrieval", "emotion"]
 
 
 class ExperimentParams(Section):

@@ -7,6 +7,7 @@ from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import ExperimentParams, TableParams
 from brewline.config.inspect import InspectParams
+from brewline.config.probes import ProbeParams
 from brewline.config.recipes import NONE, RecipeParams
 from brewline.config.runtime import RuntimeParams, TrackingParams
 from brewline.config.shard import ShardParams
@@ -22,6 +23,8 @@ class Params(Section):
     corpora: list[Name]
     # Those whose files lie on this machine and may change; every `dvc repro` looks.
     watched: list[Name]
+    # Those whose recordings get the layers of Whisper, which `probes` look at.
+    probed_corpora: list[Name]
     sources: dict[Name, SourceParams]
     backbones: BackbonesParams
     inspect: InspectParams
@@ -34,6 +37,7 @@ class Params(Section):
     recipes: dict[Name, RecipeParams | None]
     experiments: dict[Name, ExperimentParams]
     tables: dict[Name, TableParams]
+    probes: dict[Name, ProbeParams]
     evaluate: EvaluateParams
     runtime: RuntimeParams
     tracking: TrackingParams

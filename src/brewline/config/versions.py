@@ -17,6 +17,7 @@ class Versions(Section):
     inspect: PositiveInt
     transcribe: PositiveInt
     shard: PositiveInt
+    layers: PositiveInt
     train: PositiveInt
     embed: PositiveInt
 

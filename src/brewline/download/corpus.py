@@ -43,10 +43,9 @@ from brewline.download.recordings import (
 )
 from brewline.download.troubles import shown
 from brewline.media import objects
+from brewline.media.links import LINKS
 
 RAW_DIR = Path("data/raw")
-# Which published name stands for which path elsewhere, and what was found there.
-LINKS_FILE = "links.json"
 
 _log = logging.getLogger(__name__)
 
@@ -200,7 +199,7 @@ def download_corpus(corpus: str, source: SourceParams, workers: int) -> list[str
             for name, file in fetched.items():
                 link(file.path, partial / name)
             if links:
-                write_json(partial / LINKS_FILE, links)
+                write_json(partial / LINKS, links)
             if archives:
                 publish(archives, partial)
         found = {name: fetched[name].checksum for name in copied if is_recorded(copied[name])}

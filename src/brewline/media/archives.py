@@ -10,43 +10,30 @@ content is refused when it is asked for. What each kind of container refuses bey
 import codecs
 import hashlib
 import io
-import json
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from brewline.core.errors import BrewlineError
-from brewline.core.survey import files_at, is_shadow, survey
+from brewline.core.survey import files_at, is_shadow
 from brewline.media.containers import (
     MAX_MEMBERS,
     Container,
-    LocalFile,
     LooseFile,
     Place,
     PlacedFile,
     RawFile,
-    name_as_text,
     refused,
 )
-from brewline.media.objects import (
-    PATIENCE_S,
-    StoredObject,
-    is_prefix,
-    list_below,
-    look,
-    replaced,
-    together,
-)
+from brewline.media.links import LINKS, files_below, linked_files
+from brewline.media.objects import PATIENCE_S
 from brewline.media.parquet_tables import ParquetTable
 from brewline.media.tars import GzippedTar, Tar
 from brewline.media.zips import Zip
 
-LINKS = "links.json"
 # Suffixes under which a recording may be stored instead of its published one.
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".opus", ".mp3"),
@@ -65,8 +52,6 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Put to an object store at a time.
-_MOST_QUESTIONS = 16
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -152,8 +137,8 @@ class MediaStore:
         self._archives: dict[RawFile, str] = {}
         self._tables: dict[str, ParquetTable] = {}
         self._by_loose_name: dict[str, str] | None = None
-        here = ((name, file) for name, file in _below(root, files_at(root)) if name != LINKS)
-        files = [*here, *_linked(root)]
+        here = ((name, file) for name, file in files_below(root, files_at(root)) if name != LINKS)
+        files = [*here, *linked_files(root)]
         # Seconds for which a file may be waited for, before any of it is read.
         self.patience_s = 0.0 if all(file.is_near for _, file in files) else PATIENCE_S
         for name, file in sorted(files, key=lambda each: (each[0], str(each[1]))):
@@ -348,56 +333,3 @@ def _encoding(start: bytes) -> str:
     if zeros == (True, False, True, False):
         return "utf-16-be"
     return "utf-8-sig"
-
-
-def _below(folder: Path, files: list[tuple[str, int, int]]) -> Iterator[tuple[str, RawFile]]:
-    """What the files of a folder are called, and where they are."""
-    for name, _, _ in files:
-        # What is no UTF-8 in it, the system hands on as lone surrogates.
-        yield name_as_text(os.fsencode(name)), LocalFile(folder / name)
-
-
-def _linked(root: Path) -> Iterator[tuple[str, RawFile]]:
-    """The files of the sources that are used where they lie."""
-    if not (root / LINKS).exists():
-        return
-    links = json.loads((root / LINKS).read_text(encoding="utf-8"))
-    far = {name: StoredObject(**link) for name, link in links.items() if "url" in link}
-    for name, link in links.items():
-        if name not in far:
-            yield from _linked_here(root, name, link)
-    if not far:
-        return
-    # An answer is waited for longer than it takes to ask.
-    with ThreadPool(min(_MOST_QUESTIONS, len(far))) as pool:
-        for found in pool.imap(lambda link: list(_linked_far(*link)), far.items()):
-            yield from found
-
-
-def _linked_here(root: Path, name: str, link: dict[str, Any]) -> Iterator[tuple[str, RawFile]]:
-    path = Path(link["path"])
-    if not path.exists():
-        raise BrewlineError(f"{path}, which is {name!r} of {root}, is gone")
-    files = files_at(path)
-    if {"path": link["path"], **survey(files)} != link:
-        raise BrewlineError(
-            f"{path} has changed since {root} was made; run `dvc repro`, which looks again"
-        )
-    if path.is_dir():
-        for below, file in _below(path, files):
-            yield f"{name.rstrip('/')}/{below}", file
-    else:
-        yield name, LocalFile(path)
-
-
-def _linked_far(name: str, known: StoredObject) -> Iterator[tuple[str, RawFile]]:
-    if not is_prefix(known.url):
-        if look(known.url) != known:
-            raise replaced(known)
-        yield name, known
-        return
-    objects = list_below(known.url)
-    if together(known.url, objects) != known:
-        raise replaced(known)
-    for each in objects:
-        yield f"{name.rstrip('/')}/{each.url.removeprefix(known.url)}", each

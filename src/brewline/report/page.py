@@ -33,8 +33,10 @@ from brewline.models.names import model_names
 from brewline.pages import charts
 from brewline.pages.album import Album
 from brewline.pages.render import markup, percent, render
+from brewline.probing.outputs import read_probe_metrics
 from brewline.report.buckets import bucket_tables
 from brewline.report.comparisons import read_comparisons
+from brewline.report.emotion import ProbeFiles, emotion_section
 from brewline.report.figures import recall_figures, training_figures
 from brewline.report.tables import Table, columns, further_columns, make_table, seed_rows
 from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
@@ -52,6 +54,7 @@ class ReportInputs:
 
     metrics_dir: Path
     evaluation_dir: Path
+    emotion_dir: Path
     models_dir: Path
     manifest_dir: Path
     quarantine_dir: Path
@@ -63,6 +66,7 @@ def project_inputs(project: Path = Path()) -> ReportInputs:
     return ReportInputs(
         metrics_dir=project / "metrics",
         evaluation_dir=project / "reports/evaluation",
+        emotion_dir=project / "reports/emotion",
         models_dir=project / "models",
         manifest_dir=project / "data/manifest",
         quarantine_dir=project / "data/quarantine",
@@ -84,9 +88,13 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     metrics = read_metrics(params, inputs.metrics_dir)
     albums: list[Album] = []
     tables = [_table_section(params, inputs, metrics, name, albums) for name in metrics]
+    probes = {
+        name: ProbeFiles.of(name, inputs.metrics_dir, inputs.emotion_dir) for name in params.probes
+    }
     page = render(
         "report.html.j2",
         tables=tables,
+        probes=[emotion_section(params, name, files) for name, files in probes.items()],
         nothing_evaluated="" if tables else NOTHING_EVALUATED,
         images=[picture for album in albums for picture in album.pictures.values()],
         synthetic_notice=synthetic_notice(params, params.measured_corpora),
@@ -99,7 +107,8 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     write_text(out_dir / "index.html", page)
     markdown = results_markdown(params, metrics, inputs.evaluation_dir)
     write_text(out_dir / "results.md", markdown)
-    write_text(out_dir / "results.csv", results_csv(metrics))
+    measured = {name: read_probe_metrics(files.metrics) for name, files in probes.items()}
+    write_text(out_dir / "results.csv", results_csv(metrics, measured))
 
 
 def _table_section(

@@ -17,6 +17,7 @@ from brewline.evaluation.outputs import (
     read_metrics,
 )
 from brewline.pages.render import percent
+from brewline.probing.outputs import Metrics as ProbeMetrics
 from brewline.report.comparisons import read_comparisons
 from brewline.report.tables import Table, columns, further_columns, make_table
 
@@ -123,12 +124,17 @@ def _markdown_lines(table: Table) -> Iterator[str]:
     yield ""
 
 
-def results_csv(metrics: Metrics) -> str:
-    """Every metric as a line `table,row,metric,value,low,high,std,num_seeds`."""
+def results_csv(metrics: Metrics, probes: Mapping[str, ProbeMetrics]) -> str:
+    """Every metric as a line `table,row,metric,value,low,high,std,num_seeds`.
+
+    Args:
+        metrics: Of the tables.
+        probes: Those of the probes, by their names; a feature is a row.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["table", "row", "metric", "value", "low", "high", "std", "num_seeds"])
-    for table, rows in metrics.items():
+    for table, rows in [*metrics.items(), *probes.items()]:
         for row, values in rows.items():
             for metric in sorted(values):
                 if metric == "num_seeds" or metric.endswith(("_low", "_high", "_std")):

@@ -285,6 +285,13 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
         yield from _read_shard(shards_dir, states_dir, entry)
 
 
+def read_corpus(shards_dir: Path, states_dir: Path | None = None) -> Iterator[Utterance]:
+    """Yields the utterances of every split there is, as `read_split` does those of one."""
+    for split in SPLITS:
+        for entry in _shards(shards_dir, split):
+            yield from _read_shard(shards_dir, states_dir, entry)
+
+
 def read_training(
     shards_dir: Path, states_dir: Path | None, seed: int, start: Position
 ) -> Iterator[tuple[Utterance, Position]]:

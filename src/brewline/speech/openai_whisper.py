@@ -1,6 +1,6 @@
 """openai-whisper's models: encoded in batches, decoded by `BatchDecoder`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,18 @@ class OpenAIWhisper:
         return torch.cat([self._encode(part, num_frames) for part in parts])
 
     def _encode(self, waveforms: Sequence[NDArray[np.float32]], num_frames: int) -> Tensor:
-        """The layers of Whisper's encoder, for any number of frames up to its context.
+        for states in self.encode_layers(waveforms, num_frames):
+            last = states
+        return last
+
+    @torch.inference_mode()
+    def encode_layers(
+        self, waveforms: Sequence[NDArray[np.float32]], num_frames: int
+    ) -> Iterator[Tensor]:
+        """What each layer of Whisper's encoder gives, for any number of frames up to its context.
+
+        First what the convolutions give, then a layer each; the last one is behind the final norm.
+        (B, num_frames, width) each.
 
         The library's own forward insists on the full context; its layers do not, and positions
         are sinusoids, so the first of them are those of a shorter recording.
@@ -67,6 +78,7 @@ class OpenAIWhisper:
         hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
         hidden = (hidden + encoder.positional_embedding[:num_frames]).to(self._dtype)
         for block in encoder.blocks:
+            yield hidden
             attention, normal = block.attn, block.attn_ln(hidden)
             queries, keys, values = (
                 to_heads(project(normal), attention.n_head)
@@ -74,8 +86,7 @@ class OpenAIWhisper:
             )
             hidden = hidden + attention.out(join_heads(attend(queries, keys, values)))
             hidden = hidden + block.mlp(block.mlp_ln(hidden))
-        states: Tensor = encoder.ln_post(hidden)
-        return states
+        yield encoder.ln_post(hidden)
 
     @torch.inference_mode()
     def detect_languages(self, states: Tensor) -> list[str]:

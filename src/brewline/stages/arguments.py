@@ -4,6 +4,15 @@ import argparse
 
 from brewline.config import Params, choose, load_params
 
+_CALLED = {
+    "corpora": "corpus",
+    "watched": "corpus",
+    "probed_corpora": "corpus",
+    "experiments": "experiment",
+    "tables": "table",
+    "probes": "probe",
+}
+
 
 def named_argument(description: str | None, listed: str = "corpora") -> tuple[Params, str]:
     """Parses one name and reads `params.yaml`.
@@ -15,8 +24,7 @@ def named_argument(description: str | None, listed: str = "corpora") -> tuple[Pa
     Raises:
         BrewlineError: it is not in there.
     """
-    kinds = {"corpora": "corpus", "watched": "corpus", "experiments": "experiment"}
-    kind = {**kinds, "tables": "table"}[listed]
+    kind = _CALLED[listed]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(kind, help=f"one of `{listed}` in params.yaml")
     arguments = parser.parse_args()

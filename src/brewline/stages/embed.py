@@ -1,6 +1,7 @@
-"""Stage `embed`: the vectors of an experiment's models, with ids, of dev and test of its corpus.
+"""Stage `embed`: the vectors of an experiment's models, with ids, a file per model.
 
-They lie in `data/embeddings/<corpus>/<experiment>/`, a file per model; `score` needs no model.
+They lie in `data/embeddings/<corpus>/<experiment>/`; `score` and `probe` need no model. Of task
+`retrieval` they are of the utterances and pictures of dev and test, of `emotion` of all utterances.
 """
 
 from pathlib import Path
@@ -12,13 +13,16 @@ from brewline.core.programs import exits_cleanly
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.vectors import holds_vectors, save_vectors
 from brewline.models.backbones import load_clip
+from brewline.models.brewclip import BrewClip
 from brewline.models.card import load_backbone_hashes
 from brewline.models.folder import load_model
 from brewline.models.names import model_folder, model_names
 from brewline.models.transforms import input_transforms
+from brewline.probing.embedding import embed_utterances
 from brewline.samples.collator import Collator
-from brewline.samples.shards import index_digest, read_split, require_captions
+from brewline.samples.shards import index_digest, read_corpus, read_split, require_captions
 from brewline.stages.arguments import named_argument
+from brewline.tables.features import holds_features, save_features
 
 _SPLITS = ("dev", "test")
 
@@ -34,25 +38,37 @@ def main() -> None:
     states = Path("data/states") / one.data if switches.acoustic else None
     hashes, batch_size = load_backbone_hashes(), params.runtime.embed_batch_size
     facts = [hashes, *(index_digest(folder) for folder in (shards, states) if folder)]
-    models = Path("models") / experiment
-    work = work_dir("embed", fingerprint(load_versions().embed, facts, [models]))
-    backbone = load_clip()
-    device = choose_device(params.runtime.device)
+    name = fingerprint(load_versions().embed, facts, [Path("models") / experiment])
+    work = work_dir("embed", name)
+    backbone, device = load_clip(), choose_device(params.runtime.device)
     # One for all seeds: pictures and texts are prepared once.
     transforms = input_transforms(backbone, switches)
     collator = Collator(transforms, switches, params.runtime.image_cache_mb)
-    for name in model_names(params, experiment):
-        path = work / f"{name}.safetensors"
-        if holds_vectors(path):
-            continue
-        model, _ = load_model(model_folder(experiment, name), backbone, hashes)
-        model = model.to(device)
+
+    def retrieval(model: BrewClip, path: Path) -> int:
         splits = {
             split: embed_split(model, collator, read_split(shards, split, states), batch_size)
             for split in _SPLITS
         }
         save_vectors(path, splits)
-        print(f"{experiment}, {name}: {len(splits['test'].utterance_ids):,} recordings of test")
+        return sum(len(one.utterance_ids) for one in splits.values())
+
+    def emotion(model: BrewClip, path: Path) -> int:
+        utterances = read_corpus(shards, states)
+        features = embed_utterances(model, transforms, switches, utterances, batch_size)
+        save_features(path, features)
+        return len(features.utterance_ids)
+
+    embed, is_done = {
+        "retrieval": (retrieval, holds_vectors),
+        "emotion": (emotion, holds_features),
+    }[one.task]
+    for name in model_names(params, experiment):
+        path = work / f"{name}.safetensors"
+        if is_done(path):
+            continue
+        model, _ = load_model(model_folder(experiment, name), backbone, hashes)
+        print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
     move_folder(work, Path("data/embeddings") / one.data / experiment)
 
 

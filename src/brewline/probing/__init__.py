@@ -1,0 +1,1 @@
+"""What a linear classifier of emotions hears in vectors: protocols, the probe, what it is worth."""
