@@ -117,6 +117,14 @@ def test_cores_and_memory_are_in_the_units_that_they_say() -> None:
     assert psutil.Process().memory_info().rss / 1024**2 <= peak_memory_mb() * 1.1 < 64 * 1024
 
 
+def test_what_the_starter_of_a_process_held_is_not_counted() -> None:
+    held = b"x" * (300 << 20)
+    program = "from brewline.core.system import peak_memory_mb; print(peak_memory_mb())"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert peak_memory_mb() > len(held) >> 20
+    assert 1 < float(told.stdout) < 200
+
+
 def test_a_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
     path = tmp_path / "new/lock"
     code = "import sys, pathlib, time; from brewline.core.locks import locked\n"

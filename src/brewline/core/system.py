@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO
 
 # Of Linux's <sys/prctl.h>, and of glibc's <malloc.h>.
@@ -105,9 +106,11 @@ def usable_cores() -> int:
 
 def peak_memory_mb() -> float:
     """The most memory that this process has held so far, in units of 1024 x 1024 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts kilobytes, macOS bytes.
-    return peak / 1024 if sys.platform == "linux" else peak / 1024**2
+    if sys.platform == "linux":
+        # What `getrusage` tells includes what the process held that started this one.
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 
 def flock(file: IO[str], *, shared: bool = False, wait: bool = True) -> bool:
