@@ -33,11 +33,14 @@ def run(backbone, recipe, tmp_path):
         job = TrainingJob(Retrieval(switches, chosen, backbone, 16), chosen, seed, start)
         runtime = RuntimeParams(
             parallel_stages=1,
+            engine="processes",
+            ray_address="local",
             device="auto",
             download_workers=1,
             inspect_workers=1,
             inspect_decode_limit_s=60.0,
             transcribe_workers=1,
+            shard_workers=1,
             transcribe_batch_limit_s=60.0,
             max_transcription_failure_rate=0.0,
             train_workers=1,

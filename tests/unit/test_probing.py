@@ -14,7 +14,7 @@ from brewline.core.errors import BrewlineError
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.probing.classifier import learn_layer_weights, probe, standardise
 from brewline.probing.folds import Split, protocol_folds, random_splits, split_by_speaker
-from brewline.probing.inputs import ProbedFeature, Recordings
+from brewline.probing.inputs import ProbedFeature, Recordings, _of_models
 from brewline.probing.outputs import MAJORITY, ProbeResults, read_checks, read_rows, write_probe
 from brewline.probing.probe import run_probe
 from brewline.probing.ravdess import LABEL_SETS, PROTOCOLS, gender_of
@@ -236,26 +236,39 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_an_interval_draws_speakers_with_all_their_recordings(name: str) -> None:
+def test_an_interval_draws_speakers_with_all_their_recordings_and_runs(name: str) -> None:
     """Against a slow version that gathers the recordings of the drawn speakers one by one."""
     rng = np.random.default_rng(1)
     truth, speaker = rng.integers(0, 3, 60), rng.integers(0, 5, 60)
     said = np.where(rng.random((2, 60)) < 0.2 * speaker, truth, rng.integers(0, 3, (2, 60)))
     counts_RGKK = np.stack([confusions(truth, one, speaker, 5, 3) for one in said])
     found = interval(counts_RGKK, METRICS[name], BOOTSTRAP)
+    # Of two runs one is drawn.
+    times = np.random.default_rng([BOOTSTRAP.seed, 0]).multinomial(1, [0.5, 0.5], BOOTSTRAP.samples)
     values = []
-    for weights in BOOTSTRAP.weights(5):
+    for weights, drawn_runs in zip(BOOTSTRAP.weights(5), times, strict=True):
         drawn = [
             row for who, times in enumerate(weights) for row in np.flatnonzero(speaker == who)
-            for _ in range(times)
+            for _ in range(int(times))
         ]  # fmt: skip
         nobody = np.zeros(len(drawn), np.int64)
         of_runs = [
             METRICS[name](confusions(truth[drawn], one[drawn], nobody, 1, 3)[0]) for one in said
         ]
-        values.append(np.mean(of_runs))
+        values.append(of_runs[drawn_runs.argmax()])
     assert found == pytest.approx(BOOTSTRAP.interval(np.array(values)))
     assert found[0] < found[1]
+
+
+def test_a_channel_alone_is_fused_with_nothing() -> None:
+    recordings = Recordings(["a", "b"], ["happy", "sad"], ["1", "2"], ["x", "y"])
+    vectors = np.eye(2, dtype=np.float32)
+    alone = Features(["a", "b"], {"acoustic": vectors, "fused": vectors})
+    (feature,) = _of_models("e2e", [alone], recordings)
+    assert (feature.name, feature.checked) == ("e2e/acoustic", True)
+    both = Features(["a", "b"], {**alone.arrays, "text": vectors})
+    found = {one.name: one.checked for one in _of_models("full", [both], recordings)}
+    assert found == {"full/acoustic": False, "full/fused": True, "full/text": False}
 
 
 def labelled(recordings: Recordings, strength: float, width: int = 12) -> np.ndarray:

@@ -9,16 +9,11 @@ from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.models.brewclip import BrewClip
 from brewline.models.inputs import InputTransforms
+from brewline.probing.inputs import ACOUSTIC, CAPTION, CAPTION_FUSED, FUSED, TEXT
 from brewline.samples.collator import Collator
 from brewline.samples.iteration import chunks
 from brewline.samples.shards import Utterance
 from brewline.tables.features import Features
-
-# The arrays of the file, (U, E) each, as far as the model has the channels: each channel as it is,
-# and the sum at unit length that the model gives. Where there is a text channel and captions, the
-# same with what was meant to be said for what was heard.
-ACOUSTIC, TEXT, FUSED = "acoustic", "text", "fused"
-CAPTION, CAPTION_FUSED = "caption", "caption_fused"
 
 
 @torch.no_grad()

@@ -17,6 +17,11 @@ from brewline.tables.parquet import read_table
 Floats = NDArray[np.float32]
 # The names of features begin with a row of the probe, or with this.
 WHISPER = "whisper"
+# The arrays of the file, (U, E) each, as far as the model has the channels: each channel as it is,
+# and the sum at unit length that the model gives. Where there is a text channel and captions, the
+# same with what was meant to be said for what was heard.
+ACOUSTIC, TEXT, FUSED = "acoustic", "text", "fused"
+CAPTION, CAPTION_FUSED = "caption", "caption_fused"
 # How frames are pooled: their mean, or their mean and deviation side by side.
 POOLINGS = ("mean", "mean+std")
 
@@ -102,9 +107,13 @@ def _rows(features: Features, recordings: Recordings) -> NDArray[np.int64]:
 def _of_models(
     row: str, models: Sequence[Features], recordings: Recordings
 ) -> Iterable[ProbedFeature]:
-    for kind in models[0].arrays:
+    kinds = set(models[0].arrays)
+    if TEXT not in kinds:
+        # A channel alone is fused with nothing.
+        kinds.discard(FUSED)
+    for kind in (one for one in models[0].arrays if one in kinds):
         arrays = [one.arrays[kind][_rows(one, recordings)] for one in models]
-        yield ProbedFeature(f"{row}/{kind}", arrays, checked=kind == "fused")
+        yield ProbedFeature(f"{row}/{kind}", arrays, checked=kind == FUSED or len(kinds) == 1)
 
 
 def _of_layers(layers: Features, recordings: Recordings) -> Iterable[ProbedFeature]:

@@ -62,14 +62,15 @@ def interval(
     metric: Callable[[NDArray[np.number]], Floats],
     bootstrap: Bootstrap,
 ) -> tuple[float, float]:
-    """An interval for the mean of a metric over R runs: speakers are drawn with replacement.
+    """An interval for the mean of a metric over R runs: speakers and runs are drawn.
 
     The recordings of a speaker are alike, so speakers are what there is a number of. All runs see
-    the same drawn speakers.
+    the same drawn speakers; they differ by their seeds, and where these differ much, so may the
+    next one.
     """
     weights_SG = bootstrap.weights(counts_RGKK.shape[1])
-    drawn = np.einsum("sg,rgkj->rskj", weights_SG, counts_RGKK)
-    return bootstrap.interval(metric(drawn).mean(axis=0))
+    drawn_RSKK = np.einsum("sg,rgkj->rskj", weights_SG, counts_RGKK)
+    return bootstrap.interval(bootstrap.over_seeds(list(metric(drawn_RSKK))))
 
 
 def majority(truth: Ints, trained_on: Sequence[Ints], asked: Sequence[Ints]) -> Ints:
