@@ -175,8 +175,8 @@ def test_files_are_read_without_the_listing(
     media_table(raw / "audio/0.parquet", "audio", {"in-parquet": b"4"})
     # Where it lies, it has another name.
     write_tar(workplace / "elsewhere", {"linked": b"6"})
-    size = (workplace / "elsewhere").stat().st_size
-    links = {"d.tar": {"path": str(workplace / "elsewhere"), "size": size}}
+    elsewhere = workplace / "elsewhere"
+    links = {"d.tar": {"path": str(elsewhere), **survey(files_at(elsewhere))}}
     (raw / "links.json").write_text(json.dumps(links))
     store = MediaStore(raw)
     names = store.in_stored_order(store.names())
@@ -196,7 +196,7 @@ def test_files_are_read_without_the_listing(
 def test_how_many_files_a_run_has_depends_on_their_number_alone() -> None:
     for num_files, length in ((0, 64), (1, 64), (1024, 64), (1600, 100), (600_000, 1024)):
         assert run_length(num_files) == length
-        runs = FileRuns(Path("list"), num_files, length)
+        runs = FileRuns(Path("list"), num_files, length, 0.0)
         assert sum(runs.sizes()) == num_files
         assert all(0 < size <= length for size in runs.sizes())
         assert set(runs.sizes()[:-1]) <= {length}

@@ -115,3 +115,9 @@ def test_samples_beyond_all_measure_are_no_crash() -> None:
     samples = np.full((48_000, 1), 3e38, np.float32) * np.sign(sine(0.0, 1.0))
     facts = read_recording_facts(encode_audio(samples, "WAV", "FLOAT", rate=48_000))
     assert facts.loudness_lufs is None or facts.loudness_lufs > 100
+
+
+@pytest.mark.parametrize("rate_hz", [8, 3_000, 1_000_001, 100_000_000, 2**31 - 1])
+def test_at_a_rate_that_no_recording_has_there_is_none(rate_hz: int) -> None:
+    """A damaged header claims any."""
+    assert loudness(sine(0.0), rate_hz) is None

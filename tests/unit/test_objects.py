@@ -28,15 +28,19 @@ from world import encode_audio, make_flickr8k, tone, tone_limits, write_tar
 
 from brewline.config import load_params
 from brewline.config.sources import FileParams, SourceParams
+from brewline.core.engine import Processes
 from brewline.core.errors import BrewlineError
 from brewline.core.files import fingerprint, sha256_tree, stamps
 from brewline.download.corpus import download_corpus, make_plan
 from brewline.media import objects, tars
 from brewline.media.archives import MediaStore
+from brewline.media.containers import PlacedFile
+from brewline.media.file_runs import PlacedFiles
 from brewline.media.objects import StoredObject, list_below, look
 from brewline.pages.players import Players
-from brewline.quality.inspection import Inspector, MediaTask, inspect_files
+from brewline.quality.inspection import Inspector, MediaTask, inspect_files, join_runs, list_files
 from brewline.stages import download, inspect
+from brewline.tables.listing import Listing
 from brewline.tables.parquet import read_table
 
 PROJECT = Path(__file__).parents[2]
@@ -172,14 +176,18 @@ def test_a_bucket_is_read_as_a_folder_is(service: Service, world: SourceParams) 
     assert service.gets("a.tar")
 
 
+def read_placed(file: PlacedFile) -> bytes:
+    return PlacedFiles(RAW).read(file)
+
+
 @pytest.mark.parametrize("how", ["spawn", "fork"])
-def test_a_store_that_was_read_goes_on_in_another_process(world: SourceParams, how: str) -> None:
+def test_what_was_read_is_read_in_another_process_too(world: SourceParams, how: str) -> None:
     download_corpus("x", world, 2)
     store = MediaStore(RAW)
     expected = contents(store)
     names = ["a-tar0", "a-tar-gz3", "a-zip1", "audio/a-parquet4", "inner2", "below/deep/größe.txt"]
     with multiprocessing.get_context(how).Pool(1) as pool:
-        found = pool.starmap_async(MediaStore.read, [(store, name) for name in names]).get(60)
+        found = pool.map_async(read_placed, [store.placed(name) for name in names]).get(60)
     assert found == [expected[name] for name in names]
 
 
@@ -331,10 +339,11 @@ def test_a_service_that_does_not_answer_is_waited_for_so_long(
 def test_a_slow_service_is_not_taken_for_a_slow_decoder(service: Service) -> None:
     service.objects = {"x.wav": encode_audio(tone(1), "WAV", "PCM_16")}
     download_corpus("x", source({"x.wav": {"url": f"{ROOT}x.wav", "in_place": True}}), 1)
-    store = MediaStore(RAW)
+    files = list_files(MediaStore(RAW), [Listing("x", "test", "x.wav", "1")], Path("files"))
     service.faults = lambda: "late"
-    inspect_files(store, [MediaTask("recordings", "x.wav")], Path("facts"), 1, 0.5, 100.0)
-    (row,) = read_table(Path("facts/00000000/recordings.parquet"))
+    inspect_files(Processes(1), RAW, files, Path("rows"), 0.5, 100.0)
+    join_runs(files, Path("rows"), Path("facts"))
+    (row,) = read_table(Path("facts/recordings.parquet"))
     assert (row["reason"], row["num_samples"]) == (None, 9600)
 
 

@@ -334,7 +334,7 @@ def test_a_corpus_without_pictures_is_packed(corpus: Corpus) -> None:
 
 
 def test_a_unit_travels_small_and_so_does_the_job(corpus: Corpus) -> None:
-    runs = file_runs.FileRuns(Path("list.parquet"), 123_000, 1024)
+    runs = file_runs.FileRuns(Path("list.parquet"), 123_000, 1024, 0.0)
     shrink = ShrinkPictures(corpus.raw, runs, Path("pictures"), SETTINGS, 60.0)
     pack = PackShards(
         corpus.manifest, corpus.transcripts, Path("n"), runs, Path("p"), Path("shards")

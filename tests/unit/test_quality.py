@@ -72,6 +72,7 @@ from brewline.quality.queries import check_audio, check_image
 from brewline.quality.recording_facts import read_recording_facts
 from brewline.quality.results import distribution, gather, write_tables
 from brewline.quality.verdicts import Judge, Verdict
+from brewline.tables import parquet
 from brewline.tables.facts import RecordingFacts
 from brewline.tables.listing import Listing
 from brewline.tables.manifest import MANIFEST, row_order
@@ -538,7 +539,7 @@ def test_how_the_work_was_cut_is_not_to_be_seen(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does it show where a row group ends."""
-    monkeypatch.setattr(inspection, "ROWS_PER_GROUP", 16)
+    monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 16)
     digests = []
     for fewest in (7, 32, 64):
         monkeypatch.setattr(file_runs, "_FEWEST_FILES", fewest)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 # Annex 1 has the coefficients at 48 kHz. These are the analogue filters behind them, from which
 # those at other rates follow, as libebur128 has it (ebur128.c, `ebur128_init_filter`).
+_MAX_RATE_HZ = 1_000_000
 _SHELF_HZ, _SHELF_Q = 1681.974450955533, 0.7071752369554196
 _SHELF_GAIN = 10 ** (3.999843853973347 / 20)
 _SHELF_MIDDLE_GAIN = _SHELF_GAIN**0.4996667741545416
@@ -63,8 +64,9 @@ class LoudnessMeter:
 
     def __init__(self, sample_rate_hz: int, num_channels: int) -> None:
         weights = _WEIGHTS.get(num_channels, (1,) * num_channels)
-        # A lower rate does not hold what the shelf raises.
-        is_defined = sample_rate_hz > 2 * _SHELF_HZ
+        # A lower rate does not hold what the shelf raises; at one that is far above those of
+        # recordings the filters cannot be told from none.
+        is_defined = 2 * _SHELF_HZ < sample_rate_hz <= _MAX_RATE_HZ
         self._channels = {
             channel: (weight, _ChannelMeter(sample_rate_hz))
             for channel, weight in enumerate(weights)

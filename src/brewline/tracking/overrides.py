@@ -26,8 +26,8 @@ def overrides() -> dict[str, str]:
     """The values of `params.yaml` here that the last commit has otherwise, by their dotted names.
 
     This is what a run with overrides, an experiment of DVC's and somebody who edits the file have
-    in common. Experiments, tables and rows that are left out are none: a run of some experiments
-    leaves out the others. Without git there are none.
+    in common. Experiments, tables, probes and rows that are left out are none: a run of some
+    experiments leaves out the others. Without git there are none.
     """
     committed = git("show", f"HEAD:./{PARAMS_FILE}")
     if committed is None:
@@ -49,10 +49,10 @@ def overrides() -> dict[str, str]:
 
 
 def _is_list(name: str) -> bool:
-    """Whether it names an experiment, a table or a row of one."""
+    """Whether it names an experiment, a table, a probe or a row of one."""
     parts = name.split(".")
     is_row = len(parts) == 4 and parts[2] == "rows"
-    return (parts[0] in ("experiments", "tables") and len(parts) == 2) or is_row
+    return (parts[0] in ("experiments", "tables", "probes") and len(parts) == 2) or is_row
 
 
 def present_params() -> dict[str, Any]:
