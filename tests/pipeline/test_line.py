@@ -100,7 +100,7 @@ def test_every_recording_has_its_vectors_and_layers_and_a_probe_measures_them(li
         assert len(np.unique(found.arrays["caption"].round(4), axis=0)) == len(captions)
     metrics = json.loads((line.folder / "metrics/probe/mini-ravdess.json").read_text())
     assert metrics["majority"]["by_speaker/strict4/num_recordings"] == len(ids)
-    assert {"full/acoustic", "e2e/fused", "whisper/mean+std/weighted"} <= set(metrics)
+    assert {"full/fused", "e2e/acoustic", "whisper/mean+std/weighted"} <= set(metrics)
 
 
 def test_trained_models_hold_only_what_was_trained(line: Line) -> None:
