@@ -11,7 +11,8 @@ from tiny_project import dvc
 from brewline.core.errors import BrewlineError
 from flows import graph
 
-PIPELINE = "stages:\n  report:\n    cmd: python -m brewline.stages.report\n"
+# Without a dependency it would be run every time, which says nothing of what is stale.
+PIPELINE = "stages:\n  report:\n    cmd: python -m brewline.stages.report\n    deps: [dvc.yaml]\n"
 # Holds DVC's lock as DVC does, for some seconds.
 HOLDER = """
 import sys, time
