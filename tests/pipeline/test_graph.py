@@ -12,7 +12,7 @@ from brewline.core.errors import BrewlineError
 from flows import graph
 
 # Without a dependency it would be run every time, which says nothing of what is stale.
-PIPELINE = "stages:\n  report:\n    cmd: python -m brewline.stages.report\n    deps: [dvc.yaml]\n"
+PIPELINE = "stages:\n  report:\n    cmd: python -m brewline.stages.report\n    deps: [a]\n"
 # Holds DVC's lock as DVC does, for some seconds.
 HOLDER = """
 import sys, time
