@@ -90,11 +90,14 @@ def pipeline(
             chosen = plan(stages, corpora, experiments, from_stage, force)
         params = load_params(folder / "params.yaml")
         before = metrics_here(folder / METRICS)
-        run = _Run(Work(project, folder, time_limit_h, parallel, run_key), stages, chosen)
+        work = Work(project, folder, time_limit_h, parallel, run_key)
+        run = _Run(work, stages, chosen)
         try:
             run.bring_up_to_date()
             run.record()
         finally:
+            # A signal ends this thread alone, and Prefect would wait for the others.
+            work.children.stop()
             artifacts.stages_table(run.outcomes, folder, params)
         artifacts.results(folder, params, before)
         run.check_delivered()
@@ -140,10 +143,8 @@ class _Run:
                 lambda stage: self._settle(stage, stage.name in maybe_stale),
             )
         finally:
-            # A signal ends this thread alone, and Prefect would wait for the others.
-            self._work.children.stop()
-        place = {stage.name: number for number, stage in enumerate(self._stages)}
-        self.outcomes.sort(key=lambda outcome: place[outcome.stage])
+            place = {stage.name: number for number, stage in enumerate(self._stages)}
+            self.outcomes.sort(key=lambda outcome: place[outcome.stage])
 
     def _walk(self, stages: list[Stage], settle: Callable[[Stage], None]) -> None:
         """Settles stages, each after those that it depends on: starts them, or says why not."""

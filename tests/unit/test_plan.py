@@ -11,7 +11,6 @@ import yaml
 from prefect.logging import disable_run_logger  # noqa: TID251 - what flows log to
 
 from brewline.core.errors import BrewlineError
-from flows.children import Children
 from flows.graph import Stage, plan, with_descendants
 from flows.pipeline import Outcome, _Run
 from flows.stage import StageFailedError, Work
@@ -189,20 +188,6 @@ def test_what_does_not_need_a_failed_stage_goes_on(monkeypatch: pytest.MonkeyPat
     }
     with pytest.raises(StageFailedError, match="it fell over"):
         run.check_delivered()
-
-
-def test_whatever_ends_the_walk_stops_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped: list[bool] = []
-
-    def runs(name: str) -> str:
-        if name == "shard@b":
-            raise KeyboardInterrupt
-        return "ran"
-
-    monkeypatch.setattr(Children, "stop", lambda self: stopped.append(True))
-    with pytest.raises(KeyboardInterrupt):
-        walk(monkeypatch, GRAPH, runs, {one.name: ["new"] for one in GRAPH}, parallel=2)
-    assert stopped == [True]
 
 
 LEFT_OUT = Outcome("score@a", "left out", "embed@a-other is stale and not chosen")
