@@ -176,7 +176,9 @@ def test_a_tar_that_is_cut_within_a_plain_member_is_named(tmp_path: Path, missin
     write_tar(tmp_path / "a.tar", dict.fromkeys("xyz", b"1" * 1000))
     whole = 3 * (512 + 1024)
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[: whole - missing])
-    with pytest.raises(BrewlineError, match=r"a\.tar is (not a whole|damaged|refused: its member 'z')"):
+    with pytest.raises(
+        BrewlineError, match=r"a\.tar is (not a whole|damaged|refused: its member 'z')"
+    ):
         MediaStore(tmp_path)
 
 

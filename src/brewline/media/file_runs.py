@@ -99,12 +99,15 @@ def list_runs(path: Path, store: MediaStore, names: Collection[str]) -> FileRuns
     return runs
 
 
+@functools.lru_cache(maxsize=8)
 def _described(file: RawFile) -> str:
     # A path may hold what is no UTF-8.
     return json.dumps(asdict(file) if isinstance(file, StoredObject) else {"path": str(file)})
 
 
+@functools.lru_cache(maxsize=8)
 def _raw_file(described: str) -> RawFile:
+    # The members of an archive name one and the same, which travels once with many of them.
     facts = json.loads(described)
     return LocalFile(Path(facts["path"])) if "path" in facts else StoredObject(**facts)
 
