@@ -136,17 +136,15 @@ class _SoundFileStream:
         return self._promised_s
 
     def blocks(self, dtype: SampleType) -> Iterator[NDArray[Any]]:
-        most, rest = (size // self.num_channels for size in (_BLOCK_SAMPLES, _REST_SAMPLES))
+        most = _BLOCK_SAMPLES // self.num_channels
         left = self._file.frames
         promised = round((self._promised_s or 0) * self.sample_rate_hz)
         # Of an open stream first what is promised, and then whatever else there is.
         expected = promised if left >= _UNKNOWN_FRAMES else left
+        beyond = _REST_SAMPLES // self.num_channels if expected else most
         num_decoded = 0
         while True:
-            if expected > num_decoded:
-                due = expected - num_decoded
-            else:
-                due = rest if expected else most
+            due = expected - num_decoded if expected > num_decoded else beyond
             num_frames = min(most, left, due)
             try:
                 block = self._file.read(num_frames, dtype=dtype, always_2d=True)
