@@ -44,7 +44,8 @@ def explain(
         fault = Fault(verdict.reason, verdict.detail) if verdict.reason else None
         yield f"{utterance_id} ({row.split or 'no split'}): {_say(fault) if fault else 'good'}"
         ((_, listed),) = judge_listings(store, [row])
-        yield _line("listing", listed, "id, caption, and whether the recording is there")
+        wrong = listed if isinstance(listed, Fault) else None
+        yield _line("listing", wrong, "id, caption, and whether the recording is there")
         if audio := store.find(row.audio_path):
             yield audio
             yield from _lines(AUDIO_CHECKS, judge.recordings[audio], limits)

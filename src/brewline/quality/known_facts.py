@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -66,18 +65,25 @@ class KnownFacts(Generic[Facts]):
 
     def at_fault(self, checks: Mapping[str, Check], limits: ValidateParams) -> NDArray[np.bool_]:
         """Which rows fail a check, or are of files that could not be opened, (num_rows,)."""
-        numbers = SimpleNamespace(
-            **{name: one.numbers() for name, one in self._columns.items() if not one.is_text}
-        )
         # Of what could not be opened all numbers are NaN.
         with np.errstate(invalid="ignore"):
-            faulty = any_fault(checks, numbers, limits)
+            faulty = any_fault(checks, _Numbers(self._columns), limits)
         failed: NDArray[np.bool_] = self._columns["reason"].is_known | faulty
         return failed
 
     def cells(self, *names: str) -> "list[_Column]":
         """Columns, of which cells are read by their rows."""
         return [self._columns[name] for name in names]
+
+
+class _Numbers:
+    """Facts whose fields are columns of numbers, made when they are asked for: all are large."""
+
+    def __init__(self, columns: "Mapping[str, _Column]") -> None:
+        self._columns = columns
+
+    def __getattr__(self, name: str) -> NDArray[np.float64]:
+        return self._columns[name].numbers()
 
 
 class _Column:

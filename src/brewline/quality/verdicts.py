@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from brewline.quality.checks import (
     first_fault,
 )
 from brewline.quality.known_facts import known_pictures, known_recordings
-from brewline.tables.listing import SPLITS, Listing
+from brewline.tables.listing import LISTED, SPLITS, Listing
 
-_LISTED = tuple(field.name for field in fields(Listing))
 # What a verdict has of a good recording, and the fact that it is.
 _FROM_FACTS = {
     "duration_s": "duration_s",
@@ -49,10 +48,9 @@ class Verdict:
 
     def manifest_row(self, corpus: str) -> dict[str, Any]:
         """The row of the manifest."""
-        listed = {name: getattr(self.listing, name) for name in _LISTED}
         return {
             "corpus": corpus,
-            **listed,
+            **self._listed(),
             "duration_s": self.duration_s,
             "sample_rate_hz": self.sample_rate_hz,
             "num_channels": self.num_channels,
@@ -61,12 +59,14 @@ class Verdict:
 
     def quarantine_row(self) -> dict[str, Any]:
         """The row of the quarantine; what is no text in it is escaped."""
-        listed = {name: getattr(self.listing, name) for name in _LISTED}
-        row = {**listed, "reason": self.reason, "detail": self.detail}
+        row = {**self._listed(), "reason": self.reason, "detail": self.detail}
         return {
             name: value and value.encode("utf-8", "backslashreplace").decode()
             for name, value in row.items()
         }
+
+    def _listed(self) -> dict[str, str | None]:
+        return dict(zip(LISTED, self.listing.values(), strict=True))
 
 
 class Judge:
@@ -102,12 +102,14 @@ class Judge:
         """
         first_with: dict[bytes, str] = {}
         listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
-        judged = (Verdict(row, *fault) if fault else self._utterance(row) for row, fault in listed)
+        judged = (
+            Verdict(row, *found) if isinstance(found, Fault) else self._utterance(row, found)
+            for row, found in listed
+        )
         for verdict in one_of_each_id(judged, (row.utterance_id for row in listings)):
             yield _with_duplicate(verdict, first_with, self._limits)
 
-    def _utterance(self, row: Listing) -> Verdict:
-        name = self._store.find(row.audio_path) or ""
+    def _utterance(self, row: Listing, name: str) -> Verdict:
         place = self.recordings.row(name)
         if self._bad_recordings[place]:
             return Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[name]))
@@ -174,17 +176,21 @@ def _order(listing: Listing) -> tuple[int, str]:
 
 def judge_listings(
     store: MediaStore, listings: Sequence[Listing]
-) -> Iterator[tuple[Listing, Fault | None]]:
-    """Finds what is wrong before anything is opened."""
+) -> Iterator[tuple[Listing, str | Fault]]:
+    """Finds the recording of each, or what is wrong before anything is opened."""
     recordings = {canonical_name(row.audio_path) for row in listings}
     for listing in listings:
         fault = check_listing(listing)
-        if fault is None:
-            name, path = store.find(listing.audio_path), canonical_name(listing.audio_path)
-            # Under another suffix it may be found, unless that is a recording by itself.
-            if name is None or (name != path and name in recordings):
-                fault = Fault("missing_audio", store.absence(path))
-        yield listing, fault
+        if fault:
+            yield listing, fault
+            continue
+        name = store.find(listing.audio_path)
+        # Under another suffix it may be found, unless that is a recording by itself.
+        path = canonical_name(listing.audio_path)
+        if name is None or (name != path and name in recordings):
+            yield listing, Fault("missing_audio", store.absence(path))
+        else:
+            yield listing, name
 
 
 def _with_duplicate(
