@@ -91,8 +91,6 @@ class Judge:
         columns = self.recordings.cells(*_FROM_FACTS.values())
         self._good = dict(zip(_FROM_FACTS, columns, strict=True))
         self._looks = self.pictures.cells("content")[0]
-        # Several utterances describe a picture.
-        self._judged_pictures: dict[str, Fault | str | None] = {}
 
     def corpus(self, listings: Sequence[Listing]) -> Iterator[Verdict]:
         """One verdict per listing, sorted by split and utterance id but for ids that occur twice.
@@ -102,22 +100,30 @@ class Judge:
         """
         first_with: dict[bytes, str] = {}
         listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
-        judged = (
-            Verdict(row, *found) if isinstance(found, Fault) else self._utterance(row, found)
-            for row, found in listed
-        )
+        judged = self._each(listed)
         for verdict in one_of_each_id(judged, (row.utterance_id for row in listings)):
             yield _with_duplicate(verdict, first_with, self._limits)
 
-    def _utterance(self, row: Listing, name: str) -> Verdict:
-        place = self.recordings.row(name)
-        if self._bad_recordings[place]:
-            return Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[name]))
-        picture = self._picture(row.image_path) if row.image_path else None
-        if isinstance(picture, Fault):
-            return Verdict(row, *picture)
-        facts: dict[str, Any] = {name: column[place] for name, column in self._good.items()}
-        return Verdict(row, **facts, image_content=picture)
+    def _each(self, listed: Sequence[tuple[Listing, str | Fault]]) -> Iterator[Verdict]:
+        """A verdict on each utterance by itself."""
+        places = iter(
+            self.recordings.rows([found for _, found in listed if isinstance(found, str)]).tolist()
+        )
+        # Several utterances describe a picture.
+        pictures = self._pictures({row.image_path for row, _ in listed if row.image_path})
+        for row, found in listed:
+            if isinstance(found, Fault):
+                yield Verdict(row, *found)
+                continue
+            place = next(places)
+            picture = pictures[row.image_path] if row.image_path else None
+            if self._bad_recordings[place]:
+                yield Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[place]))
+            elif isinstance(picture, Fault):
+                yield Verdict(row, *picture)
+            else:
+                facts: dict[str, Any] = {name: column[place] for name, column in self._good.items()}
+                yield Verdict(row, **facts, image_content=picture)
 
     def _fault(self, checks: Mapping[str, Check], facts: Any) -> Fault:
         """Of a file that is at fault, what it is."""
@@ -125,19 +131,17 @@ class Judge:
         assert fault
         return fault
 
-    def _picture(self, path: str) -> Fault | str | None:
-        """What is wrong with a picture, or else the hash of what one sees, if it has one."""
-        if path not in self._judged_pictures:
-            self._judged_pictures[path] = self._judge_picture(path)
-        return self._judged_pictures[path]
+    def _pictures(self, paths: Iterable[str]) -> dict[str, Fault | str | None]:
+        """What is wrong with each picture, or else the hash of what one sees, if it has one."""
+        found = {path: canonical_name(path) for path in paths if path in self._store}
+        places = dict(zip(found, self.pictures.rows(list(found.values())).tolist(), strict=True))
+        return {path: self._judge_picture(path, places.get(path)) for path in paths}
 
-    def _judge_picture(self, path: str) -> Fault | str | None:
-        if path not in self._store:
+    def _judge_picture(self, path: str, place: int | None) -> Fault | str | None:
+        if place is None:
             return Fault("missing_image", self._store.absence(path))
-        name = canonical_name(path)
-        place = self.pictures.row(name)
         if self._bad_pictures[place]:
-            return self._fault(IMAGE_CHECKS, self.pictures[name])
+            return self._fault(IMAGE_CHECKS, self.pictures[place])
         look: str | None = self._looks[place]
         return look
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
 from brewline.core.system import keep_freed_memory, usable_cores
+from brewline.media.audio import waveform
 from brewline.speech.batch_plan import RecordingBatch, Row
 from brewline.speech.recognition import Recognition
-from brewline.speech.recordings import Recordings, waveform
+from brewline.speech.recordings import Recordings
 
 # Threads that decode the files of a batch for a GPU.
 _MAX_DECODERS = 8

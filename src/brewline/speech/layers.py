@@ -17,9 +17,10 @@ from brewline.core.engine import Job
 from brewline.core.errors import BrewlineError
 from brewline.core.system import keep_freed_memory
 from brewline.core.workers import Lost, Worker
+from brewline.media.audio import waveform
 from brewline.media.file_runs import FileRuns
 from brewline.speech.batch_plan import Row
-from brewline.speech.recordings import Recordings, read_placed_rows, waveform
+from brewline.speech.recordings import Recordings, read_placed_rows
 from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 from brewline.tables.features import Features, holds_features, save_features
 

@@ -3,12 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
-from brewline.media.audio import decode, to_mono_16k
 from brewline.media.file_runs import FileRuns, PlacedFiles, list_runs
 from brewline.speech.batch_plan import Row
 from brewline.tables.parquet import read_column, read_rows
@@ -65,12 +61,3 @@ class Recordings:
             BrewlineError: its archive is damaged.
         """
         return self._files.read(row[_FILE])
-
-
-def waveform(content: bytes) -> NDArray[np.float32]:
-    """A recording as Whisper hears it, (num_samples,) at 16 kHz.
-
-    Raises:
-        AudioError: it cannot be decoded.
-    """
-    return to_mono_16k(decode(content))
