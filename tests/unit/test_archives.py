@@ -256,6 +256,22 @@ def test_files_are_read_without_the_listing(
         store.placed("elsewhere")
 
 
+def test_a_part_of_a_list_is_read_by_its_numbers(tmp_path: Path) -> None:
+    """In any order, across runs, and where one file follows itself."""
+    write_tar(tmp_path / "a.tar", {f"{number}": b"%d" % number for number in range(90)})
+    write_tar(tmp_path / "b.tar", {"7": b"7"})
+    store = MediaStore(tmp_path)
+    names = [str(number * 7 % 90) for number in range(90)] + ["7", "7", "8"] * 20
+    runs = list_runs(tmp_path / "list.parquet", store, names)
+    assert len(runs.sizes()) > 2
+    reader = PlacedFiles(tmp_path, in_order=False)
+    for part in (slice(0, 5), slice(60, 70), slice(63, 130), slice(88, 95), slice(149, 150)):
+        files = runs.files(part)
+        assert [file.name for file in files] == names[part]
+        assert [reader.read(file).decode() for file in files] == names[part]
+    assert len(runs.files(slice(1, 2))[0].places) == 2
+
+
 def test_how_many_files_a_run_has_depends_on_their_number_alone() -> None:
     for num_files, length in ((0, 64), (1, 64), (1024, 64), (1600, 100), (600_000, 1024)):
         assert run_length(num_files) == length

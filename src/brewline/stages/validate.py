@@ -51,9 +51,12 @@ def main() -> None:
         atomic_path(Path(f"data/quarantine/{corpus}.parquet")) as quarantine,
     ):
         duplicates, leaks = write_tables(verdicts, corpus, manifest, quarantine)
-        utterances, dropped = read_frame(manifest), read_table(quarantine)
-        importing.join()
+        dropped = read_table(quarantine)
         listed = account(listings, len(dropped))
+        # Of a large corpus they take as much memory as all that follows.
+        del listings, verdicts
+        utterances = read_frame(manifest)
+        importing.join()
         data_docs = reports / "data_docs" if limits.data_docs else None
         outcomes = expect(utterances, listed, leaks, limits, source.expected, data_docs)
         results = gather(utterances, dropped, listed, duplicates, leaks, outcomes)
