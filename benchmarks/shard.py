@@ -5,11 +5,15 @@ shards with their index, against what a user would write: a loop over the rows o
 `webdataset.ShardWriter`, in which Pillow makes each picture small, from loose files. Each side
 is a process of its own, whose start counts.
 
-    python benchmarks/shard.py [--json] [--pictures 1000] [--cases two-workers ...]
+`parent`: the memory of the process that hands out the work, and of a worker, for a corpus of tiny
+pictures with five captions each, against those for a tenth of it.
+
+    python benchmarks/shard.py [--json] [--pictures 1000] [--utterances 600000] [--cases parent ...]
 """
 
 import argparse
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -31,7 +35,7 @@ from brewline.core.engine import Processes
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
 from brewline.tables.manifest import MANIFEST, sort_manifest
-from brewline.tables.parquet import read_table, write_table
+from brewline.tables.parquet import read_column, read_table, write_table
 from brewline.tables.transcripts import TRANSCRIPTS
 
 PROJECT = Path(__file__).parents[1]
@@ -53,16 +57,19 @@ def draw(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def make_corpus(folder: Path, num_pictures: int) -> None:
-    """Pictures in an archive and as loose files, the manifest and the transcripts."""
-    drawn = [draw(number) for number in range(NUM_DRAWN)]
+def draw_tiny() -> bytes:
+    """A picture that costs next to nothing."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "navy").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def make_corpus(folder: Path, num_pictures: int, drawn: list[bytes]) -> None:
+    """Pictures in an archive, those drawn over and over, the manifest and the transcripts."""
     (folder / "raw").mkdir()
-    (folder / "loose").mkdir()
     with tarfile.open(folder / "raw/pictures.tar.gz", "w:gz", compresslevel=1) as archive:
         for number in range(num_pictures):
-            content = drawn[number % NUM_DRAWN]
-            add_member(archive, f"{number:06}.jpg", content)
-            (folder / f"loose/{number:06}.jpg").write_bytes(content)
+            add_member(archive, f"{number:06}.jpg", drawn[number % len(drawn)])
     keys = [f"u{number:07}" for number in range(TAKES * num_pictures)]
     empty = dict.fromkeys(MANIFEST.names)
     known = {"corpus": "bench", "split": "train", "speaker_id": "1", "caption": "some words"}
@@ -77,8 +84,8 @@ def make_corpus(folder: Path, num_pictures: int) -> None:
     said = {"split": "train", "text": "some words", "num_windows": 1, "num_frames": 200}
     said |= {"status": "ok", "asr_model": "bench"}
     heard = (
-        {**dict.fromkeys(TRANSCRIPTS.names), **said, "utterance_id": one["utterance_id"]}
-        for one in read_table(folder / "manifest.parquet")
+        {**dict.fromkeys(TRANSCRIPTS.names), **said, "utterance_id": key}
+        for key in read_column(folder / "manifest.parquet", "utterance_id").to_pylist()
     )
     write_table(folder / "transcripts.parquet", TRANSCRIPTS, heard)
 
@@ -130,7 +137,11 @@ def measure(cases: list[str], num_pictures: int) -> Iterator[dict[str, Any]]:
         folder = Path(temporary)
         # The index of the tar.gz lies under `work/`; it is made once, before anything is timed.
         os.chdir(folder)
-        make_corpus(folder, num_pictures)
+        drawn = [draw(number) for number in range(NUM_DRAWN)]
+        make_corpus(folder, num_pictures, drawn)
+        (folder / "loose").mkdir()
+        for number in range(num_pictures):
+            (folder / f"loose/{number:06}.jpg").write_bytes(drawn[number % NUM_DRAWN])
         MediaStore(folder / "raw")
         for case in cases:
             bare, ours, peaks = [], [], []
@@ -143,14 +154,33 @@ def measure(cases: list[str], num_pictures: int) -> Iterator[dict[str, Any]]:
             yield row(case, statistics.median(bare), statistics.median(ours), largest)
 
 
+def measure_parent(num_utterances: int) -> dict[str, Any]:
+    """Time and memory of packing a corpus, against those of a tenth of it."""
+    found = []
+    for number in (num_utterances // 10, num_utterances):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            os.chdir(folder)
+            in_process(make_corpus, folder, number // TAKES, [draw_tiny()])
+            with peak_memory() as peak:
+                found.append((timed(partial(in_process, run_ours, folder, 2)), peak()))
+    (few_s, few), (many_s, many) = found
+    return row("parent", few_s, many_s, many) | {"baseline_mb": round(few[1])}
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--pictures", type=int, default=1000, help="with five captions each")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--utterances", type=int, default=600_000, help="of `parent`")
+    parser.add_argument("--cases", nargs="+", choices=(*CASES, "parent"), default=list(CASES))
     arguments = parser.parse_args()
-    for line in measure(arguments.cases, arguments.pictures):
+    speed = [case for case in arguments.cases if case in CASES]
+    lines = measure(speed, arguments.pictures) if speed else iter(())
+    if "parent" in arguments.cases:
+        lines = itertools.chain(lines, map(measure_parent, [arguments.utterances]))
+    for line in lines:
         if arguments.json:
             print(json.dumps(line), flush=True)
         else:
@@ -158,6 +188,7 @@ def main() -> None:
                 f"{line['case']:12} bare {line['baseline_s']:8.2f} s   ours {line['ours_s']:8.2f} s"
                 f"   {line['ratio']:.2f} of its speed, {line['peak_mb']} MiB"
                 f" (parent {line['parent_mb']}, a worker {line['worker_mb']})"
+                + (f"; of a tenth, parent {line['baseline_mb']}" if "baseline_mb" in line else "")
             )
 
 

@@ -24,6 +24,7 @@ import json
 import lzma
 import multiprocessing
 import statistics
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ from brewline.speech.faster_whisper import convert, max_length
 from brewline.speech.progress import summary
 from brewline.speech.recogniser import Recogniser
 from brewline.speech.recognition import Recognition
+from brewline.speech.recordings import list_recordings
 from brewline.speech.transcriber import Transcriber
 from brewline.speech.whisper_checkpoint import load_whisper
 from brewline.speech.windows import SAMPLES_PER_FRAME
@@ -328,6 +330,20 @@ class Scripted:
         ]
 
 
+def audio_path(number: int) -> str:
+    """As SpokenCOCO has it."""
+    return f"wavs/val/0/m1a2b3c4d5e6f7-3D9RGL31{number:012d}.wav"
+
+
+def write_recordings(path: Path, count: int) -> None:
+    """Recordings that are never opened."""
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as archive:
+        for number in range(count):
+            archive.addfile(tarfile.TarInfo(audio_path(number)))
+            archive.members.clear()
+
+
 def write_manifest(path: Path, count: int) -> None:
     """Utterances as SpokenCOCO lists them."""
     caption = "a man with a red hat is waiting for a bus on a street in the rain"
@@ -339,7 +355,7 @@ def write_manifest(path: Path, count: int) -> None:
                 "split": ("train", "dev", "test")[min(2, 22 * number // count // 20)],
                 "image_id": f"COCO_val2014_{number // 5:012d}",
                 "image_path": f"val2014/COCO_val2014_{number // 5:012d}.jpg",
-                "audio_path": f"wavs/val/0/m1a2b3c4d5e6f7-3D9RGL31{number:012d}.wav",
+                "audio_path": audio_path(number),
                 "speaker_id": f"m{number % 2400:012d}",
                 "caption": f"{caption} {number}",
                 "duration_s": 2.0 + number % 500 / 100,
@@ -359,11 +375,15 @@ def transcribe_generated(count: int) -> float:
         # In a process of its own, whose memory is not counted.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             pool.submit(write_manifest, manifest, count).result()
+            pool.submit(write_recordings, folder / "raw/audio.tar", count).result()
         (folder / "work").mkdir()
         # What a batch costs is not what is measured.
         asr = load_params().asr.model_copy(update={"batch_size": UTTERANCES_PER_SHARD})
         languages_to_hear(manifest, asr.spoken)
-        job = Transcriber(manifest, folder / "work", asr, "scripted", 4, Scripted, limit_s=60.0)
+        recordings = list_recordings(folder / "raw", manifest, folder / "recordings.parquet")
+        job = Transcriber(
+            manifest, recordings, folder / "work", asr, "scripted", 4, Scripted, limit_s=60.0
+        )
         transcription = CorpusTranscription(job, UTTERANCES_PER_SHARD)
         for _ in transcription.run(Processes(2)):
             pass

@@ -10,6 +10,8 @@ every five utterances, against the bare loop over its recordings, and then stage
 it found. Peak memory is that of the largest process, and of all together.
 `judge`: stage `validate` alone on made-up facts, of which two in a hundred are at fault, against
 the same with a tenth of the utterances: their growth, in time and memory.
+`parent`: stage `inspect` on as many recordings without sound: the memory of the process that hands
+out the work, and of a worker, against those for a tenth of them.
 `noop`: `dvc repro` on it with nothing to do, against the same with a corpus of 100 utterances.
 
     python benchmarks/validate.py [--json] [--seconds 5] [--utterances 100000] [--cases wav ...]
@@ -67,7 +69,7 @@ AV_CODECS = {
     "amr": ("amr", "libopencore_amrnb", 8_000, 12_200),
     "wma": ("asf", "wmav2", 16_000, 32_000),
 }
-CASES = (*CODECS, *AV_CODECS, "corpus", "judge", "noop")
+CASES = (*CODECS, *AV_CODECS, "corpus", "judge", "parent", "noop")
 WORKERS = 2
 RATE_HZ = 16_000
 # Different recordings of a codec; each is read many times.
@@ -228,6 +230,11 @@ def row(
     }
 
 
+def cpu_s() -> float:
+    """Seconds of processor of this process and those it started: what a busy machine shows."""
+    return sum(os.times()[:4])
+
+
 def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
     """Compares the speed on one codec; the middle of some rounds, in turns."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -237,12 +244,16 @@ def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
         once_s = timed(lambda: [read(path) for path in paths])
         repeats = max(1, round(seconds / once_s))
         names = pack(paths, repeats, folder / "raw/audio.tar")
-        bare, ours = [], []
+        bare, ours, ratios = [], [], []
         with peak_memory() as peak:
             for _ in range(ROUNDS):
+                start_s = cpu_s()
                 bare.append(timed(lambda: run_bare(paths * repeats, read)))
+                middle_s = cpu_s()
                 ours.append(timed(lambda: run_ours(folder, names)))
-            return row(codec, statistics.median(bare), statistics.median(ours), peak())
+                ratios.append((middle_s - start_s) / (cpu_s() - middle_s))
+            found = row(codec, statistics.median(bare), statistics.median(ours), peak())
+        return found | {"ratio_cpu": round(statistics.median(ratios), 3)}
 
 
 def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> None:
@@ -338,17 +349,27 @@ def make_facts(folder: Path, num_utterances: int) -> None:
     )
 
 
-def measure_judging(num_utterances: int) -> dict[str, Any]:
-    """Stage `validate` on facts alone, and on those of a tenth of the utterances."""
+def measure_growth(case: str, num_utterances: int) -> dict[str, Any]:
+    """A stage on a corpus without sound, and on one of a tenth of its size.
+
+    `judge`: stage `validate` on made-up facts. `parent`: stage `inspect`.
+    """
+    stage = "validate" if case == "judge" else "inspect"
     results = []
     for number in (num_utterances // 10, num_utterances):
         with tempfile.TemporaryDirectory() as temporary, peak_memory() as peak:
-            make_project(Path(temporary), number, with_sound=False)
-            make_facts(Path(temporary), number)
-            command = (sys.executable, "-m", "brewline.stages.validate", "bench")
-            results.append((timed(lambda: call(Path(temporary), *command)), peak()))  # noqa: B023
-    (few_s, few), (many_s, many) = results
-    return row("judge", few_s, many_s, many) | {"baseline_mb": round(few[1])}
+            folder = Path(temporary)
+            make_project(folder, number, with_sound=False)
+            if case == "judge":
+                make_facts(folder, number)
+            start_s = cpu_s()
+            taken_s = timed(
+                partial(call, folder, sys.executable, "-m", f"brewline.stages.{stage}", "bench")
+            )
+            results.append((taken_s, peak(), cpu_s() - start_s))
+    (few_s, few, _), (many_s, many, many_cpu_s) = results
+    more = {"baseline_mb": round(few[1]), "ours_cpu_s": round(many_cpu_s, 1)}
+    return row(case, few_s, many_s, many) | more
 
 
 def call(folder: Path, *command: str) -> None:
@@ -416,10 +437,11 @@ def main() -> None:
     arguments = parser.parse_args()
     codecs = [case for case in (*CODECS, *AV_CODECS) if case in arguments.cases]
     rows = (measure_codec(codec, arguments.seconds) for codec in codecs)
+    grown = (case for case in ("judge", "parent") if case in arguments.cases)
+    growth = (measure_growth(case, arguments.utterances) for case in grown)
     whole = [case for case in arguments.cases if case in ("corpus", "noop")]
-    if "judge" in arguments.cases:
-        rows = itertools.chain(rows, map(measure_judging, [arguments.utterances]))
-    for line in itertools.chain(rows, measure_corpus(whole, arguments.utterances) if whole else ()):
+    corpus = measure_corpus(whole, arguments.utterances) if whole else ()
+    for line in itertools.chain(rows, growth, corpus):
         if arguments.json:
             print(json.dumps(line), flush=True)
         else:
@@ -427,7 +449,9 @@ def main() -> None:
                 f"{line['case']:8} bare {line['baseline_s']:8.2f} s   ours {line['ours_s']:8.2f} s"
                 f"   {line['ratio']:.2f} of its speed, {line['peak_mb']} MiB"
                 f" (parent {line['parent_mb']}, a worker {line['worker_mb']})"
-                + (f"; bare {line['baseline_mb']} MiB" if "baseline_mb" in line else "")
+                + (f"; of a tenth, {line['baseline_mb']} MiB" if "baseline_mb" in line else "")
+                + (f"; {line['ours_cpu_s']} s of processor" if "ours_cpu_s" in line else "")
+                + (f", {line['ratio_cpu']:.2f} by processor" if "ratio_cpu" in line else "")
             )
 
 

@@ -119,6 +119,69 @@ def test_a_tar_with_a_damaged_header_does_not_just_end_there(tmp_path: Path) -> 
         MediaStore(tmp_path)
 
 
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_tar_is_listed_as_tarfile_lists_it(workplace: Path, format: int, is_packed: bool) -> None:
+    """Plain headers are read without tarfile; each of these ones, between them, is not plain."""
+    path = workplace / "raw/a.tar"
+    folder = "folder-" * 12
+    with tarfile.open(path, "w", format=format) as archive:
+        for number, name in enumerate(
+            (
+                "a",
+                "b.wav",
+                f"{folder}/{folder}",
+                "c",
+                "é" * 40,
+                "d",
+                "e/f",
+                "g" * 99,
+                "h" * 100,
+                "i",
+            )
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = 0 if name == "c" else 500 * number + 12
+            archive.addfile(member, io.BytesIO(bytes([number]) * member.size))
+            if name == "d":
+                member = tarfile.TarInfo("e")
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+    with tarfile.open(path) as archive:
+        expected = {
+            member.name: archive.extractfile(member).read()  # type: ignore[union-attr]
+            for member in archive
+            if member.isfile()
+        }
+    if is_packed:
+        path.with_suffix(".tar.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    store = MediaStore(workplace / "raw")
+    assert {name: store.read(name) for name in store.names()} == expected
+
+
+def test_what_a_global_header_says_holds_for_plain_members(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("a", "b"):
+            archive.addfile(tarfile.TarInfo(name))
+        archive.fileobj.write(tarfile.TarInfo.create_pax_global_header({"path": "all"}))  # type: ignore[union-attr]
+        archive.offset = archive.fileobj.tell()  # type: ignore[union-attr]
+        for name in ("c", "d"):
+            archive.addfile(tarfile.TarInfo(name))
+    assert MediaStore(tmp_path).names() == ["a", "all", "b"]
+
+
+@pytest.mark.parametrize("missing", [1, 512, 700, 1100])
+def test_a_tar_that_is_cut_within_a_plain_member_is_named(tmp_path: Path, missing: int) -> None:
+    write_tar(tmp_path / "a.tar", dict.fromkeys("xyz", b"1" * 1000))
+    whole = 3 * (512 + 1024)
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[: whole - missing])
+    with pytest.raises(
+        BrewlineError, match=r"a\.tar is (not a whole|damaged|refused: its member 'z')"
+    ):
+        MediaStore(tmp_path)
+
+
 def media_table(path: Path, column: str, files: dict[str, bytes], **more: Any) -> None:
     """Writes a table as the hub publishes media, two rows to a row group."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +254,22 @@ def test_files_are_read_without_the_listing(
     assert sorted(contents) == [b"1", b"2", b"3", b"4", b"5", b"6"]
     with pytest.raises(BrewlineError, match="has no file 'elsewhere'"):
         store.placed("elsewhere")
+
+
+def test_a_part_of_a_list_is_read_by_its_numbers(tmp_path: Path) -> None:
+    """In any order, across runs, and where one file follows itself."""
+    write_tar(tmp_path / "a.tar", {f"{number}": b"%d" % number for number in range(90)})
+    write_tar(tmp_path / "b.tar", {"7": b"7"})
+    store = MediaStore(tmp_path)
+    names = [str(number * 7 % 90) for number in range(90)] + ["7", "7", "8"] * 20
+    runs = list_runs(tmp_path / "list.parquet", store, names)
+    assert len(runs.sizes()) > 2
+    reader = PlacedFiles(tmp_path, in_order=False)
+    for part in (slice(0, 5), slice(60, 70), slice(63, 130), slice(88, 95), slice(149, 150)):
+        files = runs.files(part)
+        assert [file.name for file in files] == names[part]
+        assert [reader.read(file).decode() for file in files] == names[part]
+    assert len(runs.files(slice(1, 2))[0].places) == 2
 
 
 def test_how_many_files_a_run_has_depends_on_their_number_alone() -> None:

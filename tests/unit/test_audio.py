@@ -12,6 +12,7 @@ from sounds import DURATION_S, FORMATS, sound
 from world import SAMPLE_RATE_HZ, corrupted_recordings, encode_audio, tone
 
 from brewline.media.audio import Audio, AudioError, decode, open_recording, to_mono_16k
+from brewline.media.chunks import chunk_sounds
 from brewline.media.ogg import page_checksum
 
 # What is missing before it is said, as in params.yaml.
@@ -497,3 +498,39 @@ def test_mono_16k_averages_channels_and_keeps_the_pitch() -> None:
     assert mono.dtype == np.float32
     assert len(mono) == pytest.approx(len(stereo) / 3, abs=2)
     assert np.abs(mono).max() == pytest.approx(0.15, abs=0.02)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("cut", [0, 1, 3, 1001])
+def test_plain_samples_are_those_that_libsndfile_reads(channels: int, cut: int) -> None:
+    """They need no decoder; cut within a sample of all channels, the part of it is left out."""
+    rng = np.random.default_rng(channels)
+    samples = rng.integers(-32768, 32768, (3000, channels), dtype=np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 22_050, format="WAV", subtype="PCM_16")
+    content = buffer.getvalue()[: len(buffer.getvalue()) - cut]
+    (sound,) = chunk_sounds(content) or []
+    assert sound.samples
+    expected, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    found = decode(content)
+    np.testing.assert_array_equal(found.samples, expected)
+    assert found.sample_rate_hz == rate_hz
+    assert found.promised_duration_s == pytest.approx(3000 / 22_050, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("floats", struct.pack("<HHIIHH", 3, 1, 8000, 32_000, 4, 32)),
+        ("no channels", struct.pack("<HHIIHH", 1, 0, 8000, 16_000, 2, 16)),
+        ("no rate", struct.pack("<HHIIHH", 1, 1, 0, 16_000, 2, 16)),
+        ("24 bits", struct.pack("<HHIIHH", 1, 1, 8000, 24_000, 3, 24)),
+        ("samples apart", struct.pack("<HHIIHH", 1, 1, 8000, 32_000, 4, 16)),
+        ("cut", struct.pack("<HHII", 1, 1, 8000, 16_000)),
+    ],
+)
+def test_samples_that_are_not_plain_are_left_to_libsndfile(name: str, head: bytes) -> None:
+    body = b"WAVEfmt " + struct.pack("<I", len(head)) + head + b"data" + struct.pack("<I", 400)
+    content = b"RIFF" + struct.pack("<I", len(body) + 400) + body + bytes(400)
+    (sound,) = chunk_sounds(content) or []
+    assert sound.samples is None, name

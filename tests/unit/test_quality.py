@@ -677,8 +677,8 @@ def test_columns_are_judged_like_one_file_after_the_other(
         names = [row["path"] for row in read_table(path)]
         for thresholds in (limits, strict):
             one_by_one = []
-            for name in names:
-                facts = known[name]
+            for place in known.rows(names):
+                facts = known[place]
                 is_open = not isinstance(facts, Fault)
                 one_by_one.append(not is_open or bool(first_fault(checks, facts, thresholds)))
             assert known.at_fault(checks, thresholds).tolist() == one_by_one

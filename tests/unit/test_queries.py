@@ -1,6 +1,10 @@
 """What comes from outside meets the checks of a corpus, and is refused in the same words."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -14,7 +18,14 @@ from world import corrupted_recordings, encode_audio, picture, tone, tone_limits
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.media.audio import decode, to_mono_16k
-from brewline.quality.queries import RefusedError, check_audio, check_image, hear, look
+from brewline.quality.queries import (
+    GuardedChecks,
+    RefusedError,
+    check_audio,
+    check_image,
+    hear,
+    look,
+)
 
 PROJECT = Path(__file__).parents[2]
 LIMITS = ValidateParams(**tone_limits())
@@ -106,3 +117,52 @@ def test_a_recording_is_decoded_no_further_than_it_may_be_long() -> None:
 def test_a_rate_that_no_recording_has_costs_nothing() -> None:
     with pytest.raises(RefusedError, match="low_sample_rate"):
         hear(wav_of_one_sample_a_second(), LIMITS)
+
+
+def test_in_a_process_of_its_own_the_answers_are_the_same() -> None:
+    checks = GuardedChecks(LIMITS, 60.0)
+    np.testing.assert_array_equal(checks.hear(sound("opus")), hear(sound("opus"), LIMITS))
+    checks.look(picture(1))
+    for content in (BAD_RECORDINGS["half"], BAD_RECORDINGS["a picture"]):
+        with pytest.raises(RefusedError) as here:
+            hear(content, LIMITS)
+        with pytest.raises(RefusedError) as there:
+            checks.hear(content)
+        assert (str(there.value), there.value.reason) == (str(here.value), here.value.reason)
+    with pytest.raises(RefusedError, match="the picture is refused"):
+        checks.look(sound("opus"))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"), [(signal.SIGSTOP, "decoder_timeout"), (signal.SIGKILL, "decoder_crash")]
+)
+def test_a_decoder_that_hangs_or_crashes_costs_its_own_query_alone(
+    what: signal.Signals, reason: str
+) -> None:
+    checks = GuardedChecks(LIMITS, 5.0)
+    checks.hear(sound("wav"))
+    # As if a file had done it.
+    os.kill(checks._worker._process.pid or 0, what)
+    with pytest.raises(RefusedError) as error:
+        checks.hear(sound("wav"))
+    assert error.value.reason == reason
+    assert len(checks.hear(sound("wav")))
+
+
+def test_a_script_that_cannot_be_imported_may_ask(tmp_path: Path) -> None:
+    """A process that `multiprocessing` spawns imports the script, which would run again in it."""
+    (tmp_path / "a.wav").write_bytes(sound("wav"))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "sys.path[:0] = sys.argv[1:]\n"
+        "from test_queries import LIMITS\n"
+        "from brewline.quality.queries import GuardedChecks\n"
+        "checks = GuardedChecks(LIMITS, 60.0)\n"
+        "print(len(checks.hear(open('a.wav', 'rb').read())))\n"
+    )
+    paths = [str(Path(__file__).parent), str(PROJECT / "tests")]
+    done = subprocess.run(
+        [sys.executable, script, *paths], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(len(hear(sound("wav"), LIMITS)))]

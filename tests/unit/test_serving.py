@@ -2,7 +2,9 @@
 
 import base64
 import io
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,17 @@ def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
     (tmp_path / "serving.json").write_text('{"format": 1}')
     with pytest.raises(BrewlineError, match=r"another version .* \(serving.json: format, c"):
         load_bundle(tmp_path)
+
+
+def test_a_recording_that_holds_its_decoder_costs_its_own_query(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "MAX_DECODE_S", 5.0)
+    served = load_bundle(bundle)
+    query = [{"audio": packed(report_world.tone(1))}]
+    before = served.answer(query, 1)
+    # As if a file had done it.
+    os.kill(served._checks._worker._process.pid or 0, signal.SIGSTOP)
+    with pytest.raises(QueryError, match=r"Record 0: .*`decoder_timeout`.* not done after 5 s"):
+        served.answer(query, 1)
+    assert served.answer(query, 1) == before

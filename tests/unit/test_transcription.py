@@ -27,6 +27,7 @@ from brewline.core.engines import open_engine
 from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
 from brewline.core.workers import Worker
+from brewline.media.containers import LocalFile, PlacedFile
 from brewline.samples.shards import _samples
 from brewline.speech.batch_plan import (
     RecordingBatch,
@@ -44,6 +45,7 @@ from brewline.speech.progress import (
     summary,
 )
 from brewline.speech.recognition import Recognition, Word
+from brewline.speech.recordings import list_recordings
 from brewline.speech.transcriber import Transcriber
 from brewline.tables.manifest import MANIFEST
 from brewline.tables.parquet import read_table, write_table
@@ -160,8 +162,14 @@ class Corpus:
         self.work.mkdir(exist_ok=True)
         write_table(self.folder / "manifest.parquet", MANIFEST, self.rows)
         asr = load_params(Path(__file__).parents[2] / "params.yaml").asr
+        raw = self.folder / "raw"
+        raw.mkdir(exist_ok=True)
+        for row in self.rows:
+            (raw / row["audio_path"]).touch()
+        manifest = self.folder / "manifest.parquet"
         return Transcriber(
-            manifest=self.folder / "manifest.parquet",
+            manifest=manifest,
+            recordings=list_recordings(raw, manifest, self.folder / "recordings.parquet"),
             work=self.work,
             asr=asr.model_copy(update={"batch_size": 4, "on_failure": on_failure}),
             asr_model="fake",
@@ -647,8 +655,8 @@ def test_the_next_batch_is_read_while_one_is_recognised(
         finally:
             Watched.decoded.release()
 
-    decode_one = batch_recogniser._waveform
-    monkeypatch.setattr(batch_recogniser, "_waveform", waveform)
+    decode_one = batch_recogniser.waveform
+    monkeypatch.setattr(batch_recogniser, "waveform", waveform)
     monkeypatch.setattr("brewline.speech.recogniser.Recogniser", Watched)
     # Of the two in the first batch and the two of the next one, while the first is in work.
     monkeypatch.setattr(Watched, "wanted", [4, 0, 1])
@@ -658,8 +666,15 @@ def test_the_next_batch_is_read_while_one_is_recognised(
         for number in files:
             noise = np.linspace(-0.5, 0.5, 1000 * int(number))
             soundfile.write(tmp_path / f"{number}.wav", noise, 16_000)
+        places = {number: LocalFile(tmp_path / f"{number}.wav") for number in files}
         batches.append(
-            RecordingBatch(name, [row | {"audio_path": f"{number}.wav"} for number in files])
+            RecordingBatch(
+                name,
+                [
+                    row | {"file": PlacedFile(f"{number}.wav", ((file, f"{number}.wav", ()),))}
+                    for number, file in places.items()
+                ],
+            )
         )
     (tmp_path / "5.wav").write_bytes(b"RIFF")
     threads = torch.get_num_threads()

@@ -55,6 +55,18 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+def name_computation(engine: str, device: DeviceName) -> list[str]:
+    """What a work folder is named by: who goes on elsewhere should not mix precisions.
+
+    Args:
+        engine: What does the units; what a cluster has is not seen from here.
+        device: Where their models run.
+    """
+    if engine != "processes":
+        return [device, engine]
+    return [device, str(choose_dtype("auto", choose_device(device)))]
+
+
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """A context in which matrix products run in `dtype`; none needed for fp32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

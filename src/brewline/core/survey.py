@@ -8,7 +8,7 @@ from pathlib import Path
 
 def is_shadow(name: str) -> bool:
     """Whether a path is hidden, or in the tree of resource forks of macOS; no corpus means it."""
-    return any(sign in f"/{name}" for sign in ("/.", "/__MACOSX/"))
+    return name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name
 
 
 def files_at(path: Path) -> list[tuple[str, int, int]]:

@@ -9,11 +9,12 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from brewline.core.errors import BrewlineError
@@ -59,6 +60,7 @@ class Worker(Generic[T, R]):
         limit_s: float,
         chunk_size: int = 32,
         environment: Mapping[str, str] | None = None,
+        knows_main: bool = True,
     ) -> None:
         """Starts the process.
 
@@ -69,11 +71,14 @@ class Worker(Generic[T, R]):
             chunk_size: Tasks handed over at a time: few enough for a progress bar to move, enough
                 to hide what handing over costs.
             environment: Variables that the process has beside ours.
+            knows_main: Whether it imports the program that runs here. A library should not ask
+                that of a script, which may be none that can be imported without running again.
         """
         self._prepare = prepare
         self._limit_s = limit_s
         self._chunk_size = chunk_size
         self._environment = dict(environment or {})
+        self._knows_main = knows_main
         self._is_closed = False
         self._is_ready = False
         # Whether the process has a chunk that it has not answered.
@@ -140,7 +145,8 @@ class Worker(Generic[T, R]):
         self._process = context.Process(
             target=_serve, args=(theirs, self._prepare, self._environment), daemon=True
         )
-        self._process.start()
+        with contextlib.nullcontext() if self._knows_main else _without_main():
+            self._process.start()
         # Ours is closed, so that the end of the process is the end of the connection.
         theirs.close()
         self._is_ready = self._is_asked = False
@@ -198,6 +204,17 @@ class Worker(Generic[T, R]):
                 raise message.error
             raise RuntimeError(f"a worker failed:\n{message.traceback}")
         return message
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides what `multiprocessing` would have a new process import."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _cut(tasks: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -219,4 +219,6 @@ def safe_id(name: str) -> str:
 
 def stem(path: str) -> str:
     """The file name of a path without its suffix."""
-    return PurePosixPath(path).stem
+    name = path.rstrip("/").rpartition("/")[2]
+    before, dot, suffix = name.rpartition(".")
+    return before if before and dot and suffix else name

@@ -182,6 +182,15 @@ def to_mono_16k(audio: Audio) -> NDArray[np.float32]:
     return to_16k(audio.samples.mean(axis=1), audio.sample_rate_hz)
 
 
+def waveform(content: bytes) -> NDArray[np.float32]:
+    """A whole file as Whisper hears it, (num_samples,) at 16 kHz.
+
+    Raises:
+        AudioError: see `decode`.
+    """
+    return to_mono_16k(decode(content))
+
+
 def to_16k(mono: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
     """Returns (num_samples,) resampled to 16 kHz by soxr."""
     if sample_rate_hz != SAMPLE_RATE_HZ:

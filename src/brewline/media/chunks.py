@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from brewline.media.frames import frame_sounds
-from brewline.media.recording import AudioError, Parts, Sound, check_joined, is_harmless
+from brewline.media.recording import (
+    AudioError,
+    Parts,
+    Samples,
+    Sound,
+    check_joined,
+    is_harmless,
+)
 
 # All ones in the 32-bit size: RF64 has it in the chunk `ds64`. Writers of streams leave all ones,
 # zero, or the largest size that they take to be safe, a little under 2 GiB.
@@ -19,6 +26,11 @@ _SIZE_ELSEWHERE = 0xFFFFFFFF
 _SIZE_UNKNOWN = 0x7FFFF000
 # MPEG audio and MP3 in a WAV, of which libsndfile takes the first bit rate for that of all.
 _WAV_MPEG = (0x50, 0x55)
+# Its head: format tag, channels, sample rate, bytes a second, bytes of a sample of all channels,
+# and bits. What lies there as 16-bit integers in the usual way needs no decoder, which would take
+# several times as long; libsndfile has its own opinion of the rest.
+_WAV_FORMAT, _PCM = "HHIIHH", 1
+_MAX_CHANNELS, _MAX_RATE_HZ = 256, 655_350
 # Sony's Wave64: names are GUIDs, sizes include the head and are padded to eight bytes.
 _W64_FILE = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -46,8 +58,9 @@ class _Data(NamedTuple):
     # Where the 32-bit size stands that libsndfile would believe, and its byte order.
     size_at: int | None = None
     order: str = "<"
-    # The format tag of a WAV.
+    # The format tag of a WAV, and its samples if they need no decoder.
     tag: int = 0
+    samples: Samples | None = None
 
 
 def chunk_sounds(content: bytes) -> list[Sound] | None:
@@ -103,7 +116,7 @@ def _sounds(content: bytes, data: _Data, demuxer: str) -> list[Sound]:
         whole = data.claimed + data.lost
         share = whole / min(data.claimed, present) if data.claimed else 1.0
         part = content[: data.end] if data.end < len(content) else content
-        sound = Sound(part, demuxer, by_libsndfile=True, share=share)
+        sound = Sound(part, demuxer, by_libsndfile=True, samples=data.samples, share=share)
     if data.tag not in _WAV_MPEG:
         return [sound]
     size = present if data.claimed is None else min(data.claimed, present)
@@ -127,11 +140,13 @@ def _with_tail(content: bytes, data: _Data, end: int) -> _Data:
 def _wav(content: bytes) -> _Data:
     """Microsoft and IBM, "Multimedia Programming Interface and Data Specifications 1.0"."""
     order = ">" if content.startswith(b"RIFX") else "<"
-    tag, size_64 = 0, None
+    head, tag, size_64 = b"", 0, None
     for name, at, size in _chunks(content, 12, f"{order}4sI", 1):
         body = at + 8
         if name == b"fmt " and body + 2 <= len(content):
             (tag,) = struct.unpack_from(f"{order}H", content, body)
+            # A second one would have to be weighed against the first.
+            head = b"" if head else content[body : body + min(size, 16)]
         elif name == b"ds64" and body + 16 <= len(content):
             (size_64,) = struct.unpack_from("<Q", content, body + 8)
         elif name == b"data":
@@ -139,10 +154,23 @@ def _wav(content: bytes) -> _Data:
                 size = size_64
             elif size >= _SIZE_UNKNOWN or (size == 0 and not _is_chunk(content, body, order)):
                 return _Data(body, None, len(content), 0, at + 4, order, tag)
-            data = _Data(body, size, len(content), tag=tag)
+            samples = _samples(head, body, min(size, len(content) - body))
+            is_plain = content.startswith(b"RIFF")
+            data = _Data(body, size, len(content), tag=tag, samples=samples if is_plain else None)
             rest = _chunks(content, body + size + size % 2, f"{order}4sI", 1)
             return _look_after(content, data, rest, (b"RIFF", b"RF64", b"RIFX"))
     raise _no_sound()
+
+
+def _samples(head: bytes, start: int, num_bytes: int) -> Samples | None:
+    """The samples of a little-endian WAV, if they are 16-bit integers."""
+    if len(head) < struct.calcsize(_WAV_FORMAT):
+        return None
+    tag, num_channels, rate_hz, _, width, bits = struct.unpack(f"<{_WAV_FORMAT}", head)
+    is_plain = tag == _PCM and bits == 16 and width == 2 * num_channels
+    if not (is_plain and 0 < num_channels <= _MAX_CHANNELS and 0 < rate_hz <= _MAX_RATE_HZ):
+        return None
+    return Samples(start, max(num_bytes, 0) // width, num_channels, rate_hz)
 
 
 def _no_sound() -> AudioError:

@@ -1,4 +1,7 @@
-"""The two decoders: libsndfile for what it reads well, PyAV (FFmpeg) for everything else."""
+"""The two decoders: libsndfile for what it reads well, PyAV (FFmpeg) for everything else.
+
+Samples that lie in a file as they are need neither.
+"""
 
 import io
 from collections.abc import Iterator
@@ -11,12 +14,14 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from brewline.media.recording import AudioError, Sound
+from brewline.media.recording import AudioError, Samples, Sound
 
 SampleType = Literal["int16", "float32"]
 
 # Decoded at a time: 17 minutes of mono at 16 kHz, 64 MiB as float32.
 _BLOCK_SAMPLES = 1 << 24
+# What may follow all that was promised is looked for in smaller steps: most often it is nothing.
+_REST_SAMPLES = 1 << 14
 # A FLAC stream need not say how long it is; libsndfile then says 2**63 - 1.
 _UNKNOWN_FRAMES = 1 << 62
 # How FFmpeg stores samples, by the name of its format, and full scale of integers; `u8` is about
@@ -67,6 +72,8 @@ def open_stream(sound: Sound) -> Stream:
     Raises:
         AudioError: `damaged`, `no_audio_track` or `unsupported_codec`.
     """
+    if sound.samples:
+        return _StoredSamples(sound, sound.samples)
     if not sound.by_libsndfile:
         return _AvStream(sound)
     try:
@@ -80,6 +87,26 @@ def open_stream(sound: Sound) -> Stream:
         with suppress(AudioError):
             return _AvStream(sound)
         raise AudioError("damaged", f"the decoder says: {error.error_string}") from None
+
+
+class _StoredSamples:
+    is_int16 = True
+
+    def __init__(self, sound: Sound, samples: Samples) -> None:
+        self._content, self._samples = sound.content, samples
+        self.sample_rate_hz, self.num_channels = samples.sample_rate_hz, samples.num_channels
+        self.promised_duration_s = samples.num_frames / samples.sample_rate_hz * sound.share
+
+    def blocks(self, dtype: SampleType) -> Iterator[NDArray[Any]]:
+        channels, left = self.num_channels, self._samples.num_frames * self.num_channels
+        array = np.frombuffer(self._content, "<i2", left, self._samples.start)
+        most = _BLOCK_SAMPLES // channels * channels
+        for start in range(0, max(left, 1), most):
+            block = array[start : start + most].reshape(-1, channels)
+            yield block if dtype == "int16" else _converted(block, "s16", dtype)
+
+    def close(self) -> None:
+        pass
 
 
 class _ReadOnce(soundfile.SoundFile):  # type: ignore[misc]
@@ -114,9 +141,11 @@ class _SoundFileStream:
         promised = round((self._promised_s or 0) * self.sample_rate_hz)
         # Of an open stream first what is promised, and then whatever else there is.
         expected = promised if left >= _UNKNOWN_FRAMES else left
+        beyond = _REST_SAMPLES // self.num_channels if expected else most
         num_decoded = 0
         while True:
-            num_frames = min(most, left, expected - num_decoded if expected > num_decoded else most)
+            due = expected - num_decoded if expected > num_decoded else beyond
+            num_frames = min(most, left, due)
             try:
                 block = self._file.read(num_frames, dtype=dtype, always_2d=True)
             except soundfile.LibsndfileError as error:

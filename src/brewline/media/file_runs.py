@@ -7,7 +7,7 @@ only the process that makes the list has a whole corpus in its memory.
 import functools
 import itertools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,8 +31,8 @@ _MOST_FILES, _FEWEST_FILES = 1024, 64
 # A corpus of some size has as many runs at least, so that all workers have something.
 _NUM_RUNS = 16
 
-# A row for each place of a file.
-_PLACES = table_schema(name=TEXT, file=TEXT, published=TEXT, place=pyarrow.list_(INT))
+# A row for each place of a file; `number` is that of the file in the list.
+_PLACES = table_schema(number=INT, name=TEXT, file=TEXT, published=TEXT, place=pyarrow.list_(INT))
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,26 @@ class FileRuns:
 
     def read(self, number: int) -> list[PlacedFile]:
         """The files of a run."""
+        return self._read([number])
+
+    def files(self, part: slice) -> list[PlacedFile]:
+        """The files from its start to before its stop, both of which the list has."""
+        first = part.start // self.length
+        runs = range(first, -(-part.stop // self.length))
+        start = part.start - first * self.length
+        return self._read(runs)[start : start + part.stop - part.start]
+
+    def _read(self, runs: Sequence[int]) -> list[PlacedFile]:
         with pyarrow.parquet.ParquetFile(self.path) as table:
-            rows = table.read_row_group(number).to_pylist()
-        return [
-            PlacedFile(
-                name,
-                tuple(
-                    (_raw_file(row["file"]), row["published"], tuple(row["place"]))
-                    for row in places
-                ),
+            rows = table.read_row_groups(runs).to_pylist()
+        files = []
+        for _, same in itertools.groupby(rows, lambda row: row["number"]):
+            of_file = list(same)
+            places = (
+                (_raw_file(row["file"]), row["published"], tuple(row["place"])) for row in of_file
             )
-            for name, places in itertools.groupby(rows, lambda row: row["name"])
-        ]
+            files.append(PlacedFile(of_file[0]["name"], tuple(places)))
+        return files
 
 
 def run_length(num_files: int) -> int:
@@ -84,27 +92,30 @@ def list_runs(path: Path, store: MediaStore, names: Collection[str]) -> FileRuns
     Args:
         path: The table.
         store: The corpus' files.
-        names: In the order of `MediaStore.in_stored_order`.
+        names: For units of work, in the order of `MediaStore.in_stored_order`.
     """
     runs = FileRuns(path, len(names), run_length(len(names)), store.patience_s)
-    rest = iter(names)
+    rest = enumerate(names)
     with atomic_path(path) as partial, pyarrow.parquet.ParquetWriter(partial, _PLACES) as table:
         for size in runs.sizes():
             rows = [
-                (file.name, _described(raw), published, place)
-                for file in map(store.placed, itertools.islice(rest, size))
-                for raw, published, place in file.places
+                (number, name, _described(raw), published, place)
+                for number, name in itertools.islice(rest, size)
+                for raw, published, place in store.placed(name).places
             ]
             table.write_table(pyarrow.table(list(zip(*rows, strict=True)), schema=_PLACES))
     return runs
 
 
+@functools.lru_cache(maxsize=8)
 def _described(file: RawFile) -> str:
     # A path may hold what is no UTF-8.
     return json.dumps(asdict(file) if isinstance(file, StoredObject) else {"path": str(file)})
 
 
+@functools.lru_cache(maxsize=8)
 def _raw_file(described: str) -> RawFile:
+    # The members of an archive name one and the same, which travels once with many of them.
     facts = json.loads(described)
     return LocalFile(Path(facts["path"])) if "path" in facts else StoredObject(**facts)
 
@@ -112,11 +123,16 @@ def _raw_file(described: str) -> RawFile:
 class PlacedFiles:
     """Reads files of a corpus whose places are known: without a listing, in little memory."""
 
-    def __init__(self, root: Path) -> None:
-        """Args are as for `MediaStore`."""
+    def __init__(self, root: Path, in_order: bool = True) -> None:
+        """Begins.
+
+        Args:
+            root: As for `MediaStore`.
+            in_order: Whether files come in the order of their archives.
+        """
         self._root = root
-        # Files come in the order of their archives: one, and another that repeats it.
-        self._container = functools.lru_cache(maxsize=2)(open_container)
+        # One, and another that repeats it; of others many, as each may have an index to be read.
+        self._container = functools.lru_cache(maxsize=2 if in_order else 64)(open_container)
 
     def read(self, file: PlacedFile) -> bytes:
         """The content of a file; see `MediaStore.read`."""

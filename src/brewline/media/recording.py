@@ -27,6 +27,19 @@ class AudioError(Exception):
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Where 16-bit samples lie in a file as they are, low byte first, channel beside channel.
+
+    `num_frames` is how many samples each channel has.
+    """
+
+    start: int
+    num_frames: int
+    num_channels: int
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
 class Sound:
     """One sound of a file: bytes for a decoder, and what the container promises of it.
 
@@ -40,6 +53,8 @@ class Sound:
     demuxer: str
     # libsndfile decodes it; PyAV does where that cannot.
     by_libsndfile: bool = False
+    # Nothing is to be decoded.
+    samples: Samples | None = None
     promised_s: float | None = None
     # Nothing says how long it is: a stream that was written as it came.
     is_open: bool = False

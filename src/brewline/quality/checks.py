@@ -7,7 +7,7 @@ known of a file is in `recording_facts.py` and `picture_facts.py`; no file is op
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from brewline.config.validate import ValidateParams
 from brewline.tables.facts import PictureFacts, RecordingFacts, dbfs
-from brewline.tables.listing import Listing
+from brewline.tables.listing import LISTED, Listing
 
 # Of a text that is named in a sentence.
 _MAX_SAID = 300
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
-_LISTED = tuple(field.name for field in fields(Listing))
 
 
 class Fault(NamedTuple):
@@ -248,8 +247,7 @@ def check_listing(listing: Listing) -> Fault | None:
         return Fault("bad_record", printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
-    for name in _LISTED:
-        text = getattr(listing, name)
+    for name, text in zip(LISTED, listing.values(), strict=True):
         if text is None or text.isascii():
             continue
         if not _is_text(text, is_path=name.endswith("_path")):

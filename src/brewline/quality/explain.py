@@ -10,6 +10,7 @@ from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore, canonical_name
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Check, Fault
 from brewline.quality.verdicts import Judge, judge_listings
+from brewline.tables.facts import PictureFacts
 from brewline.tables.listing import Listing
 
 
@@ -44,15 +45,18 @@ def explain(
         fault = Fault(verdict.reason, verdict.detail) if verdict.reason else None
         yield f"{utterance_id} ({row.split or 'no split'}): {_say(fault) if fault else 'good'}"
         ((_, listed),) = judge_listings(store, [row])
-        yield _line("listing", listed, "id, caption, and whether the recording is there")
+        wrong = listed if isinstance(listed, Fault) else None
+        yield _line("listing", wrong, "id, caption, and whether the recording is there")
         if audio := store.find(row.audio_path):
             yield audio
-            yield from _lines(AUDIO_CHECKS, judge.recordings[audio], limits)
+            (place,) = judge.recordings.rows([audio])
+            yield from _lines(AUDIO_CHECKS, judge.recordings[place], limits)
         if row.image_path:
             yield row.image_path
-            is_there = row.image_path in store
-            missing = Fault("missing_image", store.absence(row.image_path))
-            found = judge.pictures[canonical_name(row.image_path)] if is_there else missing
+            found: PictureFacts | Fault = Fault("missing_image", store.absence(row.image_path))
+            if row.image_path in store:
+                (place,) = judge.pictures.rows([canonical_name(row.image_path)])
+                found = judge.pictures[place]
             yield from _lines(IMAGE_CHECKS, found, limits)
     if len(rows) > 1:
         yield f"{len(rows)} rows have this id; the first of those that are good is kept."

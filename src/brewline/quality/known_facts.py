@@ -1,12 +1,12 @@
 """The facts of a corpus, as stage `inspect` wrote them, by the name of the file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -29,49 +29,43 @@ class KnownFacts(Generic[Facts]):
         """
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                names = [name for name in file.schema_arrow.names if name != "path"]
+                names = file.schema_arrow.names
                 # One after the other: each is in memory twice while it is read.
                 self._columns = {
                     name: _Column(file.read([name]).column(0).combine_chunks()) for name in names
                 }
-                paths = file.read(["path"]).column(0).to_pylist()
         except FileNotFoundError:
             raise BrewlineError(f"{path} is missing; run `dvc repro`") from None
         except pyarrow.ArrowInvalid as error:
             raise BrewlineError(f"{path} is not a whole Parquet file: {error}") from None
         self._path, self._kind = path, kind
-        self._rows = {name: row for row, name in enumerate(paths)}
+        self._paths = self._columns.pop("path").values
 
-    def row(self, name: str) -> int:
-        """The row of a file.
+    def rows(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each file, (num_files,).
 
         Raises:
-            BrewlineError: the file is new since then.
+            BrewlineError: a file is new since then.
         """
-        row = self._rows.get(name)
-        if row is None:
+        wanted = pyarrow.array(names, self._paths.type)
+        rows = pyarrow.compute.index_in(wanted, self._paths).fill_null(-1).to_numpy()
+        if (rows < 0).any():
+            name = names[int(np.argmin(rows))]
             raise BrewlineError(f"{self._path} does not know {name!r}; run `dvc repro`")
-        return row
+        found: NDArray[np.int64] = rows.astype(np.int64)
+        return found
 
-    def __getitem__(self, name: str) -> Facts | Fault:
-        """What is known of a file, or why it could not be opened.
-
-        Raises:
-            BrewlineError: see `row`.
-        """
-        row = self.row(name)
+    def __getitem__(self, row: int) -> Facts | Fault:
+        """What is known of the file in a row, or why it could not be opened."""
         values = {name: column[row] for name, column in self._columns.items()}
         reason, detail = values.pop("reason"), values.pop("detail")
         return Fault(reason, detail) if reason else self._kind(**values)
 
     def at_fault(self, checks: Mapping[str, Check], limits: ValidateParams) -> NDArray[np.bool_]:
         """Which rows fail a check, or are of files that could not be opened, (num_rows,)."""
-        numbers = SimpleNamespace(
-            **{name: one.numbers() for name, one in self._columns.items() if not one.is_text}
-        )
         # Of what could not be opened all numbers are NaN.
         with np.errstate(invalid="ignore"):
-            faulty = any_fault(checks, numbers, limits)
+            faulty = any_fault(checks, _Numbers(self._columns), limits)
         failed: NDArray[np.bool_] = self._columns["reason"].is_known | faulty
         return failed
 
@@ -80,25 +74,35 @@ class KnownFacts(Generic[Facts]):
         return [self._columns[name] for name in names]
 
 
+class _Numbers:
+    """Facts whose fields are columns of numbers, made when they are asked for: all are large."""
+
+    def __init__(self, columns: "Mapping[str, _Column]") -> None:
+        self._columns = columns
+
+    def __getattr__(self, name: str) -> NDArray[np.float64]:
+        return self._columns[name].numbers()
+
+
 class _Column:
     """A column of a table; NumPy gives its cells ten times as fast as pyarrow."""
 
     def __init__(self, array: Any) -> None:
         self.is_text = pyarrow.types.is_string(array.type)
         self.is_known = array.is_valid().to_numpy(zero_copy_only=False)
-        self._values = array
+        self.values = array
         if not self.is_text:
             filled = array.fill_null(pyarrow.scalar(0).cast(array.type))
-            self._values = filled.to_numpy(zero_copy_only=False)
+            self.values = filled.to_numpy(zero_copy_only=False)
 
     def __getitem__(self, row: int) -> Any:
         if self.is_text:
-            return self._values[row].as_py()
-        return self._values.item(row) if self.is_known[row] else None
+            return self.values[row].as_py()
+        return self.values.item(row) if self.is_known[row] else None
 
     def numbers(self) -> NDArray[np.float64]:
         """All of them, and NaN for what is not known."""
-        numbers: NDArray[np.float64] = np.where(self.is_known, self._values, np.nan)
+        numbers: NDArray[np.float64] = np.where(self.is_known, self.values, np.nan)
         return numbers
 
 

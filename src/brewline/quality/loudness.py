@@ -123,8 +123,7 @@ class _ChannelMeter:
     def finish(self) -> NDArray[np.float64]:
         """The mean square of every step."""
         rest = self._pieces.rest
-        padding = np.zeros(-rest.size % _GROUP_SAMPLES, rest.dtype)
-        self._add_weighted(self._weighted(np.concatenate([rest, padding]))[: rest.size])
+        self._add_weighted(self._weighted(rest)[: rest.size])
         return np.concatenate(self._powers).astype(np.float64)
 
     def _add_weighted(self, samples: NDArray[np.float32]) -> None:
@@ -132,11 +131,15 @@ class _ChannelMeter:
         self._powers.append(np.vecdot(steps, steps) / steps.shape[1])
 
     def _weighted(self, samples: NDArray[Any]) -> NDArray[np.float32]:
-        """Filters whole groups of samples, of at most one piece."""
+        """Filters (num_samples,), of at most one piece; silence fills up the last group."""
         sample, row, group = self._levels
         # Rows of samples, each with the state before it.
-        inputs = np.empty((samples.size // _ROW, _ROW + _ORDER), np.float32)
-        inputs[:, :_ROW] = samples.reshape(-1, _ROW)
+        num_groups = -(-samples.size // _GROUP_SAMPLES)
+        inputs = np.zeros((num_groups * _GROUP, _ROW + _ORDER), np.float32)
+        full, left = divmod(samples.size, _ROW)
+        inputs[:full, :_ROW] = samples[: samples.size - left].reshape(-1, _ROW)
+        if left:
+            inputs[full, :left] = samples[-left:]
         by_rows = (inputs[:, :_ROW] @ sample.inputs_to_state).reshape(-1, _GROUP * _ORDER)
         by_groups = (by_rows @ row.inputs_to_state).reshape(1, -1)
         # What rows and groups do to the state are the inputs of the levels above.

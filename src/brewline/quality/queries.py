@@ -1,16 +1,22 @@
 """Recordings and pictures from outside: the same checks as on a corpus, and the same words.
 
 `brewline search` and a served model ask here. What comes from outside is hostile until shown
-otherwise: what a recording costs is bounded while it is decoded.
+otherwise: what a recording costs is bounded while it is decoded, and where many ask, it is decoded
+in a process of its own, which is ended if it takes too long.
 """
 
-from typing import NamedTuple
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
+from brewline.core.workers import Lost, Worker
 from brewline.media.audio import AudioError, open_recording, to_16k
 from brewline.media.pictures import PictureError
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, first_fault
@@ -78,6 +84,63 @@ def look(content: bytes, limits: ValidateParams) -> None:
     fault = check_image(content, limits).fault
     if fault:
         raise RefusedError("picture", fault)
+
+
+@dataclass(frozen=True)
+class _Query:
+    kind: Literal["recording", "picture"]
+    content: bytes
+
+
+class GuardedChecks:
+    """`hear` and `look` in a process of its own: no file holds it for long, or ends more than it.
+
+    One query at a time.
+    """
+
+    def __init__(self, limits: ValidateParams, limit_s: float) -> None:
+        """Starts the process.
+
+        Args:
+            limits: Thresholds.
+            limit_s: Seconds that a file may take.
+        """
+        self._worker: Worker[_Query, NDArray[np.float32] | Fault | None] = Worker(
+            partial(_answers, limits), limit_s, chunk_size=1, knows_main=False
+        )
+        weakref.finalize(self, self._worker.close)
+
+    def hear(self, content: bytes) -> NDArray[np.float32]:
+        """See `hear`; the reasons are `decoder_timeout` and `decoder_crash` too."""
+        waveform = self._ask(_Query("recording", content))
+        assert waveform is not None
+        return waveform
+
+    def look(self, content: bytes) -> None:
+        """See `look`; the reasons are `decoder_timeout` and `decoder_crash` too."""
+        self._ask(_Query("picture", content))
+
+    def _ask(self, query: _Query) -> NDArray[np.float32] | None:
+        (answer,) = self._worker.map([query])
+        if isinstance(answer, Lost):
+            answer = Fault(f"decoder_{answer.how}", answer.detail)
+        if isinstance(answer, Fault):
+            raise RefusedError(query.kind, answer)
+        return answer
+
+
+def _answers(limits: ValidateParams) -> Callable[[_Query], NDArray[np.float32] | Fault | None]:
+    """Called in the process of `GuardedChecks`, gives what answers a query there."""
+
+    def answer(query: _Query) -> NDArray[np.float32] | Fault | None:
+        if query.kind == "picture":
+            return check_image(query.content, limits).fault
+        try:
+            return _heard(query.content, limits)
+        except AudioError as error:
+            return Fault(error.reason, error.detail)
+
+    return answer
 
 
 def _heard(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from brewline.quality.checks import (
     first_fault,
 )
 from brewline.quality.known_facts import known_pictures, known_recordings
-from brewline.tables.listing import SPLITS, Listing
+from brewline.tables.listing import LISTED, SPLITS, Listing
 
-_LISTED = tuple(field.name for field in fields(Listing))
 # What a verdict has of a good recording, and the fact that it is.
 _FROM_FACTS = {
     "duration_s": "duration_s",
@@ -49,10 +48,9 @@ class Verdict:
 
     def manifest_row(self, corpus: str) -> dict[str, Any]:
         """The row of the manifest."""
-        listed = {name: getattr(self.listing, name) for name in _LISTED}
         return {
             "corpus": corpus,
-            **listed,
+            **self._listed(),
             "duration_s": self.duration_s,
             "sample_rate_hz": self.sample_rate_hz,
             "num_channels": self.num_channels,
@@ -61,12 +59,14 @@ class Verdict:
 
     def quarantine_row(self) -> dict[str, Any]:
         """The row of the quarantine; what is no text in it is escaped."""
-        listed = {name: getattr(self.listing, name) for name in _LISTED}
-        row = {**listed, "reason": self.reason, "detail": self.detail}
+        row = {**self._listed(), "reason": self.reason, "detail": self.detail}
         return {
             name: value and value.encode("utf-8", "backslashreplace").decode()
             for name, value in row.items()
         }
+
+    def _listed(self) -> dict[str, str | None]:
+        return dict(zip(LISTED, self.listing.values(), strict=True))
 
 
 class Judge:
@@ -91,8 +91,6 @@ class Judge:
         columns = self.recordings.cells(*_FROM_FACTS.values())
         self._good = dict(zip(_FROM_FACTS, columns, strict=True))
         self._looks = self.pictures.cells("content")[0]
-        # Several utterances describe a picture.
-        self._judged_pictures: dict[str, Fault | str | None] = {}
 
     def corpus(self, listings: Sequence[Listing]) -> Iterator[Verdict]:
         """One verdict per listing, sorted by split and utterance id but for ids that occur twice.
@@ -102,20 +100,30 @@ class Judge:
         """
         first_with: dict[bytes, str] = {}
         listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
-        judged = (Verdict(row, *fault) if fault else self._utterance(row) for row, fault in listed)
+        judged = self._each(listed)
         for verdict in one_of_each_id(judged, (row.utterance_id for row in listings)):
             yield _with_duplicate(verdict, first_with, self._limits)
 
-    def _utterance(self, row: Listing) -> Verdict:
-        name = self._store.find(row.audio_path) or ""
-        place = self.recordings.row(name)
-        if self._bad_recordings[place]:
-            return Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[name]))
-        picture = self._picture(row.image_path) if row.image_path else None
-        if isinstance(picture, Fault):
-            return Verdict(row, *picture)
-        facts: dict[str, Any] = {name: column[place] for name, column in self._good.items()}
-        return Verdict(row, **facts, image_content=picture)
+    def _each(self, listed: Sequence[tuple[Listing, str | Fault]]) -> Iterator[Verdict]:
+        """A verdict on each utterance by itself."""
+        places = iter(
+            self.recordings.rows([found for _, found in listed if isinstance(found, str)]).tolist()
+        )
+        # Several utterances describe a picture.
+        pictures = self._pictures({row.image_path for row, _ in listed if row.image_path})
+        for row, found in listed:
+            if isinstance(found, Fault):
+                yield Verdict(row, *found)
+                continue
+            place = next(places)
+            picture = pictures[row.image_path] if row.image_path else None
+            if self._bad_recordings[place]:
+                yield Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[place]))
+            elif isinstance(picture, Fault):
+                yield Verdict(row, *picture)
+            else:
+                facts: dict[str, Any] = {name: column[place] for name, column in self._good.items()}
+                yield Verdict(row, **facts, image_content=picture)
 
     def _fault(self, checks: Mapping[str, Check], facts: Any) -> Fault:
         """Of a file that is at fault, what it is."""
@@ -123,19 +131,17 @@ class Judge:
         assert fault
         return fault
 
-    def _picture(self, path: str) -> Fault | str | None:
-        """What is wrong with a picture, or else the hash of what one sees, if it has one."""
-        if path not in self._judged_pictures:
-            self._judged_pictures[path] = self._judge_picture(path)
-        return self._judged_pictures[path]
+    def _pictures(self, paths: Iterable[str]) -> dict[str, Fault | str | None]:
+        """What is wrong with each picture, or else the hash of what one sees, if it has one."""
+        found = {path: canonical_name(path) for path in paths if path in self._store}
+        places = dict(zip(found, self.pictures.rows(list(found.values())).tolist(), strict=True))
+        return {path: self._judge_picture(path, places.get(path)) for path in paths}
 
-    def _judge_picture(self, path: str) -> Fault | str | None:
-        if path not in self._store:
+    def _judge_picture(self, path: str, place: int | None) -> Fault | str | None:
+        if place is None:
             return Fault("missing_image", self._store.absence(path))
-        name = canonical_name(path)
-        place = self.pictures.row(name)
         if self._bad_pictures[place]:
-            return self._fault(IMAGE_CHECKS, self.pictures[name])
+            return self._fault(IMAGE_CHECKS, self.pictures[place])
         look: str | None = self._looks[place]
         return look
 
@@ -174,17 +180,21 @@ def _order(listing: Listing) -> tuple[int, str]:
 
 def judge_listings(
     store: MediaStore, listings: Sequence[Listing]
-) -> Iterator[tuple[Listing, Fault | None]]:
-    """Finds what is wrong before anything is opened."""
+) -> Iterator[tuple[Listing, str | Fault]]:
+    """Finds the recording of each, or what is wrong before anything is opened."""
     recordings = {canonical_name(row.audio_path) for row in listings}
     for listing in listings:
         fault = check_listing(listing)
-        if fault is None:
-            name, path = store.find(listing.audio_path), canonical_name(listing.audio_path)
-            # Under another suffix it may be found, unless that is a recording by itself.
-            if name is None or (name != path and name in recordings):
-                fault = Fault("missing_audio", store.absence(path))
-        yield listing, fault
+        if fault:
+            yield listing, fault
+            continue
+        name = store.find(listing.audio_path)
+        # Under another suffix it may be found, unless that is a recording by itself.
+        path = canonical_name(listing.audio_path)
+        if name is None or (name != path and name in recordings):
+            yield listing, Fault("missing_audio", store.absence(path))
+        else:
+            yield listing, name
 
 
 def _with_duplicate(

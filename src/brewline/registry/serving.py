@@ -9,8 +9,8 @@ Where the backbones are not in the folder, they are looked for in the folder tha
 `BREWLINE_BACKBONES` names (`whisper.pt` and `clip/`, as `models/backbones`). Either way they are
 used only if they are those that the model was trained on, by their hashes.
 
-A query is hostile until shown otherwise: it brings bytes, never a path, and what it costs is
-bounded before it is decoded.
+A query is hostile until shown otherwise: it brings bytes, never a path, what it costs is bounded
+before it is decoded, and a decoder that does not end is ended.
 """
 
 import base64
@@ -34,7 +34,7 @@ from brewline.core.files import read_json, sha256_tree, total_size, write_json
 from brewline.evaluation.vectors import Embeddings, closest, load_vectors, save_vectors
 from brewline.models.card import load_backbone_hashes, load_card
 from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER, NAMES_FILE, WHISPER_FILE
-from brewline.quality.queries import hear, look
+from brewline.quality.queries import GuardedChecks
 from brewline.search.embedder import Embedder
 
 BACKBONES_VARIABLE = "BREWLINE_BACKBONES"
@@ -50,6 +50,8 @@ _MAX_BUNDLED_MB = 100
 MAX_RECORDS = 32
 MAX_MB = 20
 MAX_TEXT_LENGTH = 2000
+# For decoding a recording or a picture; what passes the checks takes a second where all is busy.
+MAX_DECODE_S = 20.0
 _KINDS = ("audio", "image", "text")
 
 
@@ -188,7 +190,7 @@ class Served:
     def __init__(self, settings: ServingSettings, embedder: Embedder, gallery: Path) -> None:
         self.corpus = settings.corpus
         self.embedder = embedder
-        self._limits = settings.limits
+        self._checks = GuardedChecks(settings.limits, MAX_DECODE_S)
         self._gallery = load_vectors(gallery)[_SPLIT]
         # Whisper keeps what it has decoded so far in hooks on the model: one query at a time.
         self._lock = threading.Lock()
@@ -234,7 +236,7 @@ class Served:
             return self.hear(_decode_base64(kind, value), top_k)
         if kind == "image":
             content = _decode_base64(kind, value)
-            look(content, self._limits)
+            self._checks.look(content)
             targets, ids = self._gallery.utterance_embeddings, self._gallery.utterance_ids
             return _result(self.embedder.embed_photo(content), targets, ids, top_k)
         return self._find_image(self.embedder.embed_text(_check_text(value)), top_k)
@@ -245,7 +247,7 @@ class Served:
         Raises:
             BrewlineError: it fails a check.
         """
-        vector, transcript = self.embedder.embed_waveform(hear(content, self._limits))
+        vector, transcript = self.embedder.embed_waveform(self._checks.hear(content))
         return {**self._find_image(vector, top_k), "transcript": transcript}
 
     def _find_image(self, vector: Embeddings, top_k: int) -> dict[str, Any]:

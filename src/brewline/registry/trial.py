@@ -5,15 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from brewline.config import Params
 from brewline.evaluation.asr_metrics import align_texts, asr_metrics
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import score_retrieval
 from brewline.evaluation.texts import read_texts
-from brewline.media import audio
+from brewline.media.audio import waveform
 from brewline.media.corpus_media import project_media
 from brewline.models.card import load_backbone_hashes
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
@@ -75,16 +72,12 @@ def _dev_utterances(served: Served, project: Path) -> Iterator[Utterance]:
         return
     _, recording = _dev_recordings(corpus, project)
     for batch in chunks(read_split(shards, "dev"), _BATCH):
-        waveforms = [_waveform(recording(utterance.utterance_id)) for utterance in batch]
+        waveforms = [waveform(recording(utterance.utterance_id)) for utterance in batch]
         recognitions = embedder.recogniser.recognise(waveforms)
         for utterance, one in zip(batch, recognitions, strict=True):
             yield replace(
                 utterance, transcript=one.text, num_frames=one.num_frames, states=one.states
             )
-
-
-def _waveform(content: bytes) -> NDArray[np.float32]:
-    return audio.to_mono_16k(audio.decode(content))
 
 
 def _dev_recordings(corpus: str, project: Path) -> tuple[list[str], Callable[[str], bytes]]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
 from brewline.core.system import keep_freed_memory, usable_cores
-from brewline.media.archives import MediaStore
-from brewline.media.audio import decode, to_mono_16k
+from brewline.media.audio import waveform
 from brewline.speech.batch_plan import RecordingBatch, Row
 from brewline.speech.recognition import Recognition
+from brewline.speech.recordings import Recordings
 
 # Threads that decode the files of a batch for a GPU.
 _MAX_DECODERS = 8
@@ -78,11 +78,11 @@ class BatchRecogniser:
         torch.set_num_threads(1)
         keep_freed_memory()
         self._recogniser = Recogniser(checkpoint, settings, device)
-        self._store = MediaStore(root)
+        self._recordings = Recordings(root)
         # A GPU should not wait for one core to decode a batch of files either.
         cores = 1 if choose_device(device).type == "cpu" else usable_cores()
         self._decoders = ThreadPoolExecutor(min(cores, _MAX_DECODERS))
-        # One, which alone reads from the store.
+        # One, which alone reads files.
         self._reader = ThreadPoolExecutor(1)
         self._ahead: tuple[str, Future[_Waveforms | Failure]] | None = None
 
@@ -110,16 +110,11 @@ class BatchRecogniser:
 
     def _waveforms(self, batch: RecordingBatch) -> _Waveforms | Failure:
         # Outside: files that cannot be read are no fault of a batch.
-        contents = [self._content(row) for row in batch.utterances]
+        contents = [self._recordings.content(row) for row in batch.utterances]
         try:
-            return list(self._decoders.map(_waveform, contents))
+            return list(self._decoders.map(waveform, contents))
         except Exception as error:  # noqa: BLE001 - as above
             return _failure(error)
-
-    def _content(self, row: Row) -> bytes:
-        path = self._store.find(row["audio_path"])
-        assert path is not None, "a row of the manifest has its recording"
-        return self._store.read(path)
 
 
 def _failure(error: Exception) -> Failure:
@@ -142,7 +137,3 @@ def _known_text(row: Row, decode: bool) -> str | None:
     """What is not to be decoded: a text that was imported, or one that is given up."""
     text: str | None = row["transcript"]
     return "" if text is None and not decode else text
-
-
-def _waveform(content: bytes) -> NDArray[np.float32]:
-    return to_mono_16k(decode(content))

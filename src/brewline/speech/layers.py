@@ -17,12 +17,12 @@ from brewline.core.engine import Job
 from brewline.core.errors import BrewlineError
 from brewline.core.system import keep_freed_memory
 from brewline.core.workers import Lost, Worker
-from brewline.media.archives import MediaStore
-from brewline.media.audio import decode, to_mono_16k
+from brewline.media.audio import waveform
+from brewline.media.file_runs import FileRuns
 from brewline.speech.batch_plan import Row
+from brewline.speech.recordings import Recordings, read_placed_rows
 from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 from brewline.tables.features import Features, holds_features, save_features
-from brewline.tables.parquet import read_rows
 
 # What a worker does at a time, and what a killed one has to do again.
 _RECORDINGS_PER_PART = 32
@@ -56,11 +56,11 @@ class LayerPooler:
         self._engine = OpenAIWhisper(checkpoint, settings, choose_device(device))
         self._context = self._engine.dimensions.n_audio_ctx
         self._is_full = settings.audio_context == "full"
-        self._store = MediaStore(root)
+        self._recordings = Recordings(root)
 
     def __call__(self, rows: Sequence[Row]) -> Features:
         """Pools the recordings of rows of the manifest."""
-        pooled = [self.pool_layers(self._waveform(row["audio_path"])) for row in rows]
+        pooled = [self.pool_layers(waveform(self._recordings.content(row))) for row in rows]
         mean, deviation = (np.stack(part) for part in zip(*pooled, strict=True))
         ids = [row["utterance_id"] for row in rows]
         return Features(ids, {MEAN: mean, DEVIATION: deviation})
@@ -107,18 +107,13 @@ class LayerPooler:
         )
         return means, variances
 
-    def _waveform(self, audio_path: str) -> NDArray[np.float32]:
-        path = self._store.find(audio_path)
-        assert path is not None, "a row of the manifest has its recording"
-        return to_mono_16k(decode(self._store.read(path)))
-
 
 @dataclass(frozen=True)
 class PoolLayers(Job[int, list[Row], Features, int]):
     """Pools the layers of parts of a manifest; a unit is the first row of one."""
 
     manifest: Path
-    num_rows: int
+    recordings: FileRuns
     folder: Path
     pooler: Callable[[], LayerPooler]
     # Seconds that a part may take.
@@ -127,8 +122,9 @@ class PoolLayers(Job[int, list[Row], Features, int]):
 
     def sizes(self) -> dict[int, int]:
         """How many recordings each part has."""
-        starts = range(0, self.num_rows, _RECORDINGS_PER_PART)
-        return {start: min(_RECORDINGS_PER_PART, self.num_rows - start) for start in starts}
+        num_rows = self.recordings.num_files
+        starts = range(0, num_rows, _RECORDINGS_PER_PART)
+        return {start: min(_RECORDINGS_PER_PART, num_rows - start) for start in starts}
 
     def file(self, unit: int) -> Path:
         """The features of a part."""
@@ -144,10 +140,8 @@ class PoolLayers(Job[int, list[Row], Features, int]):
 
     def do(self, unit: int, worker: Worker[list[Row], Features]) -> Iterator[int]:
         """See `Job`; tells the number of recordings."""
-        stop = min(unit + _RECORDINGS_PER_PART, self.num_rows)
-        rows: list[Row] = [
-            *read_rows(self.manifest, slice(unit, stop), ["utterance_id", "audio_path"])
-        ]
+        part = slice(unit, min(unit + _RECORDINGS_PER_PART, self.recordings.num_files))
+        rows = read_placed_rows(self.manifest, self.recordings, part, ["utterance_id"])
         for features in worker.map([rows]):
             if isinstance(features, Lost):
                 raise BrewlineError(

@@ -20,19 +20,21 @@ from brewline.core.engine import Job
 from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import atomic_path, remove, set_aside
 from brewline.core.workers import Lost, Worker
+from brewline.media.file_runs import FileRuns
 from brewline.samples.shards import holds_samples, write_shard
 from brewline.speech.batch_plan import RecordingBatch, Row, Shard, plan_batches, with_languages
 from brewline.speech.batch_recogniser import BatchTask, Failure, Recognise
 from brewline.speech.batch_results import COLUMNS, BatchResults, Outcome
 from brewline.speech.progress import ShardProgress, StatusCounts
 from brewline.speech.recognition import Recognition
-from brewline.tables.parquet import read_column, read_rows, write_table
+from brewline.speech.recordings import read_placed_rows
+from brewline.tables.parquet import read_column, write_table
 from brewline.tables.transcripts import DROPPED, FAILED, OK, TRANSCRIPTS
 
 # Stands for the recogniser of a transcript that was imported.
 IMPORTED = "imported"
 # Of the manifest, what is read here.
-_COLUMNS = ("utterance_id", "split", "audio_path", "duration_s", "language", "transcript")
+_COLUMNS = ("utterance_id", "split", "duration_s", "language", "transcript")
 
 Answer = list[Recognition] | Failure
 
@@ -48,6 +50,8 @@ class Transcriber(Job[Shard, BatchTask, Answer, ShardProgress]):
     """
 
     manifest: Path
+    # Of each of its rows.
+    recordings: FileRuns
     work: Path
     asr: AsrParams
     # Name of the recogniser, for the table.
@@ -213,7 +217,8 @@ class Transcriber(Job[Shard, BatchTask, Answer, ShardProgress]):
         return bool(weighed["is_lost"])
 
     def _utterances(self, shard: Shard) -> list[Row]:
-        rows = read_rows(self.manifest, slice(shard.start, shard.stop), _COLUMNS)
+        part = slice(shard.start, shard.stop)
+        rows = read_placed_rows(self.manifest, self.recordings, part, _COLUMNS)
         return with_languages(rows, self.asr.spoken)
 
     def _results(self, shard: Shard, utterances: Sequence[Row]) -> BatchResults:

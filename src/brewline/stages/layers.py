@@ -12,9 +12,9 @@ from brewline.core.engines import open_engine
 from brewline.core.files import fingerprint, read_json, remove, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.speech.layers import LayerPooler, PoolLayers, join_features
+from brewline.speech.recordings import list_recordings
 from brewline.stages.arguments import named_argument
 from brewline.tables.features import load_features, save_features
-from brewline.tables.parquet import read_column
 
 
 @exits_cleanly
@@ -25,21 +25,20 @@ def main() -> None:
     checkpoint = Path("models/backbones/whisper.pt")
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     # Imported late: importing torch takes seconds, and a mistake above should not.
-    from brewline.core.devices import choose_device, choose_dtype
+    from brewline.core.devices import name_computation
 
     asr, runtime = params.asr, params.runtime
     with open_engine(runtime.engine, runtime.transcribe_workers, runtime.ray_address) as engine:
         device = choose_units_device(engine, runtime.device)
-        # The manifest holds the hash of every recording, so it stands for them. Who goes on
-        # elsewhere should not mix precisions; what a cluster has is not seen from here.
-        here = runtime.engine == "processes"
-        precision = str(choose_dtype("auto", choose_device(device))) if here else runtime.engine
-        named_by = [asr.audio_context, asr.precision, backbone["sha256"], device, precision]
+        # The manifest holds the hash of every recording, so it stands for them.
+        settings = [asr.audio_context, asr.precision, backbone["sha256"]]
+        named_by = [*settings, *name_computation(runtime.engine, device)]
         work = work_dir("layers", fingerprint(load_versions().layers, named_by, [manifest]))
-        pooler = partial(LayerPooler, Path("data/raw") / corpus, checkpoint, asr, device)
-        num_rows = len(read_column(manifest, "utterance_id"))
+        raw = Path("data/raw") / corpus
+        recordings = list_recordings(raw, manifest, work / "recordings.parquet")
+        pooler = partial(LayerPooler, raw, checkpoint, asr, device)
         limit_s = runtime.transcribe_batch_limit_s
-        job = PoolLayers(manifest, num_rows, work, pooler, limit_s, on_gpu=device == "cuda")
+        job = PoolLayers(manifest, recordings, work, pooler, limit_s, on_gpu=device == "cuda")
         run_under_bar(engine, job, job.sizes(), "layers", "recordings")
     files = map(job.file, job.sizes())
     features = join_features(map(load_features, files))

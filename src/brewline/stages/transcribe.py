@@ -12,6 +12,7 @@ from brewline.speech.batch_plan import languages_to_hear
 from brewline.speech.batch_recogniser import BatchRecogniser
 from brewline.speech.corpus_transcription import CorpusTranscription
 from brewline.speech.progress import show_progress, summary
+from brewline.speech.recordings import list_recordings
 from brewline.speech.transcriber import Transcriber
 from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import transcription_facts
@@ -29,7 +30,7 @@ def main() -> None:
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     asr_model = f"{backbone['name']} ({asr.engine})"
     # Imported late: importing torch takes seconds, and a mistake above should not.
-    from brewline.core.devices import choose_device, choose_dtype
+    from brewline.core.devices import name_computation
     from brewline.speech.whisper_checkpoint import read_dimensions
 
     # Of a GPU each has its own; on Apple's they would share one.
@@ -39,18 +40,25 @@ def main() -> None:
         # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
         # failure may change what stopped him, and go on.
         settings = asr.model_dump() | {"on_failure": asr.on_failure == "drop"}
-        # Who goes on elsewhere should not mix precisions. What a cluster has is not seen from here.
-        here = runtime.engine == "processes"
-        precision = str(choose_dtype("auto", choose_device(device))) if here else runtime.engine
-        named_by = [settings, per_shard, asr_model, backbone["sha256"], device, precision]
+        named_by = [settings, per_shard, asr_model, backbone["sha256"]]
+        named_by += name_computation(runtime.engine, device)
         name = fingerprint(load_versions().transcribe, named_by, [manifest])
-        work = work_dir("transcribe", name)
+        work, raw = work_dir("transcribe", name), Path("data/raw") / corpus
         languages = languages_to_hear(manifest, asr.spoken)
-        recogniser = partial(BatchRecogniser, Path("data/raw") / corpus, checkpoint, asr, device)
+        recordings = list_recordings(raw, manifest, work / "recordings.parquet")
+        recogniser = partial(BatchRecogniser, raw, checkpoint, asr, device)
         width = read_dimensions(checkpoint, languages).n_audio_state
         limit_s = runtime.transcribe_batch_limit_s
         transcriber = Transcriber(
-            manifest, work, asr, asr_model, width, recogniser, limit_s, on_gpu=device == "cuda"
+            manifest,
+            recordings,
+            work,
+            asr,
+            asr_model,
+            width,
+            recogniser,
+            limit_s,
+            on_gpu=device == "cuda",
         )
         transcription = CorpusTranscription(transcriber, per_shard)
         for line in transcription.outlook(backbone["name"]):

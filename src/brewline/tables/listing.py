@@ -1,6 +1,7 @@
 """What a corpus lists: one row per utterance, before anything of it is opened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 SPLITS = ("train", "dev", "test")
 
@@ -28,3 +29,13 @@ class Listing:
     # Known already, and not to be recognised; see `corpora.transcripts`.
     transcript: str | None = None
     fault: str | None = None
+
+    def values(self) -> tuple[str | None, ...]:
+        """What is listed, as `LISTED` names it."""
+        values: tuple[str | None, ...] = _values(self)
+        return values
+
+
+LISTED = tuple(field.name for field in fields(Listing))
+# Of hundreds of thousands, asking for each by its name takes several times as long.
+_values = attrgetter(*LISTED)

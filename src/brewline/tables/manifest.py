@@ -55,17 +55,22 @@ def row_order(split: str, utterance_id: str) -> tuple[int, bytes]:
 
 def sort_manifest(path: Path) -> None:
     """Brings the rows of a written manifest into their order."""
-    table = pyarrow.parquet.read_table(path, schema=MANIFEST)
     splits, digests = [], bytearray()
     # Not all at once: the keys of a large corpus as Python's objects take more than its rows.
-    for batch in table.select(["split", "utterance_id"]).to_batches():
+    keys = pyarrow.parquet.read_table(path, columns=["split", "utterance_id"])
+    for batch in keys.to_batches():
         columns = (column.to_pylist() for column in batch.columns)
         for place, digest in itertools.starmap(row_order, zip(*columns, strict=True)):
             splits.append(place)
             digests += digest
     # The first byte counts most.
     words = np.frombuffer(bytes(digests), ">u8").reshape(len(splits), 4)
-    order = np.lexsort((*words.T[::-1], np.array(splits, np.int64)))
-    in_order = table.take(pyarrow.array(order, pyarrow.int64()))
+    order = pyarrow.array(np.lexsort((*words.T[::-1], np.array(splits, np.int64))), pyarrow.int64())
+    # Column by column, as each is in memory twice meanwhile.
+    in_order = [
+        pyarrow.parquet.read_table(path, columns=[name]).column(0).take(order)
+        for name in MANIFEST.names
+    ]
     with atomic_path(path) as partial:
-        pyarrow.parquet.write_table(in_order, partial, row_group_size=ROWS_PER_GROUP)
+        table = pyarrow.table(in_order, schema=MANIFEST)
+        pyarrow.parquet.write_table(table, partial, row_group_size=ROWS_PER_GROUP)
