@@ -17,6 +17,7 @@ import soundfile
 from PIL import Image, ImageDraw
 
 from brewline.config import Params, load_params
+from brewline.config.published import PUBLISHED_FILE, load_published
 from brewline.config.recipes import NONE
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import write_json
@@ -76,6 +77,7 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
         models_dir=root / "models",
         manifest_dir=root / "data/manifest",
         quarantine_dir=root / "data/quarantine",
+        published=load_published(PROJECT / PUBLISHED_FILE),
         media=fake_media,
     )
 

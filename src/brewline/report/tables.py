@@ -199,7 +199,7 @@ def _make_row(
         name=name,
         what=describe(params, experiment),
         num_seeds=len(params.seeds_of(experiment) or []),
-        is_ceiling=not params.variant_of(experiment).hears,
+        is_ceiling=not params.hears(experiment),
         cells=cells,
     )
 

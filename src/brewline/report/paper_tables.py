@@ -1,0 +1,279 @@
+"""The papers' tables (BrewCLIP, 1 to 5) over all corpora, from the rows that `tables` name.
+
+What a row is, decides where it stands, so that nothing has to be arranged by hand: what it hears,
+on which corpus it was trained, on which it is measured. Rows of one name and variant are one line.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from brewline.config import Params
+from brewline.config.published import Published, PublishedRetrieval
+from brewline.evaluation.outputs import (
+    DIRECTION_NAMES,
+    SPEECH_TO_IMAGE,
+    Metrics,
+)
+from brewline.models.card import describe
+from brewline.pages.render import percent
+from brewline.probing.outputs import MAJORITY
+from brewline.probing.outputs import Metrics as ProbeMetrics
+from brewline.report.papers import PaperCell, PaperColumn, PaperLine, PaperTable
+from brewline.report.published import (
+    CHOSEN,
+    NOT_MEASURED,
+    describe_published,
+    published_recall,
+)
+from brewline.report.tables import Column, columns
+
+_TITLES = {
+    1: "Systems that hear speech",
+    2: "What the channels are worth",
+    3: "Emotions heard by a linear classifier",
+    4: "Transcripts against captions, nothing trained",
+    5: "Trained on one corpus, measured on another",
+}
+_SAID = {
+    1: "Rows that hear speech, measured on the corpus that they were trained on, or not trained.",
+    2: "Trained rows, measured on the corpus that they were trained on.",
+    3: "Speakers whom the classifier never heard; the line above all says the commonest emotion.",
+    4: "Frozen towers, which read what Whisper heard, or what people wrote.",
+    5: "A line is what was trained, a column what it is measured on. (The paper's caption has them "
+    "the other way round; its numbers and its text do not.)",
+}
+_CHOSEN_HERE = (
+    "Checkpoints were chosen on dev, and all numbers are of test. In brackets the {} % interval, "
+    "over pictures (of table 3: speakers) and over seeds where there are several."
+)
+# Of table 5, where it is measured.
+_TRANSFER_AT = 5
+
+
+def paper_tables(
+    params: Params,
+    metrics: Metrics,
+    probes: Mapping[str, ProbeMetrics],
+    published: Published,
+) -> list[PaperTable]:
+    """Those of the paper's tables that there are rows for."""
+    shown = columns(params.evaluate.recall_at)
+    recalls = [column for column in shown if column.percent]
+    at = (
+        _TRANSFER_AT if _TRANSFER_AT in params.evaluate.recall_at else params.evaluate.recall_at[-1]
+    )
+    moved = [column for column in recalls if column.label == f"R@{at}"]
+    sources = {
+        1: (recalls, lambda name: params.hears(name) and _is_at_home(params, name)),
+        2: (recalls, lambda name: params.is_trained(name)),
+        4: (recalls, lambda name: _trained_on(params, name) is None),
+        5: (moved, lambda name: _is_moved(params, name)),
+    }
+    found = [
+        _retrieval(params, metrics, published, number, *source)
+        for number, source in sources.items()
+    ]
+    found.append(_emotion(params, probes, published))
+    said = _CHOSEN_HERE.format(percent(params.evaluate.confidence))
+    return [
+        PaperTable(one.number, one.title, f"{one.said} {said}", one.columns, one.lines)
+        for one in sorted(found, key=lambda one: one.number)
+        if any(line.is_measured for line in one.lines)
+    ]
+
+
+def _trained_on(params: Params, name: str) -> str | None:
+    return None if name in params.external else params.trained_on(name)
+
+
+def _is_at_home(params: Params, name: str) -> bool:
+    """Not trained, as far as is known, or trained on what it is measured on."""
+    if name in params.external:
+        return True
+    return params.trained_on(name) in (None, params.experiments[name].data)
+
+
+def _is_moved(params: Params, name: str) -> bool:
+    """Whether it is of a variant of which some row was measured on another corpus."""
+    if name in params.external or params.trained_on(name) is None:
+        return False
+    variant = params.experiments[name].variant
+    rows = [one for table in params.tables.values() for one in table.rows.values()]
+    return any(
+        params.experiments[one].variant == variant and not _is_at_home(params, one)
+        for one in rows
+        if one in params.experiments
+    )
+
+
+def _retrieval(
+    params: Params,
+    metrics: Metrics,
+    published: Published,
+    number: int,
+    shown: Sequence[Column],
+    belongs: Callable[[str], bool],
+) -> PaperTable:
+    lines: dict[tuple[str, ...], tuple[str, dict[str, Mapping[str, float]]]] = {}
+    for table, one in params.tables.items():
+        for row, name in one.rows.items():
+            if belongs(name):
+                key, what = _line_key(params, number, row, name)
+                lines.setdefault(key, (what, {}))[1].setdefault(table, metrics[table][row])
+    tables = [name for name in params.tables if any(name in found for _, found in lines.values())]
+    heads = {name: _columns(params, metrics, name, shown) for name in tables}
+    made = [
+        PaperLine(
+            key[0],
+            what,
+            True,
+            [
+                _cell(found[table], column.metric) if table in found else None
+                for table, of_table in heads.items()
+                for column in of_table
+            ],
+        )
+        for key, (what, found) in lines.items()
+    ]
+    every = [column for of_table in heads.values() for column in of_table]
+    made += _published_lines(params, published, number, every)
+    return PaperTable(number, _TITLES[number], _SAID[number], every, made)
+
+
+def _line_key(params: Params, number: int, row: str, name: str) -> tuple[tuple[str, ...], str]:
+    """What makes rows of several corpora one line, and what it is."""
+    if name in params.external:
+        return (row, "external"), f"{describe(params, name)}; {CHOSEN['unknown']}"
+    one = params.experiments[name]
+    if number == 5:
+        origin = params.origin_of(name)
+        assert origin is not None
+        trained = params.experiments[origin]
+        return (f"{trained.variant}, trained on {trained.data}", origin), describe(params, origin)
+    return (row, one.variant), describe(params, name)
+
+
+def _columns(
+    params: Params, metrics: Metrics, table: str, shown: Sequence[Column]
+) -> list[PaperColumn]:
+    first = next(iter(params.tables[table].rows))
+    sizes = metrics[table][first]
+    images = int(sizes[f"test/{SPEECH_TO_IMAGE}/gallery_size"])
+    recordings = int(sizes[f"test/{SPEECH_TO_IMAGE}/num_queries"])
+    corpus = params.tables[table].data
+    of = f"{images:,} pictures, {recordings:,} recordings"
+    # A table of another name on a corpus is told apart by it.
+    about = "" if table == corpus else f" ({table})"
+    return [
+        PaperColumn(
+            corpus,
+            DIRECTION_NAMES[column.direction].replace(" to ", " → ") + about,
+            column.label,
+            f"test/{column.metric}",
+            of,
+        )
+        for column in shown
+    ]
+
+
+def _cell(values: Mapping[str, float], metric: str) -> PaperCell:
+    return PaperCell(
+        values[metric],
+        values.get(f"{metric}_low"),
+        values.get(f"{metric}_high"),
+        int(values["num_seeds"]),
+    )
+
+
+def _published_lines(
+    params: Params, published: Published, number: int, shown: Sequence[PaperColumn]
+) -> Iterator[PaperLine]:
+    """What others published of the corpora of these columns: a line for each system."""
+    lines: dict[str, list[PublishedRetrieval]] = {}
+    for one in published.retrieval:
+        if number in one.tables:
+            of = f", trained on {one.trained_on}" if one.trained_on else ""
+            lines.setdefault(f"{one.system}{of}", []).append(one)
+    for name, found in lines.items():
+        cells = [_published_cell(params, published, found, column) for column in shown]
+        if any(cells):
+            about = dict.fromkeys(describe_published(published, one) for one in found)
+            yield PaperLine(name, f"{NOT_MEASURED}: {'; '.join(about)}", False, cells)
+
+
+def _published_cell(
+    params: Params,
+    published: Published,
+    found: Sequence[PublishedRetrieval],
+    column: PaperColumn,
+) -> PaperCell | None:
+    galleries = published.galleries_of(params.sources[column.corpus])
+    metric = column.metric.removeprefix("test/")
+    values = [published_recall(one, metric) for one in found if one.gallery in galleries]
+    known = [value for value in values if value is not None]
+    return PaperCell(known[0] / 100) if known else None
+
+
+def _emotion(
+    params: Params, probes: Mapping[str, ProbeMetrics], published: Published
+) -> PaperTable:
+    shown: list[tuple[str, PaperColumn, str, str]] = []
+    for name, found in probes.items():
+        probe = params.probes[name]
+        for protocol in probe.protocols:
+            for labels in probe.labels:
+                key = f"{protocol}/{labels}"
+                counts = (int(found[MAJORITY][f"{key}/num_{what}"]) for what in _COUNTED)
+                sizes = "{:,} recordings, {:,} speakers".format(*counts)
+                column = PaperColumn(probe.data, protocol, labels, f"{key}/accuracy", sizes)
+                shown.append((name, column, protocol, labels))
+    features = dict.fromkeys(
+        feature
+        for name, found in probes.items()
+        for feature in [
+            MAJORITY,
+            *(f"{row}/{kind}" for row in params.probes[name].rows for kind in _HEARD),
+        ]
+        if feature in found
+    )
+    lines = [
+        PaperLine(
+            _feature_name(feature),
+            "no classifier" if feature == MAJORITY else "linear probe",
+            True,
+            [
+                _cell({"num_seeds": 1, **probes[name][feature]}, column.metric)
+                if feature in probes[name]
+                else None
+                for name, column, _, _ in shown
+            ],
+        )
+        for feature in features
+    ]
+    for one in published.emotion:
+        cells = [
+            PaperCell(one.accuracy / 100)
+            if one in published.emotion_of(params.sources[column.corpus])
+            and (one.protocol, one.labels) == (protocol, labels)
+            else None
+            for _, column, protocol, labels in shown
+        ]
+        if any(cells):
+            lines.append(PaperLine(one.system, f"{NOT_MEASURED}: {one.source}", False, cells))
+    return PaperTable(3, _TITLES[3], _SAID[3], [column for _, column, _, _ in shown], lines)
+
+
+# What of a model table 3 is about.
+_HEARD = {
+    "fused": "both channels",
+    "acoustic": "the acoustic channel alone",
+    "text": "the pipeline alone, on transcripts",
+    "caption": "the pipeline alone, on the sentence that was to be said",
+}
+_COUNTED = ("recordings", "speakers")
+
+
+def _feature_name(feature: str) -> str:
+    if feature == MAJORITY:
+        return "the commonest emotion, always"
+    row, kind = feature.split("/")
+    return f"{row}: {_HEARD[kind]}"

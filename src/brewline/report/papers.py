@@ -1,0 +1,134 @@
+"""The papers' tables over all corpora: what they are made of, and their files."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brewline.core.files import atomic_path
+from brewline.report.published import NOTHING
+
+# Beside the page.
+PAPERS_FOLDER = "papers"
+
+
+@dataclass(frozen=True)
+class PaperCell:
+    """A number as a fraction; as others print it, without an interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    seeds: int | None = None
+
+    @property
+    def text(self) -> str:
+        """In per cent."""
+        return f"{100 * self.value:.1f}"
+
+    @property
+    def interval(self) -> str:
+        """Both ends in per cent, or nothing."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{100 * self.low:.1f}–{100 * self.high:.1f}"  # noqa: RUF001 - a range
+
+
+@dataclass(frozen=True)
+class PaperColumn:
+    """A metric on a corpus; `sizes` says of how many it is."""
+
+    corpus: str
+    about: str
+    label: str
+    metric: str
+    sizes: str
+
+    @property
+    def group(self) -> str:
+        """What stands above columns that belong together."""
+        return f"{self.corpus}, {self.about}: {self.sizes}"
+
+
+@dataclass(frozen=True)
+class PaperLine:
+    """A line, with a cell or None for each column; `what` says what it is, how it was chosen."""
+
+    name: str
+    what: str
+    is_measured: bool
+    cells: list[PaperCell | None]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper over our corpora."""
+
+    number: int
+    title: str
+    said: str
+    columns: list[PaperColumn]
+    lines: list[PaperLine]
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"table-{self.number}"
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """What stands above the columns, and how many each has."""
+        counts: dict[str, int] = {}
+        for column in self.columns:
+            counts[column.group] = counts.get(column.group, 0) + 1
+        return list(counts.items())
+
+
+def write_papers(tables: Sequence[PaperTable], folder: Path) -> None:
+    """Writes each table as Markdown and as CSV into `folder`, which is replaced as a whole."""
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        for table in tables:
+            (partial / f"{table.name}.md").write_text(paper_markdown(table), encoding="utf-8")
+            (partial / f"{table.name}.csv").write_text(_csv(table), encoding="utf-8")
+
+
+def paper_markdown(table: PaperTable) -> str:
+    """A table with its title and what is to be known of it."""
+    heads = [f"{column.group} {column.label}" for column in table.columns]
+    lines = [f"## Table {table.number}: {table.title}", "", table.said, ""]
+    lines += [f"| line | {' | '.join(heads)} | what |", f"|---|{'--:|' * len(heads)}---|"]
+    for line in table.lines:
+        cells = [
+            NOTHING if cell is None else cell.text + f" ({cell.interval})" * bool(cell.interval)
+            for cell in line.cells
+        ]
+        lines.append(f"| {line.name} | {' | '.join(cells)} | {line.what} |")
+    return "\n".join([*lines, ""])
+
+
+def _csv(table: PaperTable) -> str:
+    """A line for each number, in fractions."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["line", "what", "measured_here", "corpus", "of", "metric", "value", "low", "high", "seeds"]
+    )
+    for line in table.lines:
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            if cell is not None:
+                writer.writerow(_csv_row(line, column, cell))
+    return buffer.getvalue()
+
+
+def _csv_row(line: PaperLine, column: PaperColumn, cell: PaperCell) -> list[Any]:
+    measured = "yes" if line.is_measured else "no"
+    numbers = [
+        cell.value,
+        *("" if one is None else one for one in (cell.low, cell.high, cell.seeds)),
+    ]
+    return [
+        line.name, line.what, measured, column.corpus, column.sizes, column.metric, *numbers,
+    ]  # fmt: skip
