@@ -268,7 +268,8 @@ def _write_models(root: Path, chosen: Params, experiment: str) -> None:
 
 
 def _boost(chosen: Params, experiment: str) -> float:
-    return _BOOST.get(chosen.experiments[experiment].variant, 0.1)
+    one = chosen.experiments.get(experiment)
+    return _BOOST.get(one.variant, 0.1) if one else 0.1
 
 
 def _metrics(chosen: Params, experiment: str, num_images: int) -> dict[str, float]:

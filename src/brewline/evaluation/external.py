@@ -111,10 +111,10 @@ def read_vector_table(path: Path) -> VectorTable:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Embeddings]:
-    with path.open("rb") as file:
-        table = pyarrow.parquet.read_table(file, columns=["id", "vector"])
-    if table.column_names != ["id", "vector"]:
-        raise ValueError("it needs the columns id and vector")
+    with path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as parquet:
+        if not {"id", "vector"} <= {*parquet.schema_arrow.names}:
+            raise ValueError("it needs the columns id and vector")
+        table = parquet.read(columns=["id", "vector"])
     ids, column = _texts(table["id"].to_pylist()), table["vector"].combine_chunks()
     lengths = pyarrow.compute.list_value_length(column).to_pylist()
     odd = next(_odd_ones(ids, lengths), None)

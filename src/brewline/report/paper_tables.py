@@ -5,6 +5,7 @@ on which corpus it was trained, on which it is measured. Rows of one name and va
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from brewline.config import Params
 from brewline.config.published import Published, PublishedRetrieval
@@ -42,9 +43,15 @@ _SAID = {
     "the other way round; its numbers and its text do not.)",
 }
 _CHOSEN_HERE = (
-    "Checkpoints were chosen on dev, and all numbers are of test. In brackets the {} % interval, "
-    "over pictures (of table 3: speakers) and over seeds where there are several."
+    "Checkpoints were chosen on dev, and all numbers are of test. Beside each stands the {} % "
+    "interval, over pictures (of table 3: speakers) and over seeds where there are several."
 )
+_OTHERS = (
+    "In italics what others published, which was not measured here; beside each number stands "
+    "among how many pictures or recordings it was looked for."
+)
+# What makes rows one line: name, variant, and for table 5 the experiment that was trained.
+_Key = tuple[str, str, str]
 # Of table 5, where it is measured.
 _TRANSFER_AT = 5
 
@@ -73,9 +80,9 @@ def paper_tables(
         for number, source in sources.items()
     ]
     found.append(_emotion(params, probes, published))
-    said = _CHOSEN_HERE.format(percent(params.evaluate.confidence))
+    chosen = _CHOSEN_HERE.format(percent(params.evaluate.confidence))
     return [
-        PaperTable(one.number, one.title, f"{one.said} {said}", one.columns, one.lines)
+        replace(one, said=" ".join([one.said, chosen, *([_OTHERS] if one.has_others else [])]))
         for one in sorted(found, key=lambda one: one.number)
         if any(line.is_measured for line in one.lines)
     ]
@@ -113,7 +120,7 @@ def _retrieval(
     shown: Sequence[Column],
     belongs: Callable[[str], bool],
 ) -> PaperTable:
-    lines: dict[tuple[str, ...], tuple[str, dict[str, Mapping[str, float]]]] = {}
+    lines: dict[_Key, tuple[str, dict[str, Mapping[str, float]]]] = {}
     for table, one in params.tables.items():
         for row, name in one.rows.items():
             if belongs(name):
@@ -121,9 +128,10 @@ def _retrieval(
                 lines.setdefault(key, (what, {}))[1].setdefault(table, metrics[table][row])
     tables = [name for name in params.tables if any(name in found for _, found in lines.values())]
     heads = {name: _columns(params, metrics, name, shown) for name in tables}
+    order = [*params.variants]
     made = [
         PaperLine(
-            key[0],
+            name,
             what,
             True,
             [
@@ -132,24 +140,25 @@ def _retrieval(
                 for column in of_table
             ],
         )
-        for key, (what, found) in lines.items()
+        # Those of others come last.
+        for (name, variant, _), (what, found) in sorted(
+            lines.items(), key=lambda line: [*order, line[0][1]].index(line[0][1])
+        )
     ]
     every = [column for of_table in heads.values() for column in of_table]
     made += _published_lines(params, published, number, every)
     return PaperTable(number, _TITLES[number], _SAID[number], every, made)
 
 
-def _line_key(params: Params, number: int, row: str, name: str) -> tuple[tuple[str, ...], str]:
+def _line_key(params: Params, number: int, row: str, name: str) -> tuple[_Key, str]:
     """What makes rows of several corpora one line, and what it is."""
     if name in params.external:
-        return (row, "external"), f"{describe(params, name)}; {CHOSEN['unknown']}"
-    one = params.experiments[name]
-    if number == 5:
-        origin = params.origin_of(name)
-        assert origin is not None
-        trained = params.experiments[origin]
-        return (f"{trained.variant}, trained on {trained.data}", origin), describe(params, origin)
-    return (row, one.variant), describe(params, name)
+        return (row, "", ""), f"{describe(params, name)}, {CHOSEN['unknown']}"
+    variant, origin = params.experiments[name].variant, params.origin_of(name)
+    if number != 5 or origin is None:
+        return (row, variant, ""), describe(params, name)
+    trained_on = params.experiments[origin].data
+    return (f"{variant}, trained on {trained_on}", variant, origin), describe(params, origin)
 
 
 def _columns(
@@ -194,23 +203,30 @@ def _published_lines(
             of = f", trained on {one.trained_on}" if one.trained_on else ""
             lines.setdefault(f"{one.system}{of}", []).append(one)
     for name, found in lines.items():
-        cells = [_published_cell(params, published, found, column) for column in shown]
-        if any(cells):
-            about = dict.fromkeys(describe_published(published, one) for one in found)
+        shown_of = [_published_of(params, published, found, column) for column in shown]
+        if any(shown_of):
+            about = dict.fromkeys(describe_published(one[0]) for one in shown_of if one)
+            cells = [one[1] if one else None for one in shown_of]
             yield PaperLine(name, f"{NOT_MEASURED}: {'; '.join(about)}", False, cells)
 
 
-def _published_cell(
+def _published_of(
     params: Params,
     published: Published,
     found: Sequence[PublishedRetrieval],
     column: PaperColumn,
-) -> PaperCell | None:
+) -> tuple[PublishedRetrieval, PaperCell] | None:
+    """What is published for a column, by the first that fits."""
     galleries = published.galleries_of(params.sources[column.corpus])
     metric = column.metric.removeprefix("test/")
-    values = [published_recall(one, metric) for one in found if one.gallery in galleries]
-    known = [value for value in values if value is not None]
-    return PaperCell(known[0] / 100) if known else None
+    for one in found:
+        value = published_recall(one, metric)
+        if one.gallery in galleries and value is not None:
+            gallery = published.galleries[one.gallery]
+            to_image = metric.startswith(SPEECH_TO_IMAGE)
+            size = gallery.images if to_image else gallery.recordings
+            return one, PaperCell(round(value / 100, 4), gallery=size)
+    return None
 
 
 def _emotion(

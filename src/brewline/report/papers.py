@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ PAPERS_FOLDER = "papers"
 
 @dataclass(frozen=True)
 class PaperCell:
-    """A number as a fraction; as others print it, without an interval."""
+    """A number as a fraction; what others print has no interval, and a gallery of its own."""
 
     value: float
     low: float | None = None
     high: float | None = None
     seeds: int | None = None
+    gallery: int | None = None
 
     @property
     def text(self) -> str:
@@ -29,8 +31,10 @@ class PaperCell:
         return f"{100 * self.value:.1f}"
 
     @property
-    def interval(self) -> str:
-        """Both ends in per cent, or nothing."""
+    def note(self) -> str:
+        """Both ends of the interval in per cent, or among how many others looked, or nothing."""
+        if self.gallery is not None:
+            return f"of {self.gallery:,}"
         if self.low is None or self.high is None:
             return ""
         return f"{100 * self.low:.1f}–{100 * self.high:.1f}"  # noqa: RUF001 - a range
@@ -38,7 +42,10 @@ class PaperCell:
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """A metric on a corpus; `sizes` says of how many it is."""
+    """A metric on a corpus; `sizes` says of how many it is.
+
+    `about` is what tells its columns apart, and stands with the corpus above those that share it.
+    """
 
     corpus: str
     about: str
@@ -49,12 +56,15 @@ class PaperColumn:
     @property
     def group(self) -> str:
         """What stands above columns that belong together."""
-        return f"{self.corpus}, {self.about}: {self.sizes}"
+        return f"{self.corpus}, {self.about}"
 
 
 @dataclass(frozen=True)
 class PaperLine:
-    """A line, with a cell or None for each column; `what` says what it is, how it was chosen."""
+    """A line, with a cell or None for each column; `what` says what it is, how it was chosen.
+
+    `is_measured` where we did it; else others published it.
+    """
 
     name: str
     what: str
@@ -78,12 +88,15 @@ class PaperTable:
         return f"table-{self.number}"
 
     @property
-    def groups(self) -> list[tuple[str, int]]:
-        """What stands above the columns, and how many each has."""
-        counts: dict[str, int] = {}
-        for column in self.columns:
-            counts[column.group] = counts.get(column.group, 0) + 1
-        return list(counts.items())
+    def has_others(self) -> bool:
+        """Whether there are lines that others published."""
+        return not all(line.is_measured for line in self.lines)
+
+    @property
+    def groups(self) -> list[tuple[str, str, int]]:
+        """What stands above the columns, of how many they are, and how many columns each has."""
+        heads = itertools.groupby((column.group, column.sizes) for column in self.columns)
+        return [(group, sizes, len(list(each))) for (group, sizes), each in heads]
 
 
 def write_papers(tables: Sequence[PaperTable], folder: Path) -> None:
@@ -97,12 +110,13 @@ def write_papers(tables: Sequence[PaperTable], folder: Path) -> None:
 
 def paper_markdown(table: PaperTable) -> str:
     """A table with its title and what is to be known of it."""
-    heads = [f"{column.group} {column.label}" for column in table.columns]
     lines = [f"## Table {table.number}: {table.title}", "", table.said, ""]
-    lines += [f"| line | {' | '.join(heads)} | what |", f"|---|{'--:|' * len(heads)}---|"]
+    lines += [f"- {group}: {sizes}" for group, sizes, _ in table.groups]
+    heads = [f"{column.group}, {column.label}" for column in table.columns]
+    lines += ["", f"| line | {' | '.join(heads)} | what |", f"|---|{'--:|' * len(heads)}---|"]
     for line in table.lines:
         cells = [
-            NOTHING if cell is None else cell.text + f" ({cell.interval})" * bool(cell.interval)
+            NOTHING if cell is None else cell.text + f" ({cell.note})" * bool(cell.note)
             for cell in line.cells
         ]
         lines.append(f"| {line.name} | {' | '.join(cells)} | {line.what} |")
@@ -114,7 +128,10 @@ def _csv(table: PaperTable) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["line", "what", "measured_here", "corpus", "of", "metric", "value", "low", "high", "seeds"]
+        [
+            *("line", "what", "measured_here", "corpus", "measured_on", "metric"),
+            *("value", "low", "high", "num_seeds", "published_gallery"),
+        ]
     )
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):
@@ -124,11 +141,13 @@ def _csv(table: PaperTable) -> str:
 
 
 def _csv_row(line: PaperLine, column: PaperColumn, cell: PaperCell) -> list[Any]:
-    measured = "yes" if line.is_measured else "no"
-    numbers = [
-        cell.value,
-        *("" if one is None else one for one in (cell.low, cell.high, cell.seeds)),
-    ]
+    numbers = (cell.value, cell.low, cell.high, cell.seeds, cell.gallery)
     return [
-        line.name, line.what, measured, column.corpus, column.sizes, column.metric, *numbers,
-    ]  # fmt: skip
+        line.name,
+        line.what,
+        "yes" if line.is_measured else "no",
+        column.corpus,
+        column.sizes if line.is_measured else "",
+        column.metric,
+        *("" if one is None else one for one in numbers),
+    ]

@@ -64,15 +64,12 @@ def _about(published: Published, one: PublishedRetrieval, table: Table) -> str:
     gallery = published.galleries[one.gallery]
     sizes = ((gallery.images, table.num_images), (gallery.recordings, table.num_utterances))
     is_other = any(abs(ours - theirs) > _SAME * theirs for theirs, ours in sizes)
-    what = f"{NOT_MEASURED}: {describe_published(published, one)}"
-    return f"{what}; another gallery than ours, so not comparable" if is_other else what
-
-
-def describe_published(published: Published, one: PublishedRetrieval) -> str:
-    """Where a number is from, what was read, how the model was chosen, and of which gallery."""
-    gallery = published.galleries[one.gallery]
     what = "captions" if one.reads == "captions" else "recordings"
-    return (
-        f"{one.source}, from {one.reads}, {CHOSEN[one.chosen]}, "
-        f"{gallery.images:,} pictures and {gallery.recordings:,} {what} ({gallery.split})"
-    )
+    of = f"{gallery.images:,} pictures and {gallery.recordings:,} {what} ({gallery.split})"
+    other = "; another gallery than ours, so not comparable" if is_other else ""
+    return f"{NOT_MEASURED}: {describe_published(one)}; {of}{other}"
+
+
+def describe_published(one: PublishedRetrieval) -> str:
+    """Where a number is from, what was read, and how the model was chosen."""
+    return f"{one.source}, from {one.reads}, {CHOSEN[one.chosen]}"
