@@ -381,7 +381,7 @@ def _examples(chosen: Params, name: str, num_images: int) -> dict[str, Any]:
         entries = []
         for number in range(6):
             caption = HOSTILE if number == 0 else sentence(texts)
-            hears = chosen.variant_of(experiment).hears
+            hears = chosen.hears(experiment)
             heard = _misheard(caption, texts) if hears else caption
             rng = random.Random(f"{row}{number}")
             right, rank = number // 2, rng.choice([1, 1, 2, 4, 9])

@@ -59,6 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("after", nargs="?", help="another (default: what lies in metrics/ now)")
     compared.set_defaults(command=_compare)
 
+    exported = commands.add_parser(
+        "export-mteb",
+        help="write a table's corpus and results in mteb's formats",
+        description="Writes dev and test of the table's corpus as a retrieval task of mteb, both "
+        "ways, with recordings and pictures as published, and the scores of its models as mteb "
+        "writes results. mteb itself is not needed.",
+    )
+    exported.add_argument("table", help="one of `tables` in params.yaml")
+    exported.add_argument("folder", type=Path, help="is made")
+    exported.add_argument(
+        "--language", default="eng-Latn", help="of the recordings, as mteb has it (%(default)s)"
+    )
+    exported.set_defaults(command=_export_mteb)
+
     cleaned = commands.add_parser(
         "clean",
         help="name what nothing needs any more, or remove it",
@@ -165,6 +179,18 @@ def _compare(options: argparse.Namespace) -> int:
 
     after = metrics_of(options.after) if options.after else metrics_here()
     print(changes_text(find_changes(metrics_of(options.before), after)), end="")
+    return 0
+
+
+def _export_mteb(options: argparse.Namespace) -> int:
+    from brewline.config import choose, load_params
+    from brewline.export.mteb import export_mteb
+
+    params = load_params()
+    table = choose("table", options.table, list(params.tables))
+    for name in export_mteb(params, table, options.folder, options.language):
+        print(name)
+    print(f"\nwritten: {options.folder}; its README.md says how mteb reads it")
     return 0
 
 

@@ -80,14 +80,16 @@ class Params(Section):
         return self.variants[self.experiments[experiment].variant]
 
     def origin_of(self, experiment: str) -> str | None:
-        """The experiment that trained the models of another one, or itself; None: no training."""
+        """The experiment that trained the models of one, or itself; None: nothing is trained."""
+        if experiment in self.external:
+            return None
         one = self.experiments[experiment]
         if one.recipe != NONE:
             return experiment
         return None if one.init == NONE else self.origin_of(one.init)
 
     def trained_on(self, experiment: str) -> str | None:
-        """The corpus that the models of an experiment saw last in training; None: no training."""
+        """The corpus that models saw last in training; None: nothing is trained."""
         origin = self.origin_of(experiment)
         return None if origin is None else self.experiments[origin].data
 

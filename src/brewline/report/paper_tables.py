@@ -72,7 +72,7 @@ def paper_tables(
     sources = {
         1: (recalls, lambda name: params.hears(name) and _is_at_home(params, name)),
         2: (recalls, lambda name: params.is_trained(name)),
-        4: (recalls, lambda name: _trained_on(params, name) is None),
+        4: (recalls, lambda name: params.origin_of(name) is None and name not in params.external),
         5: (moved, lambda name: _is_moved(params, name)),
     }
     found = [
@@ -88,20 +88,15 @@ def paper_tables(
     ]
 
 
-def _trained_on(params: Params, name: str) -> str | None:
-    return None if name in params.external else params.trained_on(name)
-
-
 def _is_at_home(params: Params, name: str) -> bool:
-    """Not trained, as far as is known, or trained on what it is measured on."""
-    if name in params.external:
-        return True
-    return params.trained_on(name) in (None, params.experiments[name].data)
+    """Not trained here, or trained on what it is measured on."""
+    origin = params.origin_of(name)
+    return origin is None or params.experiments[origin].data == params.experiments[name].data
 
 
 def _is_moved(params: Params, name: str) -> bool:
     """Whether it is of a variant of which some row was measured on another corpus."""
-    if name in params.external or params.trained_on(name) is None:
+    if params.origin_of(name) is None:
         return False
     variant = params.experiments[name].variant
     rows = [one for table in params.tables.values() for one in table.rows.values()]
