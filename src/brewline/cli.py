@@ -86,11 +86,11 @@ def _parser() -> argparse.ArgumentParser:
 
     recorded = commands.add_parser(
         "record",
-        help="bring every model and transcription into MLflow",
-        description="Finds or makes the MLflow run of every transcription, and of every model that "
-        "has a row in a table of params.yaml, and completes it from the files; ends runs whose "
-        "process is gone; once stage register has run, registers the best model of each corpus "
-        "too. Doing it again changes nothing.",
+        help="bring every model, transcription and probe into MLflow",
+        description="Finds or makes the MLflow run of every transcription and probe, and of every "
+        "model that has a row in a table of params.yaml, and completes it from the files; ends "
+        "runs whose process is gone; once stage register has run, registers the best model of each "
+        "corpus too. Doing it again changes nothing.",
     )
     recorded.add_argument(
         "--tables", nargs="*", metavar="TABLE", help="only the models of these tables"

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from tiny_project import Line, changed_params, make_tracked, run_line
+from tiny_project import Line, changed_params, make_tracked, run_line, run_stage
 
 from brewline.core.files import sha256_tree
 from brewline.models.card import load_card

@@ -23,6 +23,7 @@ from brewline.tracking import runs
 from brewline.tracking.facts import metric_in_mlflow, model_facts, model_key, run_name
 from brewline.tracking.finished_run import complete_run
 from brewline.tracking.pipeline_runs import find_or_make_parent, log_headline, log_report
+from brewline.tracking.probe_run import record_probes
 from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
 from brewline.tracking.transcription_run import record_transcriptions
 
@@ -245,7 +246,7 @@ def _log_changed_validation(store: Store, run: "Run", corpus: str, folder: Path)
 def record_everything(
     params: Params, tables: Sequence[str], project: Path = Path()
 ) -> dict[str, str | None]:
-    """Records transcriptions and models from their files, and ends what was left RUNNING.
+    """Records transcriptions, models and probes from their files; ends what was left RUNNING.
 
     In a pipeline run (see `pipeline_key`), its own run gets the report and its end too.
 
@@ -263,6 +264,7 @@ def record_everything(
     found = record_transcriptions(params, project)
     for name in tables:
         found |= {str(path): one for path, one in record_table(params, name, project).items()}
+    found |= record_probes(params, project)
     with harmless(tracking_uri()):
         store = open_store(params.tracking)
         runs.end_abandoned_runs(store)
