@@ -335,17 +335,19 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
 
 
 def _write_buckets(path: Path, rows: list[str]) -> None:
-    found = [("0.31", "0.25", "0.36"), ("", "", "")]
+    found = [
+        (20, ("0.31", "0.25", "0.36")),
+        (3, ("", "", "")),
+        (17, ("0.52", "0.4", "0.61")),
+    ]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         ends = ("recall", "low", "high")
         writer.writerow(["kind", "bucket", "row", "num_queries", "num_images", "k", *ends])
         for kind in ("duration_s", "speaker"):
-            for number, values in enumerate(found):
+            for number, (count, values) in enumerate(found):
                 for row in rows:
-                    writer.writerow(
-                        [kind, f"{kind} {number}", row, 20 - 17 * number, 3, 1, *values]
-                    )
+                    writer.writerow([kind, f"{kind} {number}", row, count, 3, 1, *values])
 
 
 def made_ranks(num_hits: int, num_images: int) -> QueryRanks:

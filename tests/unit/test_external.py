@@ -1,6 +1,7 @@
 """Vectors that others computed: read from files of foreign hands, checked, and scored like ours."""
 
 import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -289,6 +290,20 @@ def test_the_report_says_that_others_computed_it(tmp_path: Path, params: Params)
     )
     assert "speechclip" not in (tmp_path / "out/papers/table-2.md").read_text()
     assert "speechclip" not in (tmp_path / "out/papers/table-5.md").read_text()
+
+
+def test_the_example_of_the_guide_makes_files_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (report_world.PROJECT / "docs/guide.md").read_text()
+    section = text.partition("### Vectors of others\n")[2].partition("\n### ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    (shown,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    peer = yaml.safe_load(shown)["external"]["speechclip"]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"of_utterances": VECTORS, "of_images": IMAGES})
+    found = read_external(Path(peer["utterances"]), Path(peer["images"]), manifest(tmp_path))
+    assert found["test"].utterance_ids == ["u4", "u5"]
 
 
 def test_splits_have_the_form_that_ours_have(tmp_path: Path) -> None:
