@@ -299,10 +299,16 @@ def test_the_example_of_the_guide_makes_files_that_are_read(
     section = text.partition("### Vectors of others\n")[2].partition("\n### ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
     (shown,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
-    peer = yaml.safe_load(shown)["external"]["speechclip"]
+    changes = yaml.safe_load(shown)
+    values = yaml.safe_load((report_world.PROJECT / "params.yaml").read_text())
+    values["external"] = changes["external"]
+    (table,) = changes["tables"]
+    values["tables"][table]["rows"] |= changes["tables"][table]["rows"]
+    params = parse_params(values)
+    peer = params.external[params.tables[table].rows["speechclip"]]
     monkeypatch.chdir(tmp_path)
     exec(code, {"of_utterances": VECTORS, "of_images": IMAGES})
-    found = read_external(Path(peer["utterances"]), Path(peer["images"]), manifest(tmp_path))
+    found = read_external(Path(peer.utterances), Path(peer.images), manifest(tmp_path))
     assert found["test"].utterance_ids == ["u4", "u5"]
 
 

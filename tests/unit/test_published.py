@@ -113,7 +113,7 @@ def changed(**values: Any) -> dict[str, Any]:
     [
         (changed(gallery="flick8k"), "retrieval.0.gallery: 'flick8k' is none of galleries: flickr"),
         (changed(trained_on="coco"), "retrieval.0.trained_on: 'coco' is none of galleries"),
-        (changed(sorce="x"), "retrieval.0.sorce: unknown key; did you mean 'source'?"),
+        (changed(sources="x"), "retrieval.0.sources: unknown key; did you mean 'source'?"),
         (changed(chosen="dev"), "retrieval.0.chosen: 'dev': input should be 'test', 'nothing'"),
         (changed(reads="audio"), "retrieval.0.reads: 'audio'"),
         (changed(speech_to_image={1: 391.0}), "less than or equal to 100"),
