@@ -59,20 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("after", nargs="?", help="another (default: what lies in metrics/ now)")
     compared.set_defaults(command=_compare)
 
-    exported = commands.add_parser(
-        "export-mteb",
-        help="write a table's corpus and results in mteb's formats",
-        description="Writes dev and test of the table's corpus as a retrieval task of mteb, both "
-        "ways, with recordings and pictures as published, and the scores of its models as mteb "
-        "writes results. mteb itself is not needed.",
-    )
-    exported.add_argument("table", help="one of `tables` in params.yaml")
-    exported.add_argument("folder", type=Path, help="is made")
-    exported.add_argument(
-        "--language", default="eng-Latn", help="of the recordings, as mteb has it (%(default)s)"
-    )
-    exported.set_defaults(command=_export_mteb)
-
+    _add_export(commands)
     cleaned = commands.add_parser(
         "clean",
         help="name what nothing needs any more, or remove it",
@@ -119,6 +106,22 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     found.add_argument("--top", type=_positive, default=5, help="default: %(default)s")
     found.add_argument("--html", type=Path, help="also write a page with pictures and players")
     found.set_defaults(command=_search)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    exported = commands.add_parser(
+        "export-mteb",
+        help="write a table's corpus and results in mteb's formats",
+        description="Writes dev and test of the table's corpus as a retrieval task of mteb, both "
+        "ways, with recordings and pictures as published, and the scores of its models as mteb "
+        "writes results. mteb itself is not needed.",
+    )
+    exported.add_argument("table", help="one of `tables` in params.yaml")
+    exported.add_argument("folder", type=Path, help="is made")
+    exported.add_argument(
+        "--language", default="eng-Latn", help="of the recordings, as mteb has it (%(default)s)"
+    )
+    exported.set_defaults(command=_export_mteb)
 
 
 def _positive(text: str) -> int:

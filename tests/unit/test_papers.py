@@ -123,6 +123,9 @@ def test_lines_of_table_five_are_what_was_trained_and_columns_what_is_measured()
     assert found[f"full, trained on {LN}"] == expected(
         metrics, {FLICKR: "full-of-lncoco", LN: "full"}, 5
     )
+    assert [line.what for line in tables[5].lines] == [
+        f"{one}-full: transcripts and voice, 4 prompts" for one in (FLICKR, LN)
+    ]
     assert {column.label for column in tables[5].columns} == {"R@5"}
     assert "has them the other way round" in tables[5].said
     assert "not measured here" not in tables[5].said
@@ -189,6 +192,7 @@ def test_each_table_lies_beside_the_page_as_csv_and_markdown(out: Path) -> None:
     for number in range(1, 6):
         markdown = (out / f"out/papers/table-{number}.md").read_text()
         assert markdown.startswith(f"## Table {number}: ")
+        assert "\n> A program made mini-" in markdown
         for suffix in ("csv", "md"):
             assert f'href="papers/table-{number}.{suffix}"' in page
     rows = list(csv.DictReader((out / "out/papers/table-1.csv").open()))

@@ -5,10 +5,10 @@ on which corpus it was trained, on which it is measured. Rows of one name and va
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from brewline.config import Params
 from brewline.config.published import Published, PublishedRetrieval
+from brewline.config.synthetic import synthetic_notice
 from brewline.evaluation.outputs import (
     DIRECTION_NAMES,
     SPEECH_TO_IMAGE,
@@ -47,11 +47,12 @@ _CHOSEN_HERE = (
     "interval, over pictures (of table 3: speakers) and over seeds where there are several."
 )
 _OTHERS = (
-    "In italics what others published, which was not measured here; beside each number stands "
-    "among how many pictures or recordings it was looked for."
+    "In italics what others published, which was not measured here, and among how many pictures or "
+    "recordings they looked where that is printed."
 )
 # What makes rows one line: name, variant, and for table 5 the experiment that was trained.
 _Key = tuple[str, str, str]
+_Found = tuple[list[PaperColumn], list[PaperLine]]
 # Of table 5, where it is measured.
 _TRANSFER_AT = 5
 
@@ -65,9 +66,8 @@ def paper_tables(
     """Those of the paper's tables that there are rows for."""
     shown = columns(params.evaluate.recall_at)
     recalls = [column for column in shown if column.percent]
-    at = (
-        _TRANSFER_AT if _TRANSFER_AT in params.evaluate.recall_at else params.evaluate.recall_at[-1]
-    )
+    ks = params.evaluate.recall_at
+    at = _TRANSFER_AT if _TRANSFER_AT in ks else max(ks)
     moved = [column for column in recalls if column.label == f"R@{at}"]
     sources = {
         1: (recalls, lambda name: params.hears(name) and _is_at_home(params, name)),
@@ -80,12 +80,22 @@ def paper_tables(
         for number, source in sources.items()
     ]
     found.append(_emotion(params, probes, published))
-    chosen = _CHOSEN_HERE.format(percent(params.evaluate.confidence))
     return [
-        replace(one, said=" ".join([one.said, chosen, *([_OTHERS] if one.has_others else [])]))
-        for one in sorted(found, key=lambda one: one.number)
-        if any(line.is_measured for line in one.lines)
+        _finished(params, number, *one)
+        for number, one in sorted(zip([*sources, 3], found, strict=True))
+        if any(line.is_measured for line in one[1])
     ]
+
+
+def _finished(
+    params: Params, number: int, shown: list[PaperColumn], lines: list[PaperLine]
+) -> PaperTable:
+    """A table with what is to be known of it."""
+    said = [_SAID[number], _CHOSEN_HERE.format(percent(params.evaluate.confidence))]
+    said += [_OTHERS] if not all(line.is_measured for line in lines) else []
+    corpora = dict.fromkeys(column.corpus for column in shown)
+    notice = synthetic_notice(params, corpora)
+    return PaperTable(number, _TITLES[number], " ".join(said), notice, shown, lines)
 
 
 def _is_at_home(params: Params, name: str) -> bool:
@@ -114,7 +124,7 @@ def _retrieval(
     number: int,
     shown: Sequence[Column],
     belongs: Callable[[str], bool],
-) -> PaperTable:
+) -> _Found:
     lines: dict[_Key, tuple[str, dict[str, Mapping[str, float]]]] = {}
     for table, one in params.tables.items():
         for row, name in one.rows.items():
@@ -142,7 +152,7 @@ def _retrieval(
     ]
     every = [column for of_table in heads.values() for column in of_table]
     made += _published_lines(params, published, number, every)
-    return PaperTable(number, _TITLES[number], _SAID[number], every, made)
+    return every, made
 
 
 def _line_key(params: Params, number: int, row: str, name: str) -> tuple[_Key, str]:
@@ -153,7 +163,8 @@ def _line_key(params: Params, number: int, row: str, name: str) -> tuple[_Key, s
     if number != 5 or origin is None:
         return (row, variant, ""), describe(params, name)
     trained_on = params.experiments[origin].data
-    return (f"{variant}, trained on {trained_on}", variant, origin), describe(params, origin)
+    what = f"{origin}: {describe(params, origin)}"
+    return (f"{variant}, trained on {trained_on}", variant, origin), what
 
 
 def _columns(
@@ -224,28 +235,16 @@ def _published_of(
     return None
 
 
-def _emotion(
-    params: Params, probes: Mapping[str, ProbeMetrics], published: Published
-) -> PaperTable:
-    shown: list[tuple[str, PaperColumn, str, str]] = []
-    for name, found in probes.items():
-        probe = params.probes[name]
-        for protocol in probe.protocols:
-            for labels in probe.labels:
-                key = f"{protocol}/{labels}"
-                counts = (int(found[MAJORITY][f"{key}/num_{what}"]) for what in _COUNTED)
-                sizes = "{:,} recordings, {:,} speakers".format(*counts)
-                column = PaperColumn(probe.data, protocol, labels, f"{key}/accuracy", sizes)
-                shown.append((name, column, protocol, labels))
-    features = dict.fromkeys(
-        feature
+def _emotion(params: Params, probes: Mapping[str, ProbeMetrics], published: Published) -> _Found:
+    """Table 3: a column for each protocol and label set of each probe."""
+    shown = [
+        (name, _emotion_column(params.probes[name].data, found, protocol, labels))
         for name, found in probes.items()
-        for feature in [
-            MAJORITY,
-            *(f"{row}/{kind}" for row in params.probes[name].rows for kind in _HEARD),
-        ]
-        if feature in found
-    )
+        for protocol in params.probes[name].protocols
+        for labels in params.probes[name].labels
+    ]
+    rows = [row for name in probes for row in params.probes[name].rows]
+    possible = [MAJORITY, *(f"{row}/{kind}" for row in dict.fromkeys(rows) for kind in _HEARD)]
     lines = [
         PaperLine(
             _feature_name(feature),
@@ -255,22 +254,32 @@ def _emotion(
                 _cell({"num_seeds": 1, **probes[name][feature]}, column.metric)
                 if feature in probes[name]
                 else None
-                for name, column, _, _ in shown
+                for name, column in shown
             ],
         )
-        for feature in features
+        for feature in possible
+        if any(feature in found for found in probes.values())
     ]
     for one in published.emotion:
         cells = [
             PaperCell(one.accuracy / 100)
             if one in published.emotion_of(params.sources[column.corpus])
-            and (one.protocol, one.labels) == (protocol, labels)
+            and (one.protocol, one.labels) == (column.about, column.label)
             else None
-            for _, column, protocol, labels in shown
+            for _, column in shown
         ]
         if any(cells):
             lines.append(PaperLine(one.system, f"{NOT_MEASURED}: {one.source}", False, cells))
-    return PaperTable(3, _TITLES[3], _SAID[3], [column for _, column, _, _ in shown], lines)
+    return [column for _, column in shown], lines
+
+
+def _emotion_column(corpus: str, found: ProbeMetrics, protocol: str, labels: str) -> PaperColumn:
+    key = f"{protocol}/{labels}"
+    recordings, speakers = (
+        int(found[MAJORITY][f"{key}/num_{what}"]) for what in ("recordings", "speakers")
+    )
+    sizes = f"{recordings:,} recordings, {speakers:,} speakers"
+    return PaperColumn(corpus, protocol, labels, f"{key}/accuracy", sizes)
 
 
 # What of a model table 3 is about.
@@ -280,7 +289,6 @@ _HEARD = {
     "text": "the pipeline alone, on transcripts",
     "caption": "the pipeline alone, on the sentence that was to be said",
 }
-_COUNTED = ("recordings", "speakers")
 
 
 def _feature_name(feature: str) -> str:

@@ -74,11 +74,12 @@ class PaperLine:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper over our corpora."""
+    """A table of the paper over our corpora; `notice` is about those that are generated."""
 
     number: int
     title: str
     said: str
+    notice: str
     columns: list[PaperColumn]
     lines: list[PaperLine]
 
@@ -86,11 +87,6 @@ class PaperTable:
     def name(self) -> str:
         """What its files are called."""
         return f"table-{self.number}"
-
-    @property
-    def has_others(self) -> bool:
-        """Whether there are lines that others published."""
-        return not all(line.is_measured for line in self.lines)
 
     @property
     def groups(self) -> list[tuple[str, str, int]]:
@@ -110,7 +106,9 @@ def write_papers(tables: Sequence[PaperTable], folder: Path) -> None:
 
 def paper_markdown(table: PaperTable) -> str:
     """A table with its title and what is to be known of it."""
-    lines = [f"## Table {table.number}: {table.title}", "", table.said, ""]
+    lines = [f"## Table {table.number}: {table.title}", ""]
+    lines += [f"> {table.notice}", ""] if table.notice else []
+    lines += [table.said, ""]
     lines += [f"- {group}: {sizes}" for group, sizes, _ in table.groups]
     heads = [f"{column.group}, {column.label}" for column in table.columns]
     lines += ["", f"| line | {' | '.join(heads)} | what |", f"|---|{'--:|' * len(heads)}---|"]
