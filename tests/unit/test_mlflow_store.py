@@ -18,6 +18,7 @@ import yaml
 
 from brewline.cli import main
 from brewline.config import Params
+from brewline.config.experiments import ExternalParams
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import sha256_file, sha256_tree, write_json
 from brewline.tables.parquet import read_table, write_table
@@ -28,7 +29,7 @@ from brewline.tracking.first_view import result_links, runs_link
 from brewline.tracking.live_run import live
 from brewline.tracking.overrides import overrides
 from brewline.tracking.pipeline_runs import NAME_VARIABLE, best_metric, log_headline
-from brewline.tracking.recording import record, record_everything
+from brewline.tracking.recording import record, record_everything, record_table
 from brewline.tracking.store import open_store
 from brewline.tracking.transcription_run import record_transcription, record_transcriptions
 from brewline.tracking.unneeded_files import find_unneeded_files, forget_models
@@ -280,6 +281,45 @@ def test_the_numbers_of_a_probe_are_in_mlflow_under_their_names(project: Path) -
     }
     assert len(wanted) > 100
     assert dict(run.data.metrics) == pytest.approx(wanted)
+
+
+def test_vectors_of_others_have_a_run_with_their_numbers_and_no_model(project: Path) -> None:
+    name = "peer"
+    row = {"data": CORPUS, "utterances": "u.parquet", "images": "i.parquet"}
+    table = PARAMS.tables[CORPUS]
+    rows = {**table.rows, "speechclip": name}
+    given = PARAMS.model_copy(
+        update={
+            "external": {name: ExternalParams(**row)},
+            "tables": {**PARAMS.tables, CORPUS: table.model_copy(update={"rows": rows})},
+        }
+    )
+    folder = project / "reports/evaluation" / CORPUS
+    models = json.loads((folder / "models.json").read_text())
+    models[f"{name}/external"] = {
+        "dev/mean_recall_at_1": 0.4,
+        "dev/speech_to_image/mean_rank": 7.5,
+        "test/image_to_speech/any_hit_recall_at_1": 0.3,
+    }
+    (folder / "models.json").write_text(json.dumps(models))
+    vectors = project / f"data/embeddings/{CORPUS}/{name}/external.safetensors"
+    vectors.parent.mkdir(parents=True)
+    vectors.write_bytes(b"vectors")
+    (id_,) = {record_table(given, CORPUS, project)[vectors] for _ in range(2)}
+    (run,) = found("external")
+    assert run.info.run_id == id_
+    assert run.info.run_name == f"peer on {CORPUS}, computed by others"
+    assert run.data.metrics == {
+        "dev/mean_recall_at_1": 0.4,
+        "more/dev/speech_to_image/mean_rank": 7.5,
+        "z_report_only/test/image_to_speech/any_hit_recall_at_1": 0.3,
+    }
+    assert run.data.params["external.utterances"] == "u.parquet"
+    assert "experiment" not in run.data.tags
+    assert not [one for one in found() if "peer" in one.info.run_name]
+    # Other vectors under the name are another run.
+    vectors.write_bytes(b"others")
+    assert record_table(given, CORPUS, project)[vectors] != id_
 
 
 def test_the_numbers_of_another_probe_are_another_run_and_changed_ones_are_left_out(

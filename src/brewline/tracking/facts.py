@@ -72,6 +72,18 @@ def probe_facts(params: Params, name: str, probe: ProbeParams) -> dict[str, Any]
     }
 
 
+def external_facts(params: Params, name: str) -> dict[str, Any]:
+    """What a run of vectors that others computed is about: where they are from."""
+    one = params.external[name]
+    return {
+        "external": name,
+        "corpus": one.data,
+        "synthetic": params.sources[one.data].synthetic,
+        "settings": one.model_dump(),
+        "backbones": {},
+    }
+
+
 def probe_metric_in_mlflow(feature: str, metric: str) -> str:
     """What a number in `metrics/probe/<probe>.json` is called in MLflow, which knows no plus.
 
@@ -89,6 +101,8 @@ def run_name(facts: Mapping[str, Any]) -> str:
     corpus = facts["corpus"]
     if "probe" in facts:
         return f"emotions heard in {corpus}, probe {facts['probe']}"
+    if "external" in facts:
+        return f"{facts['external']} on {corpus}, computed by others"
     if not _is_model(facts):
         return f"transcription of {corpus}"
     seed = "frozen" if facts["seed"] is None else f"seed {facts['seed']}"
@@ -104,8 +118,9 @@ def model_key(facts: Mapping[str, Any]) -> str:
 def facts_tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """The tags that say what a run is about; equal for another try at the same."""
     tags = {"kind": "transcription"}
-    if "probe" in facts:
-        tags = {"kind": "probe", "probe": facts["probe"]}
+    for kind in ("probe", "external"):
+        if kind in facts:
+            tags = {"kind": kind, kind: facts[kind]}
     if _is_model(facts):
         tags = {"kind": "model", "seed": str(facts["seed"])}
         tags |= {name: facts[name] for name in ("experiment", "task", "variant")}
@@ -123,7 +138,8 @@ def facts_params(facts: Mapping[str, Any]) -> dict[str, str]:
         "variant": facts.get("switches"),
         "recipe": facts.get("recipe"),
         "asr": facts.get("asr"),
-        "probe": facts.get("settings"),
+        "probe": facts.get("settings") if "probe" in facts else None,
+        "external": facts.get("settings") if "external" in facts else None,
         "backbones": facts["backbones"],
     }
     params = {
