@@ -6,6 +6,7 @@ mteb's two tasks on it, `results/` what mteb's `ResultCache` holds.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow.parquet
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, sha256_file, write_json
-from brewline.evaluation.ranks import rank_both_ways
+from brewline.evaluation.ranks import Ranks, rank_both_ways
 from brewline.evaluation.vectors import SplitEmbeddings, load_vectors
 from brewline.export.mteb_scores import mteb_scores
 from brewline.media.corpus_media import CorpusMedia, project_media
@@ -55,10 +56,13 @@ def export_mteb(
         The names of the models in mteb's results.
 
     Raises:
-        BrewlineError: the folder is there already, or a file of the project is missing.
+        BrewlineError: the folder is there already, the language is written otherwise, or a file of
+            the project is missing.
     """
     if folder.exists():
         raise BrewlineError(f"{folder} is there already; remove it, or name another one")
+    if not re.fullmatch("[a-z]{3}-[A-Z][a-z]{3}", language):
+        raise BrewlineError(f"{language!r} is no language as mteb has it, such as eng-Latn")
     corpus = params.tables[table].data
     manifest = project / f"data/manifest/{corpus}.parquet"
     revision = sha256_file(manifest)[:40]
@@ -130,33 +134,31 @@ def _write_pairs(path: Path, pairs: list[tuple[str, str]]) -> None:
 def _write_results(
     params: Params, table: str, folder: Path, language: str, project: Path
 ) -> Iterator[str]:
-    """What mteb's cache of results has: `<model>/<revision>/<task>.json`, for each model."""
+    """What mteb's cache of results has: `<model>/<revision>/<task>.json`, for each model.
+
+    What reads captions does not do this task, and is left out.
+    """
     corpus = params.tables[table].data
     revision = sha256_file(project / f"data/manifest/{corpus}.parquet")[:40]
-    for source in params.tables[table].rows.values():
+    for source in filter(params.hears, params.tables[table].rows.values()):
         for model in model_names(params, source):
             path = project / f"data/embeddings/{corpus}/{source}/{model}.safetensors"
-            vectors = load_vectors(path)
-            name, version = f"brewline/{source}-{model}", sha256_file(path)[:40]
+            ranks = {split: _ranks(one) for split, one in load_vectors(path).items()}
+            is_ours = source not in params.external
+            name = f"brewline/{source}-{model}" if is_ours else f"external/{source}"
+            version = sha256_file(path)[:40]
             here = folder / name.replace("/", "__") / version
             write_json(here / "model_meta.json", {"name": name, "revision": version})
             for number, subset in enumerate(SUBSETS):
-                scores = {
-                    split: [
-                        {
-                            **mteb_scores(_ranks(vectors[split])[number]),
-                            "hf_subset": subset,
-                            "languages": [language],
-                        }
-                    ]
-                    for split in _SPLITS
-                }
+                about = {"hf_subset": subset, "languages": [language]}
                 result = {
                     "dataset_revision": revision,
                     "task_name": task_name(corpus, subset),
                     # It was not mteb that computed them.
                     "mteb_version": None,
-                    "scores": scores,
+                    "scores": {
+                        split: [{**mteb_scores(ranks[split][number]), **about}] for split in _SPLITS
+                    },
                     "evaluation_time": None,
                     "kg_co2_emissions": None,
                 }
@@ -164,7 +166,8 @@ def _write_results(
             yield name
 
 
-def _ranks(split: SplitEmbeddings) -> Any:
+def _ranks(split: SplitEmbeddings) -> tuple[Ranks, Ranks]:
+    """As `SUBSETS` are."""
     return rank_both_ways(
         split.utterance_embeddings,
         split.image_embeddings,
