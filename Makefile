@@ -55,8 +55,9 @@ tables: install needs-git ## Train and compare every corpus with pictures x vari
 # `--force` would replace the last experiment of this name, and run every stage anew.
 	@$(BIN)/dvc exp remove --quiet tables 2>/dev/null || true
 	@$(IDENTITY) $(BIN)/dvc exp run --temp --name tables $(foreach override,$(TABLES),--set-param '$(override)')
-	@for file in results.md results.csv index.html; do \
-	  $(BIN)/dvc get --quiet --force . reports/$$file --rev tables --out reports/tables/$$file || exit; done
+# Into a folder that is there, DVC would put another one.
+	@rm -rf reports/tables; for name in results.md results.csv index.html papers figures; do \
+	  $(BIN)/dvc get --quiet . reports/$$name --rev tables --out reports/tables/$$name || exit; done
 	@cat reports/tables/results.md
 	@echo "the page: reports/tables/index.html"
 

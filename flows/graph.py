@@ -17,6 +17,7 @@ _MODULE = "brewline.stages."
 _OF_EXPERIMENTS = ("train", "embed")
 _OF_TABLES = ("score",)
 _OF_PROBES = ("probe",)
+_OF_OTHERS = ("external",)
 # What `dvc status` says of a stage that is run every time.
 _ALWAYS = "always changed"
 # DVC keeps its lock while it looks at files or moves them, not while a stage runs.
@@ -32,8 +33,8 @@ class Stage:
     """A stage as DVC sees it.
 
     `name` is what `dvc repro` calls it (`train@mini-lncoco-prompted`); `kind` its module in
-    `brewline.stages`; `subject` what its command names: a corpus, an experiment, a table, a probe
-    or None;
+    `brewline.stages`; `subject` what its command names: a corpus, an experiment, a table, a probe,
+    a set of external vectors or None;
     `corpus` and `experiment` are those that it works for, or None; `rows` are the experiments that
     it compares; `upstream` are the names of the stages whose outputs it reads.
     One that `looks` at what lies outside is run every time; what it finds makes others stale.
@@ -114,6 +115,8 @@ def _read(stage: Any, params: Params, upstream: Iterable[Any]) -> Stage:
         corpus, rows = params.tables[subject].data, frozenset(params.tables[subject].rows.values())
     elif subject and kind in _OF_PROBES:
         corpus, rows = params.probes[subject].data, frozenset(params.probes[subject].rows.values())
+    elif subject and kind in _OF_OTHERS:
+        corpus = params.external[subject].data
     needed = frozenset(one.name for one in upstream)
     looks = stage.always_changed
     return Stage(stage.name, kind, subject, corpus, experiment, rows, needed, looks)

@@ -17,6 +17,7 @@ import soundfile
 from PIL import Image, ImageDraw
 
 from brewline.config import Params, load_params
+from brewline.config.published import PUBLISHED_FILE, load_published
 from brewline.config.recipes import NONE
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import write_json
@@ -76,6 +77,7 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
         models_dir=root / "models",
         manifest_dir=root / "data/manifest",
         quarantine_dir=root / "data/quarantine",
+        published=load_published(PROJECT / PUBLISHED_FILE),
         media=fake_media,
     )
 
@@ -266,7 +268,8 @@ def _write_models(root: Path, chosen: Params, experiment: str) -> None:
 
 
 def _boost(chosen: Params, experiment: str) -> float:
-    return _BOOST.get(chosen.experiments[experiment].variant, 0.1)
+    one = chosen.experiments.get(experiment)
+    return _BOOST.get(one.variant, 0.1) if one else 0.1
 
 
 def _metrics(chosen: Params, experiment: str, num_images: int) -> dict[str, float]:
@@ -332,17 +335,19 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
 
 
 def _write_buckets(path: Path, rows: list[str]) -> None:
-    found = [("0.31", "0.25", "0.36"), ("", "", "")]
+    found = [
+        (20, ("0.31", "0.25", "0.36")),
+        (3, ("", "", "")),
+        (17, ("0.52", "0.4", "0.61")),
+    ]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         ends = ("recall", "low", "high")
         writer.writerow(["kind", "bucket", "row", "num_queries", "num_images", "k", *ends])
         for kind in ("duration_s", "speaker"):
-            for number, values in enumerate(found):
+            for number, (count, values) in enumerate(found):
                 for row in rows:
-                    writer.writerow(
-                        [kind, f"{kind} {number}", row, 20 - 17 * number, 3, 1, *values]
-                    )
+                    writer.writerow([kind, f"{kind} {number}", row, count, 3, 1, *values])
 
 
 def made_ranks(num_hits: int, num_images: int) -> QueryRanks:
@@ -378,7 +383,7 @@ def _examples(chosen: Params, name: str, num_images: int) -> dict[str, Any]:
         entries = []
         for number in range(6):
             caption = HOSTILE if number == 0 else sentence(texts)
-            hears = chosen.variant_of(experiment).hears
+            hears = chosen.hears(experiment)
             heard = _misheard(caption, texts) if hears else caption
             rng = random.Random(f"{row}{number}")
             right, rank = number // 2, rng.choice([1, 1, 2, 4, 9])

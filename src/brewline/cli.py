@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("after", nargs="?", help="another (default: what lies in metrics/ now)")
     compared.set_defaults(command=_compare)
 
+    _add_export(commands)
     cleaned = commands.add_parser(
         "clean",
         help="name what nothing needs any more, or remove it",
@@ -72,11 +73,11 @@ def _parser() -> argparse.ArgumentParser:
 
     recorded = commands.add_parser(
         "record",
-        help="bring every model and transcription into MLflow",
-        description="Finds or makes the MLflow run of every transcription, and of every model that "
-        "has a row in a table of params.yaml, and completes it from the files; ends runs whose "
-        "process is gone; once stage register has run, registers the best model of each corpus "
-        "too. Doing it again changes nothing.",
+        help="bring every model, transcription and probe into MLflow",
+        description="Finds or makes the MLflow run of every transcription and probe, and of every "
+        "model that has a row in a table of params.yaml, and completes it from the files; ends "
+        "runs whose process is gone; once stage register has run, registers the best model of each "
+        "corpus too. Doing it again changes nothing.",
     )
     recorded.add_argument(
         "--tables", nargs="*", metavar="TABLE", help="only the models of these tables"
@@ -105,6 +106,22 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     found.add_argument("--top", type=_positive, default=5, help="default: %(default)s")
     found.add_argument("--html", type=Path, help="also write a page with pictures and players")
     found.set_defaults(command=_search)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    exported = commands.add_parser(
+        "export-mteb",
+        help="write a table's corpus and results in mteb's formats",
+        description="Writes dev and test of the table's corpus as a retrieval task of mteb, both "
+        "ways, with recordings and pictures as published, and the scores of its models as mteb "
+        "writes results. mteb itself is not needed.",
+    )
+    exported.add_argument("table", help="one of `tables` in params.yaml")
+    exported.add_argument("folder", type=Path, help="is made")
+    exported.add_argument(
+        "--language", default="eng-Latn", help="of the recordings, as mteb has it (%(default)s)"
+    )
+    exported.set_defaults(command=_export_mteb)
 
 
 def _positive(text: str) -> int:
@@ -165,6 +182,18 @@ def _compare(options: argparse.Namespace) -> int:
 
     after = metrics_of(options.after) if options.after else metrics_here()
     print(changes_text(find_changes(metrics_of(options.before), after)), end="")
+    return 0
+
+
+def _export_mteb(options: argparse.Namespace) -> int:
+    from brewline.config import choose, load_params
+    from brewline.export.mteb import export_mteb
+
+    params = load_params()
+    table = choose("table", options.table, list(params.tables))
+    for name in export_mteb(params, table, options.folder, options.language):
+        print(name)
+    print(f"\nwritten: {options.folder}; its README.md says how mteb reads it")
     return 0
 
 

@@ -27,7 +27,7 @@ WITHOUT_RESULT = {"runtime", "tracking"}
 # A guard of `transcribe`, of which `assess` says whether it is kept.
 JUDGED = {"assess": {"runtime.max_transcription_failure_rate"}}
 # What drives the graph by templates: adding a corpus adds stages, and makes none stale.
-LISTS = {"corpora", "probed_corpora", "experiments", "tables", "probes"}
+LISTS = {"corpora", "probed_corpora", "experiments", "external", "tables", "probes"}
 # What the methods of the parameters read.
 METHODS = {
     "measured_corpora": {"tables"},

@@ -50,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "tracking": {"core", "config", "tables", "media", "models", "evaluation", "registry"},
     "report": {"core", "config", "tables", "media", "pages", "models", "evaluation", "probing"},
+    "export": {"core", "config", "tables", "media", "pages", "models", "evaluation"},
     "stages": {
         "core",
         "config",
@@ -69,7 +70,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
     },
     "leftovers": {"core", "tracking"},
-    "cli": {"core", "config", "search", "tracking", "report", "leftovers"},
+    "cli": {"core", "config", "search", "tracking", "report", "export", "leftovers"},
 }
 
 MAX_LINES_OF_A_FILE = 400

@@ -105,6 +105,25 @@ def test_an_experiment_and_its_row_make_nothing_else_stale(project: Path) -> Non
     ) == {*models_of("longer"), "score@mini-lncoco", "register", "report"}
 
 
+def test_vectors_of_others_make_their_table_stale_and_nothing_else(project: Path) -> None:
+    vectors = [project / name for name in ("theirs.parquet", "their-images.parquet")]
+    for path in vectors:
+        path.write_bytes(b"some")
+    peer = {"data": "mini-lncoco", "utterances": vectors[0].name, "images": vectors[1].name}
+    changes = {"external.peer": peer, "tables.mini-lncoco.rows.peer": "peer"}
+    stale = {"external@peer", "score@mini-lncoco", "register", "report"}
+    assert would_run(project, changes) == stale
+    with restored(project / "params.yaml"):
+        with changed_params(project) as values:
+            values["external"]["peer"] = peer
+        found = {one.name: one for one in read_graph(project)}
+        assert found["external@peer"].corpus == "mini-lncoco"
+        assert "external@peer" in found["score@mini-lncoco"].upstream
+        assert "external@peer" not in found["score@mini-flickr8k"].upstream
+    for path in vectors:
+        path.unlink()
+
+
 def test_a_probe_runs_again_alone(project: Path) -> None:
     found = would_run(project, {"probes.mini-ravdess.seeds": [3]})
     assert found == {"probe@mini-ravdess", *PAGES}

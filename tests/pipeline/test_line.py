@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import yaml
-from tiny_project import Line, changed_params, make_tracked, run_line
+from safetensors import safe_open
+from tiny_project import Line, changed_params, make_tracked, run_line, run_stage
 
 from brewline.core.files import sha256_tree
 from brewline.models.card import load_card
@@ -432,6 +434,40 @@ def test_without_a_recipe_the_models_of_another_experiment_are_measured(line: Li
         assert (card.corpus, card.trained_on) == ("mini-flickr8k", "mini-lncoco")
         assert card.init == {"experiment": "mini-lncoco-full", "sha256": sha256_tree(theirs)}
         assert (card.data, card.recipe) == (theirs_card.data, theirs_card.recipe)
+
+
+def test_vectors_of_others_are_measured_as_ours_are(line: Line, tmp_path: Path) -> None:
+    """Those of a model of ours, taken out by other code, at another length and in another order."""
+    folder = line.copy(tmp_path / "project")
+    path = "data/embeddings/mini-flickr8k/mini-flickr8k-zero-shot/frozen.safetensors"
+    with safe_open(folder / path, "np") as file:
+        ids = json.loads(file.metadata()["ids"])
+        parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    for name, place in (("utterances", 0), ("images", 2)):
+        names = [one for split in ("test", "dev") for one in ids[split][place]]
+        vectors = 3.5 * np.concatenate([parts[f"{split}/{name}"] for split in ("test", "dev")])
+        frame = pandas.DataFrame({"id": names, "vector": list(vectors)})
+        frame.sample(frac=1, random_state=0).to_parquet(folder / f"{name}.parquet")
+    before = (folder / "reports/registration.json").read_bytes()
+    with changed_params(folder) as values:
+        files = {"utterances": "utterances.parquet", "images": "images.parquet"}
+        values["external"]["peer"] = {"data": "mini-flickr8k", **files}
+        values["tables"]["mini-flickr8k"]["rows"]["speechclip"] = "peer"
+    run_stage(folder, "external", "peer")
+    for stage, *name in (("score", "mini-flickr8k"), ("register",), ("report",)):
+        run_stage(folder, stage, *name)
+    metrics = json.loads((folder / "metrics/mini-flickr8k.json").read_text())
+    theirs, ours = metrics["speechclip"], metrics["zero-shot"]
+    assert theirs.keys() == ours.keys()
+    assert theirs == pytest.approx(ours, abs=1e-6)
+    buckets = (folder / "reports/evaluation/mini-flickr8k/buckets.csv").read_text()
+    assert "speechclip" in buckets
+    assert (folder / "reports/registration.json").read_bytes() == before
+    page = (folder / "reports/index.html").read_text()
+    assert "computed by others, from speech" in page
+    # Its interval covers no other training, so nobody says that it is better or worse.
+    assert "speechclip is better" not in page
+    assert "speechclip is worse" not in page
 
 
 def test_an_experiment_that_takes_models_over_reads_its_own_states(

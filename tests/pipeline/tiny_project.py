@@ -95,7 +95,7 @@ def make_project(folder: Path) -> dict[str, str]:
     make_clip(published / "clip")
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(folder), sort_keys=False))
     shutil.copytree(PROJECT / "mlflow", folder / "mlflow")
-    for name in ("requirements.lock", "versions.yaml"):
+    for name in ("published.yaml", "requirements.lock", "versions.yaml"):
         shutil.copy(PROJECT / name, folder)
     make_tracked(folder)
     return planted

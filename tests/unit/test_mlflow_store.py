@@ -1,6 +1,7 @@
 """The store over time: outages, twins, what a pipeline run says, a moved folder, and clean-up."""
 
 import hashlib
+import json
 import shutil
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ import yaml
 
 from brewline.cli import main
 from brewline.config import Params
+from brewline.config.experiments import ExternalParams
 from brewline.config.runtime import TrackingParams
 from brewline.core.files import sha256_file, sha256_tree, write_json
 from brewline.tables.parquet import read_table, write_table
@@ -27,7 +29,7 @@ from brewline.tracking.first_view import result_links, runs_link
 from brewline.tracking.live_run import live
 from brewline.tracking.overrides import overrides
 from brewline.tracking.pipeline_runs import NAME_VARIABLE, best_metric, log_headline
-from brewline.tracking.recording import record, record_everything
+from brewline.tracking.recording import record, record_everything, record_table
 from brewline.tracking.store import open_store
 from brewline.tracking.transcription_run import record_transcription, record_transcriptions
 from brewline.tracking.unneeded_files import find_unneeded_files, forget_models
@@ -246,6 +248,93 @@ def test_record_ends_a_transcription_that_lost_its_server(project: Path) -> None
     assert [one.info.run_id for one in found("transcription")] == [lost]
     record_transcription(PARAMS, CORPUS, about | {"asr": {**about["asr"], "beam_size": 5}})
     assert len(found("transcription")) == 2
+
+
+def probed(project: Path) -> Path:
+    """What DVC knows of a probe that ran."""
+    (name,) = PARAMS.probes
+    path = project / f"metrics/probe/{name}.json"
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    settings = {f"probes.{name}": PARAMS.probes[name].model_dump()}
+    outs = [{"path": f"metrics/probe/{name}.json", "md5": md5}]
+    stage = {"deps": [], "outs": outs, "params": {"params.yaml": settings}}
+    (project / "dvc.lock").write_text(yaml.safe_dump({"stages": {f"probe@{name}": stage}}))
+    return path
+
+
+def test_the_numbers_of_a_probe_are_in_mlflow_under_their_names(project: Path) -> None:
+    path = probed(project)
+    # The parameters of today are not those of the numbers.
+    (name,) = PARAMS.probes
+    later = PARAMS.probes[name].model_copy(update={"speaker_folds": 9})
+    today = PARAMS.model_copy(update={"probes": {name: later}})
+    ids = {record_everything(today, [])[f"probe {name}"] for _ in range(2)}
+    (run,) = found("probe")
+    assert ids == {run.info.run_id}
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "emotions heard in mini-ravdess, probe mini-ravdess"
+    assert run.data.params["probe.speaker_folds"] == str(PARAMS.probes[name].speaker_folds)
+    wanted = {
+        f"z_report_only/{feature.replace('+', ' and ')}/{metric}": value
+        for feature, values in json.loads(path.read_text()).items()
+        for metric, value in values.items()
+    }
+    assert len(wanted) > 100
+    assert dict(run.data.metrics) == pytest.approx(wanted)
+
+
+def test_vectors_of_others_have_a_run_with_their_numbers_and_no_model(project: Path) -> None:
+    name = "peer"
+    row = {"data": CORPUS, "utterances": "u.parquet", "images": "i.parquet"}
+    table = PARAMS.tables[CORPUS]
+    rows = {**table.rows, "speechclip": name}
+    given = PARAMS.model_copy(
+        update={
+            "external": {name: ExternalParams(**row)},
+            "tables": {**PARAMS.tables, CORPUS: table.model_copy(update={"rows": rows})},
+        }
+    )
+    folder = project / "reports/evaluation" / CORPUS
+    models = json.loads((folder / "models.json").read_text())
+    models[f"{name}/external"] = {
+        "dev/mean_recall_at_1": 0.4,
+        "dev/speech_to_image/mean_rank": 7.5,
+        "test/image_to_speech/any_hit_recall_at_1": 0.3,
+    }
+    (folder / "models.json").write_text(json.dumps(models))
+    vectors = project / f"data/embeddings/{CORPUS}/{name}/external.safetensors"
+    vectors.parent.mkdir(parents=True)
+    vectors.write_bytes(b"vectors")
+    (id_,) = {record_table(given, CORPUS, project)[vectors] for _ in range(2)}
+    (run,) = found("external")
+    assert run.info.run_id == id_
+    assert run.info.run_name == f"peer on {CORPUS}, computed by others"
+    assert run.data.metrics == {
+        "dev/mean_recall_at_1": 0.4,
+        "more/dev/speech_to_image/mean_rank": 7.5,
+        "z_report_only/test/image_to_speech/any_hit_recall_at_1": 0.3,
+    }
+    assert run.data.params["external.utterances"] == "u.parquet"
+    assert "experiment" not in run.data.tags
+    assert not [one for one in found() if "peer" in one.info.run_name]
+    # Other vectors under the name are another run.
+    vectors.write_bytes(b"others")
+    assert record_table(given, CORPUS, project)[vectors] != id_
+
+
+def test_the_numbers_of_another_probe_are_another_run_and_changed_ones_are_left_out(
+    project: Path,
+) -> None:
+    path = probed(project)
+    record_everything(PARAMS, [])
+    values = json.loads(path.read_text())
+    values["majority"]["by_speaker/paper4/accuracy"] = 0.123
+    path.write_text(json.dumps(values))
+    # Nobody knows with what these were made.
+    assert not [name for name in record_everything(PARAMS, []) if name.startswith("probe")]
+    probed(project)
+    record_everything(PARAMS, [])
+    assert len(found("probe")) == 2
 
 
 def test_a_pipeline_run_says_what_it_changed_and_reached(project: Path) -> None:

@@ -93,7 +93,7 @@ def page(out_dir: Path) -> Page:
 def test_page_loads_nothing_and_is_well_formed(page: Page) -> None:
     assert page.open == []
     # Links lead to the pages that lie beside it.
-    neighbours = ("validation/", "transcription/")
+    neighbours = ("validation/", "transcription/", "papers/", "figures/")
     assert all(load.startswith(("data:", "#", *neighbours)) for load in page.loads)
     assert len(page.ids) == len(set(page.ids))
     inside = {load[1:] for load in page.loads if load.startswith("#")}
@@ -147,7 +147,7 @@ def test_page_says_which_emotions_are_heard(
 def test_published_numbers_stand_beside_real_recordings_alone(
     params: Params, world: ReportInputs
 ) -> None:
-    probe = params.probes["mini-ravdess"]
+    probe, published = params.probes["mini-ravdess"], world.published
     source = params.sources["mini-ravdess"].model_copy(update={"synthetic": False})
     real = params.model_copy(update={"sources": {**params.sources, "mini-ravdess": source}})
     files = ProbeFiles.of("mini-ravdess", world.metrics_dir, world.emotion_dir)
@@ -166,11 +166,11 @@ def test_published_numbers_stand_beside_real_recordings_alone(
     other = ProbeFiles(folder / "metrics.json", folder)
     for chosen, count in ((real, 4), (params, 0)):
         given = chosen.model_copy(update={"probes": probes})
-        (table,) = emotion_section(given, "mini-ravdess", other)["tables"]
+        (table,) = emotion_section(given, published, "mini-ravdess", other)["tables"]
         assert len(table["published"]) == count
-    (table,) = emotion_section(real.model_copy(update={"probes": probes}), "mini-ravdess", other)[
-        "tables"
-    ]
+    (table,) = emotion_section(
+        real.model_copy(update={"probes": probes}), published, "mini-ravdess", other
+    )["tables"]
     assert [row["cells"][0] for row in table["published"]] == ["56.0", "78.0", "33.0", "33.0"]
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from brewline.config.choices import suggest
 from brewline.config.experiment_checks import (
     bad_experiments,
+    bad_external,
     bad_recipes,
     bad_tables,
     bad_variants,
@@ -28,6 +29,7 @@ def contradictions(params: Params) -> list[str]:
         *bad_variants(params),
         *bad_recipes(params),
         *bad_experiments(params),
+        *bad_external(params),
         *bad_tables(params),
         *bad_probes(params),
         *_bad_measures(params),
@@ -158,6 +160,7 @@ def _bad_names(params: Params) -> list[str]:
     for key, names in (
         ("sources", [*params.sources]),
         ("experiments", [*params.experiments]),
+        ("external", [*params.external]),
         ("tables", [*params.tables]),
         ("probes", [*params.probes]),
     ):

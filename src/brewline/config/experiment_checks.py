@@ -1,4 +1,4 @@
-"""The cross-checks of `variants`, `recipes`, `experiments` and `tables`."""
+"""The cross-checks of `variants`, `recipes`, `experiments`, `external` and `tables`."""
 
 from collections.abc import Iterator
 
@@ -146,6 +146,17 @@ def _bad_training(params: Params, key: str, one: ExperimentParams) -> Iterator[s
         )
 
 
+def bad_external(params: Params) -> Iterator[str]:
+    """Vectors of others of an unknown corpus, or under the name of an experiment."""
+    experiments = {name.casefold() for name in params.experiments}
+    for name, one in params.external.items():
+        if one.data not in params.corpora:
+            hint = suggest(one.data, params.corpora)
+            yield f"external.{name}.data: unknown corpus {one.data!r}{hint}"
+        if name.casefold() in (*experiments, *_TAKEN):
+            yield f"external.{name}: an experiment has that name; call it something else"
+
+
 def bad_tables(params: Params) -> Iterator[str]:
     """Tables that refer to what is not there, or compare what cannot be compared."""
     for name, table in params.tables.items():
@@ -179,7 +190,11 @@ def _bad_rows(params: Params, key: str, table: TableParams) -> Iterator[str]:
             yield f"{key}.rows.{row}: word error rates stand under that name; call it otherwise"
         if experiment in here:
             continue
-        if experiment in pictured:
+        if experiment in params.external:
+            data = params.external[experiment].data
+            if data != table.data:
+                yield f"{key}.rows.{row}: {experiment!r} has vectors of {data}, not {table.data}"
+        elif experiment in pictured:
             data = pictured[experiment].data
             yield (
                 f"{key}.rows.{row}: {experiment!r} is measured on {data}; to measure its models on "
@@ -189,5 +204,5 @@ def _bad_rows(params: Params, key: str, table: TableParams) -> Iterator[str]:
         elif experiment in params.experiments:
             yield f"{key}.rows.{row}: {experiment!r} is of task emotion, which stands under probes"
         else:
-            hint = suggest(experiment, here)
+            hint = suggest(experiment, [*here, *params.external])
             yield f"{key}.rows.{row}: unknown experiment {experiment!r}{hint}"

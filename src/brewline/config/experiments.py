@@ -1,4 +1,4 @@
-"""Sections `experiments` and `tables`: which models are made, and how they are compared."""
+"""Sections `experiments`, `external` and `tables`: which models there are, and how they compare."""
 
 from typing import Annotated, Literal
 
@@ -9,6 +9,7 @@ from brewline.config.types import Name, Section
 # What a model is for: what of it is embedded, and how that is measured. Those that can be learned
 # are modules of `brewline.training.tasks`.
 TaskName = Literal["retrieval", "emotion"]
+VectorFile = Annotated[str, Field(pattern=r".\.(parquet|safetensors)$")]
 
 
 class ExperimentParams(Section):
@@ -31,11 +32,23 @@ class ExperimentParams(Section):
     init: Name
 
 
+class ExternalParams(Section):
+    """Vectors that others computed of dev and test of a corpus; `brewline.evaluation.external`."""
+
+    # The corpus, whose manifest has the ids.
+    data: Name
+    # Files, each with ids and a vector for each: Parquet or safetensors.
+    utterances: VectorFile
+    images: VectorFile
+    # What stands for a recording: captions are no speech, and such a row is a ceiling.
+    reads: Literal["speech", "captions"] = "speech"
+
+
 class TableParams(Section):
     """Experiments that are measured together, on dev and test of one corpus."""
 
     data: Name
-    # The experiments by the names that the table gives them, in its order.
+    # Experiments, or sets of `external`, by the names that the table gives them, in its order.
     rows: Annotated[dict[Name, Name], Field(min_length=1)]
     # The row that every other one is compared with.
     baseline: Name | None = None

@@ -79,8 +79,8 @@ def _known_keys(whole: type[Section], location: tuple[Any, ...]) -> list[str]:
     """The keys that the section at `location` may have; follows the classes' annotations."""
     section: Any = whole
     for part in location:
-        if get_origin(section) is dict:
-            section = get_args(section)[1]
+        if get_origin(section) in (dict, list):
+            section = get_args(section)[-1]
         else:
             section = _keys_of(section).get(part)
         # Of what may be null, the part that is not.

@@ -5,7 +5,7 @@ from pydantic import Field
 from brewline.config.asr import AsrParams
 from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
-from brewline.config.experiments import ExperimentParams, TableParams
+from brewline.config.experiments import ExperimentParams, ExternalParams, TableParams
 from brewline.config.inspect import InspectParams
 from brewline.config.probes import ProbeParams
 from brewline.config.recipes import NONE, RecipeParams
@@ -36,6 +36,7 @@ class Params(Section):
     # `none` is null; every other one is a recipe.
     recipes: dict[Name, RecipeParams | None]
     experiments: dict[Name, ExperimentParams]
+    external: dict[Name, ExternalParams]
     tables: dict[Name, TableParams]
     probes: dict[Name, ProbeParams]
     evaluate: EvaluateParams
@@ -59,32 +60,43 @@ class Params(Section):
                     return name, row
         return None
 
+    def is_trained(self, name: str) -> bool:
+        """Whether a row's models are trained by their own experiment, and not taken over."""
+        return name not in self.external and self.experiments[name].recipe != NONE
+
+    def hears(self, name: str) -> bool:
+        """Whether a row takes recordings; what reads captions alone does not, and is a ceiling."""
+        if name in self.external:
+            return self.external[name].reads == "speech"
+        return self.variant_of(name).hears
+
     def trained_rows(self, corpus: str) -> list[str]:
         """The experiments in tables that were trained on a corpus and hear speech."""
         shown = [one for table in self.tables_on(corpus).values() for one in table.rows.values()]
-        return [
-            experiment
-            for experiment in dict.fromkeys(shown)
-            if self.experiments[experiment].recipe != NONE and self.variant_of(experiment).hears
-        ]
+        return [one for one in dict.fromkeys(shown) if self.is_trained(one) and self.hears(one)]
 
     def variant_of(self, experiment: str) -> VariantParams:
         """What the models of an experiment are made of."""
         return self.variants[self.experiments[experiment].variant]
 
-    def trained_on(self, experiment: str) -> str | None:
-        """The corpus that the models of an experiment saw last in training; None: no training."""
+    def origin_of(self, experiment: str) -> str | None:
+        """The experiment that trained the models of one, or itself; None: nothing is trained."""
+        if experiment in self.external:
+            return None
         one = self.experiments[experiment]
         if one.recipe != NONE:
-            return one.data
-        return None if one.init == NONE else self.trained_on(one.init)
+            return experiment
+        return None if one.init == NONE else self.origin_of(one.init)
+
+    def trained_on(self, experiment: str) -> str | None:
+        """The corpus that models saw last in training; None: nothing is trained."""
+        origin = self.origin_of(experiment)
+        return None if origin is None else self.experiments[origin].data
 
     def seeds_of(self, experiment: str) -> list[int] | None:
         """The seeds of an experiment's models; None where there is one, and nothing was trained."""
-        one = self.experiments[experiment]
-        if one.recipe != NONE:
-            return self.seeds_of_recipe(one.recipe)
-        return None if one.init == NONE else self.seeds_of(one.init)
+        origin = self.origin_of(experiment)
+        return None if origin is None else self.seeds_of_recipe(self.experiments[origin].recipe)
 
     def seeds_of_recipe(self, recipe: str) -> list[int]:
         """The seeds that a recipe names; none where it trains nothing."""

@@ -113,6 +113,8 @@ def load_card(folder: Path) -> ModelCard:
 
 def describe(params: Params, experiment: str) -> str:
     """Says in a few words what the models of an experiment are made of, and saw in training."""
+    if experiment in params.external:
+        return f"computed by others, from {params.external[experiment].reads}"
     one, variant = params.experiments[experiment], params.variant_of(experiment)
     read = {"asr": ["transcripts"], "caption": ["captions"], None: []}[variant.text]
     channels = " and ".join([*read, *(["voice"] if variant.acoustic else [])])

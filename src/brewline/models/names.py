@@ -16,8 +16,17 @@ CLIP_WEIGHTS = "open_clip_model.safetensors"
 TENSORS_FILE = "model.safetensors"
 
 
+# What others computed is one model, whatever it is.
+EXTERNAL = "external"
+
+
 def model_names(params: Params, experiment: str) -> list[str]:
-    """The folders of an experiment's models: one per seed, or `frozen` where nothing is trained."""
+    """The folders of an experiment's models: one per seed, or `frozen` where nothing is trained.
+
+    Of a set of vectors that others computed it is `external`, which names their file.
+    """
+    if experiment in params.external:
+        return [EXTERNAL]
     seeds = params.seeds_of(experiment)
     return [model_name(None)] if seeds is None else [model_name(seed) for seed in seeds]
 

@@ -135,6 +135,64 @@ def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label
     return "".join(parts)
 
 
+@dataclass(frozen=True)
+class Range:
+    """A value with its interval, as fractions; `style` as of a line."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    style: int
+
+
+def range_chart(
+    groups: Sequence[tuple[str, Sequence[Range]]], title: str, x_label: str, height: int = 11
+) -> str:
+    """Draws values with their intervals in per cent, one below the other, by groups.
+
+    Args:
+        groups: What stands at the left, and the values of it; some of them may have none.
+        title: Says what is drawn, for those who cannot see it.
+        x_label: Below the axis.
+        height: Of a value.
+
+    Returns:
+        An `<svg>` element, everything in it escaped. Colours come from the classes `s0`, `s1` ...
+    """
+    left, right = 96, _WIDTH - _RIGHT
+    highs = [100 * one.high for _, values in groups for one in values]
+    axis = _axis([*highs, 1.0], from_zero=True, most=100.0)
+    parts, top = [], float(_TOP)
+    for name, values in groups:
+        middle = top + height * max(1, len(values)) / 2
+        text = html.escape(name)
+        parts.append(f'<text x="{left - 6}" y="{middle + 4:g}" text-anchor="end">{text}</text>')
+        for row, one in enumerate(values):
+            low, value, high = (
+                axis.place(100 * x, left, right) for x in (one.low, one.value, one.high)
+            )
+            y = top + height * (row + 0.5)
+            parts.append(
+                f'<g class="s{one.style % NUM_STYLES}"><title>{html.escape(one.name)}</title>'
+                f'<path class="range" d="M{low:.1f} {y:g}H{high:.1f}"/>'
+                f'<circle cx="{value:.1f}" cy="{y:g}" r="3"/></g>'
+            )
+        top += height * max(1, len(values)) + 8
+    grid = [
+        f'<path class="grid" d="M{x:.1f} {_TOP}V{top:g}"/>'
+        f'<text x="{x:.1f}" y="{top + 14:g}" text-anchor="middle">{_label(tick)}</text>'
+        for tick in axis.ticks
+        for x in [axis.place(tick, left, right)]
+    ]
+    return (
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {top + 34:g}" role="img">'
+        f"<title>{html.escape(title)}</title>{''.join([*grid, *parts])}"
+        f'<text x="{(left + right) / 2:g}" y="{top + 30:g}" text-anchor="middle">'
+        f"{html.escape(x_label)}</text></svg>"
+    )
+
+
 def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> Iterator[str]:
     """Yields grid lines and labels."""
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT

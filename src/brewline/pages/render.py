@@ -44,6 +44,11 @@ def render_markdown(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
+def template_text(name: str) -> str:
+    """A template, or what is included in one, as it is written."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
 def data_uri(media_type: str, content: bytes) -> str:
     """The content as a URI that needs no network."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -1,11 +1,13 @@
 """Recall by what recordings are like, arranged for the page: a table for each kind of bucket."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brewline.evaluation.outputs import read_buckets
+from brewline.pages import charts
+from brewline.pages.figures import Figure
 
 # By the kinds of `evaluation.buckets`: what stands above a table.
 _TITLES = {
@@ -42,6 +44,34 @@ def bucket_tables(path: Path, rows: Sequence[str]) -> Iterator[dict[str, Any]]:
                 }
             )
         yield {"title": _TITLES[kind], "k": first["k"], "buckets": buckets}
+
+
+def bucket_figures(
+    table: str, path: Path, rows: Sequence[str], styles: Mapping[str, int]
+) -> Iterator[Figure]:
+    """Yields a figure for each kind of which at least two buckets have a recall.
+
+    Args:
+        table: Its name.
+        path: Of `buckets.csv`.
+        rows: As of `bucket_tables`.
+        styles: Of the rows.
+    """
+    found = [one for one in read_buckets(path) if one["row"] in rows]
+    for kind, of_kind in itertools.groupby(found, key=lambda one: str(one["kind"])):
+        every = [one for one in of_kind if one["recall"] is not None]
+        groups = {
+            name: [
+                charts.Range(one["row"], one["recall"], one["low"], one["high"], styles[one["row"]])
+                for one in group
+            ]
+            for name, group in itertools.groupby(every, key=lambda one: str(one["bucket"]))
+        }
+        if len(groups) > 1:
+            title, k = _TITLES[kind], every[0]["k"]
+            svg = charts.range_chart([*groups.items()], title, f"recall@{k} in %")
+            legend = {row: styles[row] for row in rows}
+            yield Figure.of((table, "buckets", kind), title, svg, every, legend)
 
 
 def _cell(one: dict[str, Any]) -> dict[str, str]:

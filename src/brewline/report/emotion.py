@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
+from brewline.config.published import Published, PublishedEmotion
 from brewline.config.synthetic import synthetic_notice
 from brewline.pages import charts
+from brewline.pages.figures import Figure, legend_of, line_rows
 from brewline.pages.heatmap import heatmap
-from brewline.pages.render import markup
 from brewline.probing.inputs import POOLINGS, WHISPER, layer_name, weighted_name
 from brewline.probing.outputs import MAJORITY, read_checks, read_probe_metrics, read_rows
-from brewline.probing.published import PUBLISHED
+from brewline.report.published import NOT_MEASURED, NOTHING
 
 _KINDS = {
     "acoustic": "F_A, the acoustic channel",
@@ -50,7 +51,9 @@ class ProbeFiles:
         return ProbeFiles(metrics_dir / f"probe/{name}.json", emotion_dir / name)
 
 
-def emotion_section(params: Params, name: str, files: ProbeFiles) -> dict[str, Any]:
+def emotion_section(
+    params: Params, published: Published, name: str, files: ProbeFiles
+) -> dict[str, Any]:
     """Everything about a probe, in the words of the template.
 
     Raises:
@@ -65,11 +68,12 @@ def emotion_section(params: Params, name: str, files: ProbeFiles) -> dict[str, A
     of_whisper = [(found[-1], weighted_name(pooling)) for pooling, found in layers.items()]
     shown = [*of_models, *itertools.chain.from_iterable(of_whisper)]
     first = probe.protocols[0]
-    is_synthetic = params.sources[probe.data].synthetic
+    source = params.sources[probe.data]
+    others = published.emotion_of(source)
     return {
         "name": name,
         "corpus": probe.data,
-        "is_synthetic": is_synthetic,
+        "is_synthetic": source.synthetic,
         "notice": synthetic_notice(params, [probe.data]),
         "labels": [_LABELS[one] for one in probe.labels],
         "tables": [
@@ -81,7 +85,7 @@ def emotion_section(params: Params, name: str, files: ProbeFiles) -> dict[str, A
                     for labels in probe.labels
                 ],
                 "rows": [_row(metrics, one, protocol, probe.labels) for one in shown],
-                "published": [] if is_synthetic else list(_published(protocol, probe.labels)),
+                "published": list(_published(others, protocol, probe.labels)),
             }
             for protocol in probe.protocols
         ],
@@ -92,8 +96,8 @@ def emotion_section(params: Params, name: str, files: ProbeFiles) -> dict[str, A
         "statements": list(_statements(metrics, of_models, first, probe.labels)),
         "checks": list(_checks(read_checks(files.folder))),
         "figures": [
-            *_layer_figures(metrics, files, first, probe.labels, layers),
-            *_confusion_figures(files, first, probe.labels, shown),
+            *_layer_figures(name, metrics, files, first, probe.labels, layers),
+            *_confusion_figures(name, files, first, probe.labels, shown),
         ],
         "groups": _groups(files, first, probe.labels[0], shown),
         "group_labels": _LABELS[probe.labels[0]],
@@ -155,12 +159,15 @@ def _row(
     return {"name": feature_label(feature), "runs": int(found["num_seeds"]), "cells": cells}
 
 
-def _published(protocol: str, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for one in PUBLISHED:
+def _published(
+    others: Sequence[PublishedEmotion], protocol: str, labels: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for one in others:
         if one.protocol == protocol and one.labels in labels:
-            cells = ["–"] * len(labels)  # noqa: RUF001 - nothing
-            cells[labels.index(one.labels)] = _percent(one.accuracy)
-            yield {"name": one.system, "source": one.source, "cells": cells}
+            cells = [NOTHING] * len(labels)
+            cells[labels.index(one.labels)] = f"{one.accuracy:.1f}"
+            what = f"{NOT_MEASURED}: {one.source}"
+            yield {"name": one.system, "what": what, "cells": cells}
 
 
 def _statements(
@@ -209,12 +216,13 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _layer_figures(
+    probe: str,
     metrics: Mapping[str, Mapping[str, float]],
     files: ProbeFiles,
     protocol: str,
     labels: Sequence[str],
     layers: Mapping[str, Sequence[str]],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Figure]:
     weights = read_rows(files.folder / "layer_weights.csv")
     for one in labels:
         lines = []
@@ -225,7 +233,9 @@ def _layer_figures(
             ]
             lines.append(charts.Series(pooling, points, style))
         title = f"accuracy by layer of Whisper, {_LABELS[one]}"
-        yield _figure(title, charts.line_chart(lines, title, "layer", "accuracy in %", True))
+        svg = charts.line_chart(lines, title, "layer", "accuracy in %", True)
+        words = (probe, "layers", one)
+        yield Figure.of(words, title, svg, line_rows(lines), legend_of(lines))
     lines = []
     for pooling, style in _STYLES.items():
         points = [
@@ -236,16 +246,14 @@ def _layer_figures(
         ]
         lines.append(charts.Series(pooling, points, style))
     title = f"learned weights of the layers, {_LABELS[labels[0]]}"
-    yield _figure(title, charts.line_chart(lines, title, "layer", "weight in %", True))
-
-
-def _figure(title: str, svg: str) -> dict[str, Any]:
-    return {"title": title, "svg": markup(svg)}
+    svg = charts.line_chart(lines, title, "layer", "weight in %", True)
+    words = (probe, "layer-weights", labels[0])
+    yield Figure.of(words, title, svg, line_rows(lines), legend_of(lines))
 
 
 def _confusion_figures(
-    files: ProbeFiles, protocol: str, labels: Sequence[str], shown: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+    probe: str, files: ProbeFiles, protocol: str, labels: Sequence[str], shown: Sequence[str]
+) -> Iterator[Figure]:
     """The share of each emotion that was taken for each other one, of the first feature."""
     counts: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for row in read_rows(files.folder / "confusion.csv"):
@@ -259,7 +267,13 @@ def _confusion_figures(
                 [count / sum(said.values()) for count in said.values()] for said in table.values()
             ]
             title = f"{feature_label(feature)}: rows are said, columns understood, {_LABELS[one]}"
-            yield _figure(title, heatmap([*table], shares, title))
+            rows = [
+                {"said": said, "understood": heard, "share": share}
+                for said, of_said in zip(table, shares, strict=True)
+                for heard, share in zip(table, of_said, strict=True)
+            ]
+            words = (probe, "confusion", feature, one)
+            yield Figure.of(words, title, heatmap([*table], shares, title), rows)
 
 
 def _groups(files: ProbeFiles, protocol: str, labels: str, shown: Sequence[str]) -> dict[str, Any]:

@@ -8,15 +8,18 @@ from typing import Any
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.outputs import DIRECTION_NAMES, IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
 from brewline.pages import charts
-from brewline.pages.render import markup
+from brewline.pages.figures import Figure, legend_of, line_rows
 
 # More points than this cannot be told apart in a chart of this size.
 _MAX_POINTS = 200
 
 
 def recall_figures(
-    curves: Mapping[tuple[str, str], list[tuple[float, float]]], styles: Mapping[str, int]
-) -> Iterator[dict[str, Any]]:
+    table: str,
+    curves: Mapping[tuple[str, str], list[tuple[float, float]]],
+    styles: Mapping[str, int],
+) -> Iterator[Figure]:
+    """Yields the recall of the rows of a table over K, a figure for each direction."""
     for direction, title in DIRECTION_NAMES.items():
         lines = [
             charts.Series(name, curves[name, direction], style)
@@ -25,7 +28,9 @@ def recall_figures(
         ]
         if lines:
             svg = charts.line_chart(lines, f"{title}, recall@K", "K", "recall in %", True)
-            yield {"title": title.replace(" to ", " → "), "svg": markup(svg)}
+            words = (table, "recall", direction)
+            shown, legend = title.replace(" to ", " → "), legend_of(lines)
+            yield Figure.of(words, shown, svg, line_rows(lines), legend)
 
 
 def _read_history(folder: Path) -> list[dict[str, Any]]:
@@ -45,8 +50,8 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def training_figures(
-    models: Mapping[str, list[tuple[Path, dict[str, Any]]]], styles: Mapping[str, int]
-) -> Iterator[dict[str, Any]]:
+    table: str, models: Mapping[str, list[tuple[Path, dict[str, Any]]]], styles: Mapping[str, int]
+) -> Iterator[Figure]:
     """Yields the loss and the two recalls on dev over the steps of all trained models."""
     histories = [
         (name, folder, model, _read_history(folder))
@@ -68,4 +73,5 @@ def training_figures(
                 lines.append(charts.Series(f"{name}, {folder.name}", points, styles[name], mark))
         if lines:
             svg = charts.line_chart(lines, title, "step", unit, unit != "loss")
-            yield {"title": title, "svg": markup(svg)}
+            words = (table, "training", metric)
+            yield Figure.of(words, title, svg, line_rows(lines), legend_of(lines))

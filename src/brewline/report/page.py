@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
-from brewline.config.recipes import NONE
+from brewline.config.published import PUBLISHED_FILE, Published, load_published
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.files import read_stage_output, sha256_file, sha256_tree, write_text
 from brewline.evaluation.example_page import arrange_example
@@ -32,16 +32,22 @@ from brewline.media.corpus_media import CorpusMedia, ReadMedia, stored_media
 from brewline.models.names import model_names
 from brewline.pages import charts
 from brewline.pages.album import Album
+from brewline.pages.figures import FIGURES_FOLDER, write_figures
 from brewline.pages.render import markup, percent, render
 from brewline.probing.outputs import read_probe_metrics
-from brewline.report.buckets import bucket_tables
+from brewline.report.buckets import bucket_figures, bucket_tables
 from brewline.report.comparisons import read_comparisons
 from brewline.report.emotion import ProbeFiles, emotion_section
 from brewline.report.figures import recall_figures, training_figures
+from brewline.report.paper_tables import paper_tables
+from brewline.report.papers import PAPERS_FOLDER, write_papers
+from brewline.report.published import published_rows
 from brewline.report.tables import Table, columns, further_columns, make_table, seed_rows
 from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
 
 _MAX_QUARANTINE_ROWS = 200
+# Where sections have them.
+_FIGURES = ("bucket_figures", "recall_figures", "training_figures", "figures")
 _WITHOUT_RESULT = {"tracking", "runtime"}
 
 
@@ -49,7 +55,8 @@ _WITHOUT_RESULT = {"tracking", "runtime"}
 class ReportInputs:
     """Where the report finds what the other stages made.
 
-    `media` gives the bytes of a recording or a picture by corpus and the path in the manifest.
+    `published` is what others report, `media` gives the bytes of a recording or a picture by corpus
+    and the path in the manifest.
     """
 
     metrics_dir: Path
@@ -58,6 +65,7 @@ class ReportInputs:
     models_dir: Path
     manifest_dir: Path
     quarantine_dir: Path
+    published: Published
     media: ReadMedia
 
 
@@ -70,12 +78,13 @@ def project_inputs(project: Path = Path()) -> ReportInputs:
         models_dir=project / "models",
         manifest_dir=project / "data/manifest",
         quarantine_dir=project / "data/quarantine",
+        published=load_published(project / PUBLISHED_FILE),
         media=stored_media(project / "data/raw"),
     )
 
 
 def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
-    """Writes `index.html`, `results.md` and `results.csv`.
+    """Writes `index.html`, `results.md` and `results.csv`, and the folders `papers` and `figures`.
 
     Args:
         params: The tables to show; leftovers of others are ignored.
@@ -91,10 +100,16 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     probes = {
         name: ProbeFiles.of(name, inputs.metrics_dir, inputs.emotion_dir) for name in params.probes
     }
+    measured = {name: read_probe_metrics(files.metrics) for name, files in probes.items()}
+    papers = paper_tables(params, metrics, measured, inputs.published)
+    emotions = [
+        emotion_section(params, inputs.published, name, files) for name, files in probes.items()
+    ]
     page = render(
         "report.html.j2",
         tables=tables,
-        probes=[emotion_section(params, name, files) for name, files in probes.items()],
+        probes=emotions,
+        papers=papers,
         nothing_evaluated="" if tables else NOTHING_EVALUATED,
         images=[picture for album in albums for picture in album.pictures.values()],
         synthetic_notice=synthetic_notice(params, params.measured_corpora),
@@ -105,10 +120,14 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
         parameters=_parameters(params),
     )
     write_text(out_dir / "index.html", page)
-    markdown = results_markdown(params, metrics, inputs.evaluation_dir)
+    markdown = results_markdown(params, metrics, inputs.evaluation_dir, inputs.published)
     write_text(out_dir / "results.md", markdown)
-    measured = {name: read_probe_metrics(files.metrics) for name, files in probes.items()}
     write_text(out_dir / "results.csv", results_csv(metrics, measured))
+    write_papers(papers, out_dir / PAPERS_FOLDER)
+    figures = [
+        one for each in (*tables, *emotions) for key in _FIGURES for one in each.get(key, [])
+    ]
+    write_figures(figures, out_dir / FIGURES_FOLDER)
 
 
 def _table_section(
@@ -128,11 +147,11 @@ def _table_section(
     media = CorpusMedia(shown.data, manifest, inputs.media)
     album = Album(f"{name}-picture-", media.image)
     albums.append(album)
-    rows = [*shown.rows]
+    rows, buckets = [*shown.rows], inputs.evaluation_dir / name / BUCKETS_FILE
     examples = read_examples(inputs.evaluation_dir / name / "examples.json", rows)
-    speech_first = sorted(rows, key=lambda row: not params.variant_of(shown.rows[row]).hears)
+    speech_first = sorted(rows, key=lambda row: not params.hears(shown.rows[row]))
     # The curves of models that were taken over stand where they were trained.
-    trained = [row for row in rows if params.experiments[shown.rows[row]].recipe != NONE]
+    trained = [row for row in rows if params.is_trained(shown.rows[row])]
     return {
         "name": name,
         "corpus": shown.data,
@@ -140,10 +159,12 @@ def _table_section(
         "headline": headline(params, metrics[name], name),
         "baseline": shown.baseline,
         "test": test,
+        "published": published_rows(params, inputs.published, test, shown_columns),
         "dev": dev,
         "seeds": seed_rows(params, measured, name, "test", shown_columns),
         "further": make_table(params, metrics, name, "test", further),
-        "buckets": list(bucket_tables(inputs.evaluation_dir / name / BUCKETS_FILE, rows)),
+        "buckets": list(bucket_tables(buckets, rows)),
+        "bucket_figures": list(bucket_figures(name, buckets, rows, styles)),
         "has_ceiling": any(row.is_ceiling for row in test.rows),
         "styles": styles,
         "trained_styles": {row: styles[row] for row in trained},
@@ -152,8 +173,10 @@ def _table_section(
         },
         "test_differences": _differences(params, inputs, test),
         "dev_differences": _differences(params, inputs, dev),
-        "recall_figures": list(recall_figures(curves, styles)),
-        "training_figures": list(training_figures({row: models[row] for row in trained}, styles)),
+        "recall_figures": list(recall_figures(name, curves, styles)),
+        "training_figures": list(
+            training_figures(name, {row: models[row] for row in trained}, styles)
+        ),
         "examples": [
             arrange_example(f"{name}-{number}", one, speech_first, album, media.audio)
             for number, one in enumerate(examples, start=1)
@@ -164,9 +187,11 @@ def _table_section(
 def _styles(params: Params, name: str) -> dict[str, int]:
     """A line style for each row: that of its variant, or the next free one."""
     styles: dict[str, int] = {}
+    # Those of others come after all variants.
+    known = [*params.variants, *params.external]
     for row, experiment in params.tables[name].rows.items():
-        style = list(params.variants).index(params.experiments[experiment].variant)
-        style %= charts.NUM_STYLES
+        one = params.experiments.get(experiment)
+        style = known.index(one.variant if one else experiment) % charts.NUM_STYLES
         while style in styles.values() and len(styles) < charts.NUM_STYLES:
             style = (style + 1) % charts.NUM_STYLES
         styles[row] = style
@@ -178,7 +203,7 @@ def headline(
 ) -> dict[str, str]:
     """The row that is best on dev among those that hear speech, and how it does on test."""
     table = params.tables[name]
-    rows = [row for row in table.rows if params.variant_of(table.rows[row]).hears] or [*table.rows]
+    rows = [row for row in table.rows if params.hears(table.rows[row])] or [*table.rows]
     forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
     backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
     best = max(
@@ -229,9 +254,14 @@ def _differences(params: Params, inputs: ReportInputs, table: Table) -> list[dic
 def _read_models(
     params: Params, inputs: ReportInputs, name: str
 ) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
-    """The folders of each row's models with their `model.json`, a folder per seed."""
+    """The folders of each row's models with their `model.json`, a folder per seed.
+
+    Of what others computed there are none.
+    """
     models = {}
     for row, experiment in params.tables[name].rows.items():
+        if experiment in params.external:
+            continue
         folders = [inputs.models_dir / experiment / one for one in model_names(params, experiment)]
         models[row] = [(folder, read_stage_output(folder / "model.json")) for folder in folders]
     return models

@@ -198,8 +198,9 @@ def _make_row(
     return Row(
         name=name,
         what=describe(params, experiment),
-        num_seeds=len(params.seeds_of(experiment) or []),
-        is_ceiling=not params.variant_of(experiment).hears,
+        # What others computed may come from one training, and says nothing of another one.
+        num_seeds=1 if experiment in params.external else len(params.seeds_of(experiment) or []),
+        is_ceiling=not params.hears(experiment),
         cells=cells,
     )
 

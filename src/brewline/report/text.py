@@ -3,10 +3,11 @@
 import csv
 import io
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from brewline.config import Params
+from brewline.config.published import Published
 from brewline.config.synthetic import synthetic_notice
 from brewline.evaluation.outputs import (
     ASR_KEY,
@@ -19,6 +20,7 @@ from brewline.evaluation.outputs import (
 from brewline.pages.render import percent
 from brewline.probing.outputs import Metrics as ProbeMetrics
 from brewline.report.comparisons import read_comparisons
+from brewline.report.published import PublishedRow, published_rows
 from brewline.report.tables import Table, columns, further_columns, make_table
 
 NOTHING_EVALUATED = "Nothing is measured on pictures: tables in params.yaml names no table."
@@ -77,8 +79,10 @@ def _title(table: Table) -> str:
     return table.name if table.name == table.corpus else f"{table.name} ({table.corpus})"
 
 
-def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> str:
-    """The results and the differences as Markdown."""
+def results_markdown(
+    params: Params, metrics: Metrics, evaluation_dir: Path, published: Published
+) -> str:
+    """The results and the differences as Markdown, with what others publish of real corpora."""
     confidence, recall_at = percent(params.evaluate.confidence), params.evaluate.recall_at
     lines = ["# Results", ""]
     if not metrics:
@@ -89,7 +93,9 @@ def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> 
         lines += [f"## {name}", ""]
         for split in ("test", "dev"):
             table = make_table(params, metrics, name, split, columns(recall_at))
-            lines += [*_markdown_lines(table), table.chance_words, ""]
+            others = published_rows(params, published, table, table.columns)
+            lines += [*_markdown_lines(table, others if split == "test" else [])]
+            lines += [table.chance_words, ""]
             found = read_comparisons(evaluation_dir, table, confidence)
             lines += [f"- {DIRECTION_NAMES[one.direction]} R@1: {one.verdict}." for one in found]
             lines += [""] * bool(found)
@@ -104,7 +110,7 @@ def results_markdown(params: Params, metrics: Metrics, evaluation_dir: Path) -> 
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _markdown_lines(table: Table) -> Iterator[str]:
+def _markdown_lines(table: Table, published: Sequence[PublishedRow] = ()) -> Iterator[str]:
     yield (
         f"**{table.corpus}, {table.split}**: {table.num_utterances} recordings, "
         f"{table.num_images} pictures; recall in per cent, interval in brackets."
@@ -121,6 +127,8 @@ def _markdown_lines(table: Table) -> Iterator[str]:
             for cell in row.cells
         ]
         yield f"| {row.name} | {' | '.join(cells)} |"
+    for other in published:
+        yield f"| *{other.name}* ({other.what}) | {' | '.join(other.cells)} |"
     yield ""
 
 

@@ -9,6 +9,7 @@ _CALLED = {
     "watched": "corpus",
     "probed_corpora": "corpus",
     "experiments": "experiment",
+    "external": "set",
     "tables": "table",
     "probes": "probe",
 }

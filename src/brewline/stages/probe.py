@@ -1,6 +1,6 @@
 """Stage `probe`: which emotions a linear classifier hears in the vectors of a corpus.
 
-Writes `metrics/probe/<probe>.json` and `reports/emotion/<probe>/`.
+Writes `metrics/probe/<probe>.json` and `reports/emotion/<probe>/`, and a run in MLflow.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from brewline.probing.outputs import write_probe
 from brewline.probing.probe import run_probe
 from brewline.probing.ravdess import gender_of
 from brewline.stages.arguments import named_argument
+from brewline.tracking.probe_run import record_probe
 
 
 @exits_cleanly
@@ -27,6 +28,7 @@ def main() -> None:
     is_ravdess = params.sources[probe.data].reader == "ravdess"
     results = run_probe(recordings, features, probe, bootstrap, gender_of if is_ravdess else None)
     write_probe(results, Path(f"metrics/probe/{name}.json"), Path("reports/emotion") / name)
+    record_probe(params, name, probe)
     print(f"{name}: {len(features)} features of {len(recordings.utterance_ids):,} recordings")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from brewline.config import Params
+from brewline.config.probes import ProbeParams
 from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.models.card import flatten
 from brewline.models.names import model_name
@@ -60,6 +61,37 @@ def transcription_facts(params: Params, corpus: str, whisper: str, manifest: str
     }
 
 
+def probe_facts(params: Params, name: str, probe: ProbeParams) -> dict[str, Any]:
+    """What a run of stage `probe` is about: its settings."""
+    return {
+        "probe": name,
+        "corpus": probe.data,
+        "synthetic": params.sources[probe.data].synthetic,
+        "settings": probe.model_dump(),
+        "backbones": {},
+    }
+
+
+def external_facts(params: Params, name: str) -> dict[str, Any]:
+    """What a run of vectors that others computed is about: where they are from."""
+    one = params.external[name]
+    return {
+        "external": name,
+        "corpus": one.data,
+        "synthetic": params.sources[one.data].synthetic,
+        "settings": one.model_dump(),
+        "backbones": {},
+    }
+
+
+def probe_metric_in_mlflow(feature: str, metric: str) -> str:
+    """What a number in `metrics/probe/<probe>.json` is called in MLflow, which knows no plus.
+
+    All are of speakers who are held out, and nothing is chosen by them.
+    """
+    return f"{REPORT_ONLY}/{feature.replace('+', ' and ')}/{metric}"
+
+
 def _is_model(facts: Mapping[str, Any]) -> bool:
     return "experiment" in facts
 
@@ -67,6 +99,10 @@ def _is_model(facts: Mapping[str, Any]) -> bool:
 def run_name(facts: Mapping[str, Any]) -> str:
     """What a run is called: `full on mini-lncoco, seed 0`."""
     corpus = facts["corpus"]
+    if "probe" in facts:
+        return f"emotions heard in {corpus}, probe {facts['probe']}"
+    if "external" in facts:
+        return f"{facts['external']} on {corpus}, computed by others"
     if not _is_model(facts):
         return f"transcription of {corpus}"
     seed = "frozen" if facts["seed"] is None else f"seed {facts['seed']}"
@@ -82,6 +118,9 @@ def model_key(facts: Mapping[str, Any]) -> str:
 def facts_tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """The tags that say what a run is about; equal for another try at the same."""
     tags = {"kind": "transcription"}
+    for kind in ("probe", "external"):
+        if kind in facts:
+            tags = {"kind": kind, kind: facts[kind]}
     if _is_model(facts):
         tags = {"kind": "model", "seed": str(facts["seed"])}
         tags |= {name: facts[name] for name in ("experiment", "task", "variant")}
@@ -99,6 +138,8 @@ def facts_params(facts: Mapping[str, Any]) -> dict[str, str]:
         "variant": facts.get("switches"),
         "recipe": facts.get("recipe"),
         "asr": facts.get("asr"),
+        "probe": facts.get("settings") if "probe" in facts else None,
+        "external": facts.get("settings") if "external" in facts else None,
         "backbones": facts["backbones"],
     }
     params = {

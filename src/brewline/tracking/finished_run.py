@@ -1,13 +1,15 @@
 """The run of work that is done: found again by what came out of it, or made, completed, ended."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brewline.config import Params
 from brewline.core.locks import locked
 from brewline.tracking import runs
 from brewline.tracking.pipeline_runs import find_or_make_parent
-from brewline.tracking.store import Store, lock_file
+from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,6 +51,32 @@ def complete_run(
             store.client.set_terminated(run_id, "FINISHED")
             runs.set_parent_status(store, run, child_starts=False)
     return run
+
+
+def record_numbers(
+    params: Params, facts: Mapping[str, Any], result: tuple[str, str], values: Mapping[str, float]
+) -> str | None:
+    """Finds or makes the run of a result that is numbers alone; see `complete_run`.
+
+    Args:
+        params: Name the experiment of MLflow.
+        facts: What the run is about.
+        result: As of `complete_run`.
+        values: The numbers by their names in MLflow.
+
+    Returns:
+        The run's id; None where the store does not take it, which is said.
+    """
+    now_ms, run_id = int(time.time() * 1000), None
+    points = [runs.Point(name, value, 0, now_ms) for name, value in values.items()]
+
+    def missing_points(_: "Run", logged: set[tuple[str, int]]) -> Sequence[runs.Point]:
+        return [point for point in points if (point.metric, point.step) not in logged]
+
+    with harmless(tracking_uri()):
+        store = open_store(params.tracking)
+        run_id = str(complete_run(store, facts, result, missing_points, None).info.run_id)
+    return run_id
 
 
 def _find(

@@ -146,7 +146,7 @@ def _headline(
     ours = [
         metrics[row][SELECTION_METRIC]
         for row, experiment in rows.items()
-        if params.variant_of(experiment).hears and SELECTION_METRIC in metrics.get(row, {})
+        if params.hears(experiment) and SELECTION_METRIC in metrics.get(row, {})
     ]
     found = {best_metric(table): max(ours)} if ours else {}
     if is_sweep:

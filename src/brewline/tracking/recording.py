@@ -18,11 +18,18 @@ from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
 from brewline.evaluation.recall_plot import recall_png
 from brewline.media.corpus_media import project_media
-from brewline.models.names import model_folder, model_names
+from brewline.models.names import EXTERNAL, model_folder, model_names
 from brewline.tracking import runs
-from brewline.tracking.facts import metric_in_mlflow, model_facts, model_key, run_name
-from brewline.tracking.finished_run import complete_run
+from brewline.tracking.facts import (
+    external_facts,
+    metric_in_mlflow,
+    model_facts,
+    model_key,
+    run_name,
+)
+from brewline.tracking.finished_run import complete_run, record_numbers
 from brewline.tracking.pipeline_runs import find_or_make_parent, log_headline, log_report
+from brewline.tracking.probe_run import record_probes
 from brewline.tracking.store import Store, harmless, lock_file, open_store, tracking_uri
 from brewline.tracking.transcription_run import record_transcriptions
 
@@ -114,8 +121,14 @@ def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path
     for row, experiment in params.tables[name].rows.items():
         if params.row_of(experiment) != (name, row):
             continue
+        is_measured = (folder / "models.json").exists()
+        if experiment in params.external:
+            vectors = project / f"data/embeddings/{corpus}/{experiment}/{EXTERNAL}.safetensors"
+            if is_measured:
+                found[vectors] = _record_external(params, experiment, vectors, folder)
+            continue
         evaluation = None
-        if (folder / "models.json").exists():
+        if is_measured:
             evaluation = EvaluationFiles(folder, row, image, notice, validation)
         for model in model_names(params, experiment):
             model_dir = model_folder(experiment, model, project)
@@ -123,6 +136,13 @@ def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path
     with harmless(tracking_uri()):
         log_headline(open_store(params.tracking), params, name, project / "metrics")
     return found
+
+
+def _record_external(params: Params, name: str, vectors: Path, folder: Path) -> str | None:
+    """The run of vectors that others computed, with all their numbers: they have no model here."""
+    measured = _measured(f"{name}/{EXTERNAL}", folder)
+    result = (runs.VECTORS_TAG, sha256_file(vectors))
+    return record_numbers(params, external_facts(params, name), result, measured)
 
 
 def _record(
@@ -133,7 +153,8 @@ def _record(
     run_id_path: Path | None,
 ) -> str:
     facts = model_facts(params, read_json(model_dir / "model.json"))
-    digest, measured = sha256_tree(model_dir), _measured(facts, evaluation)
+    digest = sha256_tree(model_dir)
+    measured = _measured(model_key(facts), evaluation.folder) if evaluation else {}
 
     def missing_points(run: "Run", logged: set[tuple[str, int]]) -> list[runs.Point]:
         return _missing_points(run, logged, model_dir, measured)
@@ -165,14 +186,12 @@ def _missing_points(
     return points
 
 
-def _measured(facts: Mapping[str, Any], evaluation: EvaluationFiles | None) -> dict[str, float]:
-    """The metrics of one model in `models.json`, by their names in MLflow."""
-    if evaluation is None:
-        return {}
-    path = evaluation.folder / "models.json"
-    metrics = read_json(path).get(model_key(facts))
+def _measured(key: str, folder: Path) -> dict[str, float]:
+    """The metrics of one model in `models.json` of a table, by their names in MLflow."""
+    path = folder / "models.json"
+    metrics = read_json(path).get(key)
     if metrics is None:
-        raise BrewlineError(f"{path} has no metrics of {model_key(facts)}; run `dvc repro score`")
+        raise BrewlineError(f"{path} has no metrics of {key}; run `dvc repro score`")
     return {
         metric_in_mlflow(metric): float(value)
         for metric, value in metrics.items()
@@ -244,7 +263,7 @@ def _log_changed_validation(store: Store, run: "Run", corpus: str, folder: Path)
 def record_everything(
     params: Params, tables: Sequence[str], project: Path = Path()
 ) -> dict[str, str | None]:
-    """Records transcriptions and models from their files, and ends what was left RUNNING.
+    """Records transcriptions, models and probes from their files; ends what was left RUNNING.
 
     In a pipeline run (see `pipeline_key`), its own run gets the report and its end too.
 
@@ -262,6 +281,7 @@ def record_everything(
     found = record_transcriptions(params, project)
     for name in tables:
         found |= {str(path): one for path, one in record_table(params, name, project).items()}
+    found |= record_probes(params, project)
     with harmless(tracking_uri()):
         store = open_store(params.tracking)
         runs.end_abandoned_runs(store)

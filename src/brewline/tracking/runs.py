@@ -1,4 +1,7 @@
-"""Runs: one per model or transcription, found again by what they are about; their points."""
+"""Runs: one per model, transcription, probe or set of vectors; their points.
+
+They are found again by what they are about.
+"""
 
 import contextlib
 import getpass
@@ -32,6 +35,10 @@ NO_COMMIT = "no commit"
 # What a run's result is known by: the model's folder, or the table of transcripts.
 DIGEST_TAG = "model_digest"
 TRANSCRIPTS_TAG = "transcripts_digest"
+PROBE_TAG = "probe_digest"
+VECTORS_TAG = "vectors_digest"
+# The kinds of runs that have a result; the other kind is that of a pipeline run.
+_OF_RESULTS = ("model", "transcription", "probe", "external")
 NOTE = "mlflow.note.content"
 # The process that writes a run, so that one that was left behind is known.
 _PROCESS_TAG = "process"
@@ -154,7 +161,7 @@ def _note(store: Store, run: "Run", facts: Mapping[str, Any]) -> str:
 def create_run(
     store: Store, facts: Mapping[str, Any], parent_id: str | None, extra_tags: Mapping[str, str]
 ) -> "Run":
-    """Makes the run of a model or of a transcription, under its pipeline run."""
+    """Makes the run of a result, under its pipeline run."""
     tags = {**source_tags(), **facts_tags(facts), **extra_tags}
     if parent_id:
         tags["mlflow.parentRunId"] = parent_id
@@ -175,7 +182,7 @@ def find_unfinished(store: Store, facts: Mapping[str, Any]) -> "Run | None":
     Its store went away, or its process was killed.
     """
     for run in runs_about(store, facts):
-        is_open = not {DIGEST_TAG, TRANSCRIPTS_TAG} & set(run.data.tags)
+        is_open = not {DIGEST_TAG, TRANSCRIPTS_TAG, PROBE_TAG, VECTORS_TAG} & set(run.data.tags)
         if is_open and not is_being_written(run):
             return run
     return None
@@ -184,7 +191,7 @@ def find_unfinished(store: Store, facts: Mapping[str, Any]) -> "Run | None":
 def runs_about(store: Store, facts: Mapping[str, Any]) -> "list[Run]":
     """The runs about just this, the oldest first; what one was never told counts as equal."""
     wanted, settings = facts_tags(facts), facts_params(facts)
-    names = ("kind", "corpus", "experiment", "seed")
+    names = ("kind", "corpus", "experiment", "seed", "probe", "external")
     condition = " and ".join(f"tags.{name} = '{wanted[name]}'" for name in names if name in wanted)
     found = store.client.search_runs(
         [store.experiment_id], condition, order_by=["attributes.start_time ASC"]
@@ -232,7 +239,7 @@ def end_abandoned_runs(store: Store) -> list[str]:
     ended = [
         run
         for run in running
-        if run.data.tags.get("kind") in ("model", "transcription") and not is_being_written(run)
+        if run.data.tags.get("kind") in _OF_RESULTS and not is_being_written(run)
     ]
     for run in ended:
         store.client.set_terminated(run.info.run_id, "KILLED")

@@ -1,18 +1,18 @@
 """The run of a transcription, completed from its files, or made from them."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.config import Params
 from brewline.config.asr import AsrParams
-from brewline.config.loading import parse, read_yaml
+from brewline.config.loading import parse
 from brewline.core.files import read_json, sha256_file
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 from brewline.tables.parquet import read_column
 from brewline.tables.transcripts import FAILED
 from brewline.tracking import runs
+from brewline.tracking.dvc_lock import locked_stage
 from brewline.tracking.facts import transcription_facts
 from brewline.tracking.finished_run import complete_run
 from brewline.tracking.store import harmless, open_store, tracking_uri
@@ -67,31 +67,25 @@ def record_transcriptions(params: Params, project: Path = Path()) -> dict[str, s
     Returns:
         The run's id by what it is about; None where the store did not take it.
     """
-    lock = project / "dvc.lock"
-    stages = (read_yaml(lock) or {}).get("stages", {}) if lock.exists() else {}
     found = {}
     for corpus in params.corpora:
-        facts = _locked_facts(params, corpus, stages.get(f"transcribe@{corpus}"), project)
+        facts = _locked_facts(params, corpus, project)
         if facts is not None:
             name = f"transcription of {corpus}"
             found[name] = record_transcription(params, corpus, facts, project)
     return found
 
 
-def _locked_facts(
-    params: Params, corpus: str, stage: Mapping[str, Any] | None, project: Path
-) -> dict[str, Any] | None:
+def _locked_facts(params: Params, corpus: str, project: Path) -> dict[str, Any] | None:
     """What the transcripts here were made with, as `dvc.lock` has it; None: it does not know.
 
     Transcripts do not name their settings, and `params.yaml` may have others by now.
     """
+    weights = (BACKBONES_FOLDER / NAMES_FILE).as_posix()
+    paths = [_transcripts(corpus), _manifest(corpus), weights]
+    stage = locked_stage(f"transcribe@{corpus}", paths, project)
     if stage is None:
         return None
-    known = {entry["path"]: entry["md5"] for entry in [*stage["deps"], *stage["outs"]]}
-    weights = (BACKBONES_FOLDER / NAMES_FILE).as_posix()
-    for path in (_transcripts(corpus), _manifest(corpus), weights):
-        if not (project / path).exists() or _md5(project / path) != known.get(path):
-            return None
     asr = parse(AsrParams, stage["params"]["params.yaml"]["asr"], "dvc.lock")
     whisper = str(read_json(project / weights)["whisper"]["sha256"])
     of_then = params.model_copy(update={"asr": asr})
@@ -104,8 +98,3 @@ def _transcripts(corpus: str) -> str:
 
 def _manifest(corpus: str) -> str:
     return f"data/manifest/{corpus}.parquet"
-
-
-def _md5(path: Path) -> str:
-    # DVC's name for a file's content.
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
