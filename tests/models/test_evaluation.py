@@ -65,7 +65,7 @@ def evaluation(backbone):
         vectors(backbone, "full", "tiny-full/seed-0", FULL),
         vectors(backbone, "full", "tiny-full/seed-1", FULL, 1),
     ]
-    return score_table(iter(models), TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+    return score_table(iter(models), TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
 
 
 def test_images_come_once_and_embeddings_do_not_depend_on_batches(backbone):

@@ -74,7 +74,7 @@ MODELS = [
 
 
 def score(table: TableParams = TABLE) -> Evaluation:
-    return score_table(iter(MODELS), TEXTS, FACTS, ERRORS, table, PARAMS)
+    return score_table(iter(MODELS), TEXTS, FACTS, ERRORS, table, [*table.rows], PARAMS)
 
 
 def test_a_row_is_the_mean_of_its_seeds_with_their_deviation() -> None:
@@ -163,7 +163,7 @@ def test_models_of_different_utterances_are_one_sentence() -> None:
     fewer = SplitEmbeddings(["test-0"], ["test-image-0"], EYE[:1], ["test-image-0"], EYE[:1])
     models = [MODELS[0], ModelVectors("ours", "b/seed-0", {**other.splits, "test": fewer})]
     with pytest.raises(BrewlineError) as caught:
-        score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+        score_table(models, TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
     assert str(caught.value) == (
         "b/seed-0 and a/seed-0 were measured on different utterances; run `dvc repro`"
     )
@@ -181,7 +181,7 @@ def test_the_order_of_utterances_is_no_difference() -> None:
         for split, one in MODELS[3].splits.items()
     }
     models = [*MODELS[:3], ModelVectors("ours", "b/seed-1", turned)]
-    found = score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+    found = score_table(models, TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
     assert found.models["b/seed-1"] == score().models["b/seed-1"]
     assert found.comparisons == score().comparisons
 
@@ -304,13 +304,13 @@ def test_vectors_of_other_pairs_are_one_sentence() -> None:
     swapped = replace(one, utterance_image_ids=one.utterance_image_ids[::-1])
     models = [MODELS[0], ModelVectors("ours", "b/x", {**MODELS[0].splits, "test": swapped})]
     with pytest.raises(BrewlineError, match="b/x and a/seed-0 were measured on different"):
-        score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+        score_table(models, TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
 
 
 def test_vectors_of_other_utterances_than_the_manifest_has_are_one_sentence() -> None:
     texts = {one: text for one, text in TEXTS.items() if one != "dev-0"}
     with pytest.raises(BrewlineError, match="measured on utterance 'dev-0', which the manifest"):
-        score_table(iter(MODELS), texts, FACTS, ERRORS, TABLE, PARAMS)
+        score_table(iter(MODELS), texts, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
 
 
 def test_partial_vectors_are_taken_if_they_are_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from brewline.config.analyse import AnalyseParams
 from brewline.config.asr import AsrParams
 from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
@@ -39,6 +40,7 @@ class Params(Section):
     tables: dict[Name, TableParams]
     probes: dict[Name, ProbeParams]
     evaluate: EvaluateParams
+    analyse: AnalyseParams
     runtime: RuntimeParams
     tracking: TrackingParams
 
@@ -67,6 +69,11 @@ class Params(Section):
             for experiment in dict.fromkeys(shown)
             if self.experiments[experiment].recipe != NONE and self.variant_of(experiment).hears
         ]
+
+    def contenders(self, table: str) -> list[str]:
+        """The rows of a table of which one is the best: those that hear speech, or else all."""
+        rows = self.tables[table].rows
+        return [row for row in rows if self.variant_of(rows[row]).hears] or [*rows]
 
     def variant_of(self, experiment: str) -> VariantParams:
         """What the models of an experiment are made of."""

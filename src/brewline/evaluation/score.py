@@ -1,6 +1,6 @@
 """What the models of a table are worth, from their vectors alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from brewline.config.evaluate import EvaluateParams
@@ -10,10 +10,17 @@ from brewline.evaluation.asr_metrics import asr_metrics
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.evaluation.buckets import make_buckets, score_buckets
 from brewline.evaluation.comparisons import compare
-from brewline.evaluation.examples import Texts, choose_examples, make_example
+from brewline.evaluation.examples import (
+    Texts,
+    choose_examples,
+    choose_pictures,
+    make_example,
+    make_picture_example,
+)
 from brewline.evaluation.model_scores import ModelScores, row_metrics, score_model
 from brewline.evaluation.outputs import Evaluation, recall_rows
 from brewline.evaluation.query_facts import QueryFacts
+from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.evaluation.vectors import SplitEmbeddings
 from brewline.speech.error_rates import Errors
 
@@ -37,6 +44,7 @@ def score_table(
     facts: Mapping[str, QueryFacts],
     errors: Mapping[str, Errors],
     table: TableParams,
+    contenders: Sequence[str],
     params: EvaluateParams,
 ) -> Evaluation:
     """Scores the models of a table on dev and test, one after the other.
@@ -47,6 +55,7 @@ def score_table(
         facts: What the recordings of test are like, by utterance.
         errors: How those with a caption were heard, by utterance.
         table: Its comparisons, and what examples are chosen by.
+        contenders: The rows among which the one that is best on dev chooses the examples.
         params: What is computed.
 
     Raises:
@@ -66,7 +75,9 @@ def score_table(
     by_row = {row: list(found.values()) for row, found in scores.items()}
     metrics = {row: row_metrics(found, bootstrap) for row, found in by_row.items()}
     shown = {row: found[0] for row, found in by_row.items()}
-    chosen = choose_examples(shown, metrics, table.baseline, params)
+    best = max(contenders, key=lambda row: metrics[row][SELECTION_METRIC])
+    chosen = choose_examples(shown, best, table.baseline, params)
+    pictures = choose_pictures(shown[best], params)
     asr: dict[str, float] = {}
     for split, (_, image_of) in asked.items():
         asr |= asr_metrics(split, (errors[name] for name in image_of if name in errors))
@@ -82,10 +93,19 @@ def score_table(
         comparisons=compare(by_row, table.pairs, bootstrap),
         examples={
             row: [
-                make_example(one, texts[one], embeddings, shown[row].rank_of[one]) for one in chosen
+                make_example(one, texts[one.name], test[row], scored.rank_of[one.name])
+                for one in chosen
             ]
-            for row, embeddings in test.items()
+            for row, scored in shown.items()
         },
+        picture_examples={
+            row: [
+                make_picture_example(one, texts, test[row], scored.rank_of_image[one.name])
+                for one in pictures
+            ]
+            for row, scored in shown.items()
+        },
+        test_ranks={name: one.rank_of for name, one in by_model.items()},
         recall_rows=list(recall_rows(metrics, params.recall_at)),
         bucket_rows=list(score_buckets(by_row, buckets, image_of, params, bootstrap)),
     )

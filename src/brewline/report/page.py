@@ -178,11 +178,10 @@ def headline(
 ) -> dict[str, str]:
     """The row that is best on dev among those that hear speech, and how it does on test."""
     table = params.tables[name]
-    rows = [row for row in table.rows if params.variant_of(table.rows[row]).hears] or [*table.rows]
     forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
     backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
     best = max(
-        rows,
+        params.contenders(name),
         key=lambda row: (
             metrics[row].get(f"dev/{forward}", 0) + metrics[row].get(f"dev/{backward}", 0)
         ),

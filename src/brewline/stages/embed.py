@@ -47,7 +47,9 @@ def main() -> None:
 
     def retrieval(model: BrewClip, path: Path) -> int:
         splits = {
-            split: embed_split(model, collator, read_split(shards, split, states), batch_size)
+            split: embed_split(
+                model, collator, read_split(shards, split, states), batch_size, keep_channels=True
+            )
             for split in _SPLITS
         }
         save_vectors(path, splits)
