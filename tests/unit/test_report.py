@@ -107,9 +107,9 @@ def test_page_has_every_row_picture_and_player(
         assert name in page.ids
         for row in table.rows:
             assert page.text.count(row) >= 4
-    num_examples = 6 * len(params.tables)
-    assert page.tags.count("audio") == num_examples
-    assert page.tags.count("article") == num_examples
+    # Of each table: recordings, pictures, three groups of two, and what is attended to.
+    assert page.tags.count("audio") == (6 + 6 + 1) * len(params.tables)
+    assert page.tags.count("article") == (6 + 2 + 6 + 1) * len(params.tables)
     assert "full is better than zero-shot by 17.0 points (12.5 to 21.5)" in page.text
     assert "no difference between full and prompted that these 12 pictures can show" in page.text
     assert f"Generated data. {synthetic_notice(params, params.measured_corpora)}" in page.text
@@ -235,6 +235,13 @@ def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
         "metrics_dir/{table}.json",
         "evaluation_dir/{table}/comparisons.json",
         "evaluation_dir/{table}/examples.json",
+        "evaluation_dir/{table}/picture_examples.json",
+        "analysis_dir/{table}/word_errors.json",
+        "analysis_dir/{table}/channels.json",
+        "analysis_dir/{table}/crops.json",
+        "analysis_dir/{table}/examples.json",
+        "analysis_dir/{table}/attention.json",
+        "analysis_dir/{table}/attention-1-sound.svg",
         "evaluation_dir/{table}/recall.csv",
         "evaluation_dir/{table}/buckets.csv",
         "evaluation_dir/{table}/models.json",

@@ -7,39 +7,19 @@ branch, which has no tokens but those of the recording, its last.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from brewline.analysis.attended import AttentionMaps, Weights
 from brewline.models.attention import watch_attention
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance
 from brewline.speech.windows import FRAMES_PER_SECOND
-
-Weights = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class AttentionMaps:
-    """What the similarity of a recording and a picture rests on; none of it is negative.
-
-    `patches` (rows, columns) of the cropped picture; `words` of the text as the tokeniser has them,
-    as far as they fit, and `word_weights` (W,); `frames` (T,) of the recording, each
-    `frame_s` long. Of a channel that the model does not have there is None.
-    """
-
-    similarity: float
-    patches: Weights
-    words: Sequence[str] | None = None
-    word_weights: Weights | None = None
-    frames: Weights | None = None
-    frame_s: float | None = None
 
 
 def attention_maps(

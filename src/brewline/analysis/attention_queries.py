@@ -1,16 +1,16 @@
 """The recordings of which it is shown what is attended to: chosen, read, looked at and drawn."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brewline.analysis.attention_maps import AttentionMaps, attention_maps
-from brewline.analysis.figures import draw_picture_map, draw_sound_map
+from brewline.analysis.attended import AttendedQuery
+from brewline.analysis.attention_maps import attention_maps
 from brewline.analysis.groups import REPAIRED, Group
 from brewline.analysis.inputs import SPLIT, TableInputs
+from brewline.analysis.map_figures import draw_picture_map, draw_sound_map
 from brewline.analysis.spectrogram import spectrogram
 from brewline.media.audio import SAMPLE_RATE_HZ, decode, to_mono_16k
 from brewline.media.corpus_media import CorpusMedia
@@ -27,19 +27,6 @@ from brewline.tables.parquet import read_table
 
 # Columns of a spectrogram.
 _NUM_TIMES = 480
-
-
-@dataclass(frozen=True)
-class AttendedQuery:
-    """A recording of test with its maps, and the figures of them as SVG."""
-
-    utterance_id: str
-    image_id: str
-    row: str
-    rank: int
-    maps: AttentionMaps
-    picture: str
-    sound: str | None
 
 
 def choose_queries(

@@ -1,10 +1,10 @@
 """Recordings of test that show something.
 
-The acoustic channel repairs them, or the channels disagree, or the crop loses much of their picture.
+The acoustic channel repairs them, channels disagree on them, or the crop loses much of a picture.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from brewline.analysis.channels import ModelChannels, find_disagreements
@@ -14,6 +14,7 @@ from brewline.analysis.word_errors import HeardQueries, find_repairs
 from brewline.config.analyse import AnalyseParams
 from brewline.evaluation.examples import Chosen, make_example
 from brewline.evaluation.vectors import ACOUSTIC, TEXT
+from brewline.models.crop_box import CropBox
 
 REPAIRED, DISAGREE, CROPPED = "repaired", "disagree", "cropped"
 
@@ -36,7 +37,7 @@ def choose_groups(
     inputs: TableInputs,
     queries: HeardQueries,
     channels: Mapping[str, ModelChannels],
-    lost_of: Mapping[str, float],
+    boxes: Mapping[str, CropBox],
     params: AnalyseParams,
 ) -> list[Group]:
     """Chooses the recordings; of each row the first model is looked at.
@@ -45,15 +46,23 @@ def choose_groups(
         inputs: The table.
         queries: The recordings whose word error rate is known.
         channels: Of the first model of each row with two.
-        lost_of: The share of each recording's picture that lies outside of the crop.
+        boxes: What is seen of each picture.
         params: How many are shown, and what is a hit.
     """
     shown = inputs.shown_row
+    lost_of = {name: boxes[image].lost for name, image in inputs.image_of.items()}
     missed = crop_failures(
         lost_of, inputs.ranks[shown][0], inputs.image_of, params.hit_at, params.min_lost
     )
     wide = {inputs.image_of[name] for name, lost in lost_of.items() if lost >= params.min_lost}
-    facts = {"num": len(missed), "num_images": len(wide), "min_lost": params.min_lost}
+    facts = {
+        "num": len(missed),
+        "num_images": len(wide),
+        "min_lost": params.min_lost,
+        "boxes": {
+            name: asdict(boxes[inputs.image_of[name]]) for name in missed[: params.num_shown]
+        },
+    }
     return [
         *_repairs(inputs, queries, params),
         *_disagreements(channels, params),
@@ -105,9 +114,7 @@ def show_groups(inputs: TableInputs, groups: Sequence[Group]) -> list[dict[str, 
         split = inputs.vectors(one.models[0])
         for group, of_group in zip(groups, entries, strict=True):
             of_group[row] = [
-                make_example(
-                    Chosen(group.kind, name), inputs.texts[name], split, inputs.ranks[row][0][name]
-                )
+                make_example(Chosen(group.kind, name), inputs.texts, split, inputs.ranks[row][0])
                 for name in group.names
             ]
     return [

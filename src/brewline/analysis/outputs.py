@@ -1,21 +1,23 @@
-"""What stage `analyse` writes about a table in `reports/analysis/<table>/`, and how it is read."""
+"""What stage `analyse` writes about a table in `reports/analysis/<table>/`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brewline.analysis.attention_queries import AttendedQuery
+from brewline.analysis.attended import AttendedQuery
 from brewline.analysis.figures import draw_norms, draw_recall_over_wer
-from brewline.core.files import atomic_path, read_stage_output, write_csv, write_json, write_text
+from brewline.analysis.files import (
+    ATTENTION_FILE,
+    CHANNELS_FILE,
+    CROPS_FILE,
+    EXAMPLES_FILE,
+    WORD_ERRORS_FILE,
+)
+from brewline.core.files import atomic_path, write_csv, write_json, write_text
 from brewline.evaluation.vectors import ACOUSTIC, TEXT
 from brewline.pages import charts
 
-WORD_ERRORS_FILE = "word_errors.json"
-CHANNELS_FILE = "channels.json"
-CROPS_FILE = "crops.json"
-EXAMPLES_FILE = "examples.json"
-ATTENTION_FILE = "attention.json"
 _RATE_COLUMNS = ("from", "to", "mean", "row", "num_queries", "num_images", "recall", "low", "high")
 
 
@@ -45,17 +47,12 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
             figure = draw_recall_over_wer(analysis.word_errors, styles)
             write_text(partial / "word_errors.svg", charts.as_file(figure))
         write_json(partial / CHANNELS_FILE, analysis.channels)
-        for row, found in analysis.channels.items():
-            histogram = found["histogram"]
-            columns = ("norm", ACOUSTIC, TEXT)
-            rows = [
-                dict(zip(columns, each, strict=True))
-                for each in zip(*(histogram[name] for name in columns), strict=True)
-            ]
-            write_csv(partial / f"norms-{row}.csv", rows)
-            write_text(partial / f"norms-{row}.svg", charts.as_file(draw_norms(histogram)))
         recalls = list(_channel_rows(analysis.channels))
         write_csv(partial / "channels.csv", recalls, ("row", "signal", "metric", *_ENDS))
+        write_csv(partial / "norms.csv", list(_norm_rows(analysis.channels)), ("row", *_NORMS))
+        for number, (row, found) in enumerate(analysis.channels.items(), start=1):
+            figure = draw_norms(row, found["histogram"])
+            write_text(partial / f"norms-{number}.svg", charts.as_file(figure))
         write_json(partial / CROPS_FILE, analysis.crops)
         write_csv(partial / "crops.csv", analysis.crops["rates"], _RATE_COLUMNS)
         write_json(partial / EXAMPLES_FILE, analysis.examples)
@@ -63,6 +60,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
 
 
 _ENDS = ("value", "low", "high")
+_NORMS = ("norm", ACOUSTIC, TEXT)
 
 
 def _channel_rows(channels: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -70,6 +68,12 @@ def _channel_rows(channels: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[st
         for signal, metrics in found["recall"].items():
             for metric, values in metrics.items():
                 yield {"row": row, "signal": signal, "metric": metric, **values}
+
+
+def _norm_rows(channels: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row, found in channels.items():
+        for each in zip(*(found["histogram"][name] for name in _NORMS), strict=True):
+            yield {"row": row, **dict(zip(_NORMS, each, strict=True))}
 
 
 def _write_attention(attention: Sequence[AttendedQuery], folder: Path) -> None:
@@ -127,12 +131,3 @@ def _weights(one: AttendedQuery) -> Iterator[dict[str, Any]]:
                 "what": what,
                 "weight": weight,
             }
-
-
-def read_analysis(folder: Path, name: str) -> Any:
-    """Reads one of the JSON files.
-
-    Raises:
-        BrewlineError: it is missing or damaged.
-    """
-    return read_stage_output(folder / name, "analyse")

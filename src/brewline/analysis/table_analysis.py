@@ -49,10 +49,10 @@ def analyse_table(
         described[row] = describe_channels(
             measured, split.utterance_image_ids, split.image_ids, k, bootstrap
         )
-    lost = {name: crop_box(backbone, *size).lost for name, size in inputs.size_of.items()}
-    lost_of = {name: lost[image] for name, image in inputs.image_of.items()}
+    boxes = {image: crop_box(backbone, *size) for image, size in inputs.size_of.items()}
+    lost_of = {name: boxes[image].lost for name, image in inputs.image_of.items()}
     rates = recall_between(LOST_ENDS, lost_of, inputs.ranks, inputs.image_of, k, few, bootstrap)
-    groups = choose_groups(inputs, queries, channels, lost_of, params)
+    groups = choose_groups(inputs, queries, channels, boxes, params)
     attended = choose_queries(inputs, groups, params.attention_queries, k, evaluate.bootstrap_seed)
     return Analysis(
         word_errors=word_errors,

@@ -66,13 +66,9 @@ def embed_split(
     flush()
     if not ids:
         raise BrewlineError("the split has no utterances to embed")
+    joined = {name: np.concatenate(batches) for name, batches in channels.items()}
     result = SplitEmbeddings(
-        ids,
-        image_of,
-        np.concatenate(spoken),
-        list(known),
-        np.concatenate(seen),
-        {name: np.concatenate(batches) for name, batches in channels.items()},
+        ids, image_of, np.concatenate(spoken), list(known), np.concatenate(seen), joined
     )
     _require_finite(result)
     return result

@@ -110,7 +110,10 @@ def _draw(ids: Sequence[str], number: int, seed: int) -> list[str]:
 
 
 def make_example(
-    chosen: Chosen, texts: Texts, embeddings: SplitEmbeddings, rank: int
+    chosen: Chosen,
+    texts: Mapping[str, Texts],
+    embeddings: SplitEmbeddings,
+    rank_of: Mapping[str, int],
 ) -> dict[str, Any]:
     """What is shown of a recording: its texts, and the images that stand highest for it."""
     row = embeddings.utterance_ids.index(chosen.name)
@@ -119,15 +122,18 @@ def make_example(
         "kind": chosen.kind,
         "utterance_id": chosen.name,
         "image_id": embeddings.utterance_image_ids[row],
-        "transcript": texts.transcript,
-        "caption": texts.caption,
-        "rank": rank,
+        "transcript": texts[chosen.name].transcript,
+        "caption": texts[chosen.name].caption,
+        "rank": rank_of[chosen.name],
         "top": [{"image_id": embeddings.image_ids[index], "score": score} for index, score in top],
     }
 
 
 def make_picture_example(
-    chosen: Chosen, texts: Mapping[str, Texts], embeddings: SplitEmbeddings, rank: int
+    chosen: Chosen,
+    texts: Mapping[str, Texts],
+    embeddings: SplitEmbeddings,
+    rank_of: Mapping[str, int],
 ) -> dict[str, Any]:
     """What is shown of an image: the recordings that stand highest for it, with what was heard."""
     row = embeddings.image_ids.index(chosen.name)
@@ -135,7 +141,7 @@ def make_picture_example(
     return {
         "kind": chosen.kind,
         "image_id": chosen.name,
-        "rank": rank,
+        "rank": rank_of[chosen.name],
         "top": [
             {
                 "utterance_id": (name := embeddings.utterance_ids[index]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import TableParams
@@ -27,6 +28,8 @@ from brewline.speech.error_rates import Errors
 _SPLITS = ("dev", "test")
 # The first model that was asked, and the image of each utterance that it was asked about.
 _Asked = tuple[str, dict[str, str]]
+# By row, as the files of examples have it.
+_Shown = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,7 @@ def score_table(
     metrics = {row: row_metrics(found, bootstrap) for row, found in by_row.items()}
     shown = {row: found[0] for row, found in by_row.items()}
     best = max(contenders, key=lambda row: metrics[row][SELECTION_METRIC])
-    chosen = choose_examples(shown, best, table.baseline, params)
-    pictures = choose_pictures(shown[best], params)
+    examples, picture_examples = _examples(shown, test, texts, best, table.baseline, params)
     asr: dict[str, float] = {}
     for split, (_, image_of) in asked.items():
         asr |= asr_metrics(split, (errors[name] for name in image_of if name in errors))
@@ -90,24 +92,38 @@ def score_table(
         asr=asr,
         models={name: one.metrics for name, one in by_model.items()},
         dev_ranks={name: one.dev_ranks for name, one in by_model.items() if one.dev_ranks},
+        test_ranks={name: one.rank_of for name, one in by_model.items()},
         comparisons=compare(by_row, table.pairs, bootstrap),
-        examples={
-            row: [
-                make_example(one, texts[one.name], test[row], scored.rank_of[one.name])
-                for one in chosen
-            ]
+        examples=examples,
+        picture_examples=picture_examples,
+        recall_rows=list(recall_rows(metrics, params.recall_at)),
+        bucket_rows=list(score_buckets(by_row, buckets, image_of, params, bootstrap)),
+    )
+
+
+def _examples(
+    shown: Mapping[str, ModelScores],
+    test: Mapping[str, SplitEmbeddings],
+    texts: Mapping[str, Texts],
+    best: str,
+    baseline: str | None,
+    params: EvaluateParams,
+) -> tuple[_Shown, _Shown]:
+    """What the first model of each row made of some recordings and pictures, the same for all."""
+    chosen = choose_examples(shown, best, baseline, params)
+    pictures = choose_pictures(shown[best], params)
+    return (
+        {
+            row: [make_example(one, texts, test[row], scored.rank_of) for one in chosen]
             for row, scored in shown.items()
         },
-        picture_examples={
+        {
             row: [
-                make_picture_example(one, texts, test[row], scored.rank_of_image[one.name])
+                make_picture_example(one, texts, test[row], scored.rank_of_image)
                 for one in pictures
             ]
             for row, scored in shown.items()
         },
-        test_ranks={name: one.rank_of for name, one in by_model.items()},
-        recall_rows=list(recall_rows(metrics, params.recall_at)),
-        bucket_rows=list(score_buckets(by_row, buckets, image_of, params, bootstrap)),
     )
 
 

@@ -1,11 +1,12 @@
-"""Which part of a picture a CLIP sees."""
+"""Which part of a picture a CLIP sees; to know a box needs no torch."""
 
 from dataclasses import dataclass
-
-from torchvision.transforms import CenterCrop, Resize
+from typing import TYPE_CHECKING
 
 from brewline.core.errors import BrewlineError
-from brewline.models.backbones import ClipBackbone
+
+if TYPE_CHECKING:
+    from brewline.models.backbones import ClipBackbone
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class CropBox:
         return 1 - self.width * self.height
 
 
-def crop_box(backbone: ClipBackbone, width_px: int, height_px: int) -> CropBox:
+def crop_box(backbone: "ClipBackbone", width_px: int, height_px: int) -> CropBox:
     """Where in a picture of a size the square lies that the CLIP's own preprocessing crops.
 
     Raises:
         BrewlineError: it does something else than to scale the short side and to crop the centre,
             or to squash the picture into a square.
     """
+    from torchvision.transforms import CenterCrop, Resize
+
     resize, crop, *_ = backbone.preprocess.transforms  # type: ignore[attr-defined]
     if isinstance(resize, Resize) and not isinstance(resize.size, int):
         return CropBox(0, 0, 1, 1)

@@ -15,7 +15,6 @@ from brewline.config import Params
 from brewline.config.recipes import NONE
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.files import read_stage_output, sha256_file, sha256_tree, write_text
-from brewline.evaluation.example_page import arrange_example
 from brewline.evaluation.outputs import (
     ASR_KEY,
     BUCKETS_FILE,
@@ -23,7 +22,6 @@ from brewline.evaluation.outputs import (
     IMAGE_TO_SPEECH,
     SPEECH_TO_IMAGE,
     Metrics,
-    read_examples,
     read_metrics,
     read_model_metrics,
     read_recall,
@@ -34,14 +32,19 @@ from brewline.pages import charts
 from brewline.pages.album import Album
 from brewline.pages.render import markup, percent, render
 from brewline.probing.outputs import read_probe_metrics
+from brewline.report.analysis import AnalysedTable, analysis_section
 from brewline.report.buckets import bucket_tables
 from brewline.report.comparisons import read_comparisons
 from brewline.report.emotion import ProbeFiles, emotion_section
+from brewline.report.examples import ExampleArranger, galleries
 from brewline.report.figures import recall_figures, training_figures
 from brewline.report.tables import Table, columns, further_columns, make_table, seed_rows
 from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
 
 _MAX_QUARANTINE_ROWS = 200
+# Of pictures and recordings in the page, before they are a third longer as text, so that it stays
+# below 15 MB; each table has its part.
+_MAX_PICTURE_BYTES, _MAX_AUDIO_BYTES = 5 << 20, 4 << 20
 _WITHOUT_RESULT = {"tracking", "runtime"}
 
 
@@ -55,6 +58,7 @@ class ReportInputs:
     metrics_dir: Path
     evaluation_dir: Path
     emotion_dir: Path
+    analysis_dir: Path
     models_dir: Path
     manifest_dir: Path
     quarantine_dir: Path
@@ -67,6 +71,7 @@ def project_inputs(project: Path = Path()) -> ReportInputs:
         metrics_dir=project / "metrics",
         evaluation_dir=project / "reports/evaluation",
         emotion_dir=project / "reports/emotion",
+        analysis_dir=project / "reports/analysis",
         models_dir=project / "models",
         manifest_dir=project / "data/manifest",
         quarantine_dir=project / "data/quarantine",
@@ -126,18 +131,23 @@ def _table_section(
     curves = read_recall(inputs.evaluation_dir / name / "recall.csv", "test")
     manifest = inputs.manifest_dir / f"{shown.data}.parquet"
     media = CorpusMedia(shown.data, manifest, inputs.media)
-    album = Album(f"{name}-picture-", media.image)
+    num_tables = len(params.tables)
+    album = Album(f"{name}-picture-", media.image, _MAX_PICTURE_BYTES // num_tables)
     albums.append(album)
     rows = [*shown.rows]
-    examples = read_examples(inputs.evaluation_dir / name / "examples.json", rows)
     speech_first = sorted(rows, key=lambda row: not params.variant_of(shown.rows[row]).hears)
+    arranger = ExampleArranger(album, media, speech_first, _MAX_AUDIO_BYTES // num_tables)
+    best = headline(params, metrics[name], name)
+    alone = [row for row in rows if len(params.seeds_of(shown.rows[row]) or []) == 1]
+    analysed = AnalysedTable(name, inputs.analysis_dir / name, styles, alone)
+    compared = list(dict.fromkeys([best["row"], shown.baseline or best["row"]]))
     # The curves of models that were taken over stand where they were trained.
     trained = [row for row in rows if params.experiments[shown.rows[row]].recipe != NONE]
     return {
         "name": name,
         "corpus": shown.data,
         "is_synthetic": params.sources[shown.data].synthetic,
-        "headline": headline(params, metrics[name], name),
+        "headline": best,
         "baseline": shown.baseline,
         "test": test,
         "dev": dev,
@@ -154,10 +164,8 @@ def _table_section(
         "dev_differences": _differences(params, inputs, dev),
         "recall_figures": list(recall_figures(curves, styles)),
         "training_figures": list(training_figures({row: models[row] for row in trained}, styles)),
-        "examples": [
-            arrange_example(f"{name}-{number}", one, speech_first, album, media.audio)
-            for number, one in enumerate(examples, start=1)
-        ],
+        "galleries": galleries(inputs.evaluation_dir / name, rows, compared, arranger, name),
+        "analysis": analysis_section(analysed, arranger),
     }
 
 
