@@ -532,7 +532,7 @@ def test_a_table_of_another_name_says_which_corpus_it_is_of(tmp_path: Path, para
     assert "## far\n\n**mini-flickr8k, test**: 24 recordings" in text
     # Without a baseline there is nothing to compare with.
     assert "Differences" not in page.text
-    assert "Drawn by lot." in page.text
+    assert "By lot: from a recording to its picture" in page.text
 
 
 def test_hostile_names_stay_text(tmp_path: Path, params: Params) -> None:

@@ -18,6 +18,10 @@ from brewline.core.files import atomic_path, write_csv, write_json, write_text
 from brewline.evaluation.vectors import ACOUSTIC, TEXT
 from brewline.pages import charts
 
+_FIT_COLUMNS = (
+    *("row", "slope", "low", "high"),
+    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "num_models"),
+)
 _RATE_COLUMNS = ("from", "to", "mean", "row", "num_queries", "num_images", "recall", "low", "high")
 
 
@@ -41,7 +45,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
         partial.mkdir()
         write_json(partial / WORD_ERRORS_FILE, analysis.word_errors)
         write_csv(partial / "word_errors.csv", analysis.word_errors["rates"], _RATE_COLUMNS)
-        write_csv(partial / "slopes.csv", analysis.word_errors["fits"])
+        write_csv(partial / "slopes.csv", analysis.word_errors["fits"], _FIT_COLUMNS)
         if analysis.word_errors["rates"]:
             styles = {row: style for style, row in enumerate(analysis.word_errors["curves"])}
             figure = draw_recall_over_wer(analysis.word_errors, styles)

@@ -85,7 +85,12 @@ def recall_over_wer(
     Returns:
         The content of `word_errors.json`; what cannot be said is None.
     """
-    fits = {row: _fit_row(of_row, queries, k, bootstrap) for row, of_row in ranks.items()}
+    # Where nobody wrote captions, there is nothing to fit.
+    fits = {
+        row: _fit_row(of_row, queries, k, bootstrap)
+        for row, of_row in ranks.items()
+        if queries.wer_of
+    }
     return {
         "k": k,
         "num_queries": len(queries.wer_of),
@@ -100,6 +105,7 @@ def recall_over_wer(
         "differences": [
             {"row": row, "baseline": baseline, **_difference(fits[row], fits[baseline], bootstrap)}
             for row, baseline in pairs
+            if fits
         ],
     }
 

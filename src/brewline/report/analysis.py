@@ -126,27 +126,30 @@ def _differences(
     span = max((max(abs(one["low"]), abs(one["high"])) for one in known), default=0.0) or 1.0
     for one in known:
         unsure = [row for row in (one["row"], one["baseline"]) if row in alone]
-        kind, sentence = _verdict(one, unsure)
+        kind, sentence = slopes_verdict(one, unsure)
         bar = charts.interval_bar(one["low"], one["difference"], one["high"], span, kind)
         yield {"bar": markup(bar), "sentence": sentence}
 
 
-def _verdict(one: Mapping[str, Any], unsure: Sequence[str]) -> tuple[str, str]:
-    """How the slopes of two rows differ: the kind of a bar, and a sentence."""
+def slopes_verdict(one: Mapping[str, Any], unsure: Sequence[str]) -> tuple[str, str]:
+    """How the slopes of two rows differ: the kind of a bar, and a sentence.
+
+    Args:
+        one: `row`, `baseline`, `difference`, `low` and `high`.
+        unsure: Those of the two of which there is one seed.
+    """
     row, baseline = one["row"], one["baseline"]
     numbers = (
         f"(difference of slopes {one['difference']:+.1f}, {one['low']:+.1f} to {one['high']:+.1f})"
     )
     if one["low"] <= 0 <= one["high"]:
-        return (
-            "unclear",
-            f"word errors cost {row} as much as {baseline}, as far as can be told {numbers}",
-        )
-    less = "less" if one["low"] > 0 else "more"
-    sentence = f"word errors cost {row} {less} than {baseline} {numbers}"
+        told = "as far as can be told"
+        return "unclear", f"word errors cost {row} as much as {baseline}, {told} {numbers}"
+    kind, word = ("better", "less") if one["low"] > 0 else ("worse", "more")
+    sentence = f"word errors cost {row} {word} than {baseline} {numbers}"
     if unsure:
         return "unclear", f"{sentence}, but {' and '.join(unsure)} had one seed: that may be luck"
-    return "better" if less == "less" else "worse", sentence
+    return kind, sentence
 
 
 def _rates(found: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> Iterator[dict[str, Any]]:
