@@ -145,7 +145,7 @@ def test_slopes_and_intervals_are_those_of_a_slow_bootstrap() -> None:
     rng = np.random.default_rng(5)
     queries = made_queries(rng, 120)
     models = [made_ranks(queries, rng, -4), made_ranks(queries, rng, -3)]
-    bootstrap = Bootstrap(40, 7, 0.9)
+    bootstrap = Bootstrap(20, 7, 0.9)
     found = recall_over_wer({"row": models}, queries, [], 5, 2, bootstrap)
     x = np.array(list(queries.wer_of.values()))
 
@@ -188,6 +188,17 @@ def test_a_row_that_word_errors_cost_less_is_told_apart() -> None:
     assert other["high"] < 0
     slopes = {fit["row"]: fit["slope"] for fit in found["fits"]}
     assert one["difference"] == pytest.approx(slopes["full"] - slopes["prompted"])
+
+
+def test_seeds_of_two_rows_are_drawn_apart() -> None:
+    """A row against itself has no difference, and seeds that differ leave doubt about it."""
+    rng = np.random.default_rng(2)
+    queries = made_queries(rng, 400)
+    models = [made_ranks(queries, rng, -1), made_ranks(queries, rng, -5)]
+    ranks = {"one": models, "same": models}
+    (found,) = recall_over_wer(ranks, queries, [("one", "same")], 5, 2, BOOTSTRAP)["differences"]
+    assert found["difference"] == 0
+    assert found["low"] < -2 and found["high"] > 2
 
 
 def test_rates_are_counted_between_error_rates() -> None:

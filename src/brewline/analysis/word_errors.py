@@ -54,11 +54,11 @@ def select_queries(wer_of: Mapping[str, float], image_of: Mapping[str, str]) -> 
 
 @dataclass(frozen=True)
 class _Fit:
-    """A row's fit over the models of several seeds; `drawn` is its slope in each sample."""
+    """A row's fit over the models of several seeds; `drawn` are their slopes in each sample."""
 
     intercepts: Numbers
     slopes: Numbers
-    drawn: Numbers
+    drawn: Sequence[Numbers]
 
 
 def recall_over_wer(
@@ -129,12 +129,13 @@ def _fit_row(
         found.append(fit_logistic(hits_IX.sum(0)[None], counts_IX.sum(0)[None], values))
         drawn.append(fit_logistic(weights_SI @ hits_IX, counts_SX, values)[1])
     intercepts, slopes = np.array(found)[:, :, 0].T
-    return _Fit(intercepts, slopes, bootstrap.over_seeds(drawn))
+    return _Fit(intercepts, slopes, drawn)
 
 
 def _said(fit: _Fit, bootstrap: Bootstrap) -> dict[str, float | None]:
     """The slope for a rate of 1, and what ten points more do to the odds."""
-    slope, (low, high) = _number(fit.slopes.mean()), _interval(fit.drawn, bootstrap)
+    slope = _number(fit.slopes.mean())
+    low, high = _interval(bootstrap.over_seeds(fit.drawn), bootstrap)
     return {
         "slope": slope,
         "low": low,
@@ -176,7 +177,9 @@ def curve_points(curve: Sequence[float | None]) -> list[tuple[float, float]]:
 
 
 def _difference(ours: _Fit, theirs: _Fit, bootstrap: Bootstrap) -> dict[str, float | None]:
-    low, high = _interval(ours.drawn - theirs.drawn, bootstrap)
+    # Of the same images, and of seeds that are drawn for each row apart.
+    drawn = [bootstrap.over_seeds(fit.drawn, stream) for stream, fit in enumerate((ours, theirs))]
+    low, high = _interval(drawn[0] - drawn[1], bootstrap)
     return {
         "difference": _number(ours.slopes.mean() - theirs.slopes.mean()),
         "low": low,
