@@ -37,7 +37,7 @@ def write_made_analysis(
         picture: A JPEG of 320 by 240 pixels.
     """
     rows = [*chosen.tables[name].rows]
-    ids = [f"test-{number}" for number in range(24)]
+    ids = [f"test-{number}" for number in range(240)]
     image_of = {one: f"test-image-{number // 2}" for number, one in enumerate(ids)}
     rng = random.Random(name)
     wer_of = {one: rng.choice([0.0, 0.1, 0.2, 0.4]) for one in ids}

@@ -20,7 +20,8 @@ from brewline.analysis.channels import (
     outcome_of,
 )
 from brewline.analysis.crops import crop_failures
-from brewline.analysis.logistic import STEEPEST, fit_logistic
+from brewline.analysis.figures import draw_recall_over_wer
+from brewline.analysis.logistic import fit_logistic, has_end
 from brewline.analysis.map_figures import draw_picture_map, draw_sound_map
 from brewline.analysis.rates import recall_between
 from brewline.analysis.spectrogram import spectrogram
@@ -78,27 +79,34 @@ def test_slopes_are_those_of_scikit_learn() -> None:
 @pytest.mark.parametrize(
     ("hits", "misses", "slope"),
     [
-        ([3, 3, 0, 0], [0, 0, 2, 2], -STEEPEST),
-        ([0, 0, 1, 1], [4, 4, 0, 0], STEEPEST),
+        ([3, 3, 0, 0], [0, 0, 2, 2], -1),
+        ([0, 0, 1, 1], [4, 4, 0, 0], 1),
         # One value has both; beyond it there are hits or misses alone.
-        ([3, 1, 0, 0], [0, 2, 2, 0], -STEEPEST),
-        ([0, 0, 1, 1], [1, 1, 1, 0], STEEPEST),
+        ([3, 1, 0, 0], [0, 2, 2, 0], -1),
+        ([0, 0, 1, 1], [1, 1, 1, 0], 1),
         ([1, 1, 1, 1], [0, 0, 0, 0], None),
         ([0, 0, 0, 0], [1, 0, 2, 0], None),
         ([0, 2, 0, 0], [0, 3, 0, 0], None),
     ],
 )
 def test_what_one_value_parts_has_no_slope(
-    hits: list[int], misses: list[int], slope: float | None
+    hits: list[int], misses: list[int], slope: int | None
 ) -> None:
     counts = np.array(hits, float) + np.array(misses, float)
     intercepts, found = fit_logistic(np.array([hits], float), counts[None], np.linspace(0, 1, 4))
-    if slope is None:
-        assert np.isnan(found[0]) and np.isnan(intercepts[0])
-    else:
-        assert found[0] == slope
-        # Where the chance is a half lies between them.
-        assert 0 <= -intercepts[0] / slope <= 1
+    assert np.isnan(intercepts[0])
+    assert not has_end(found)[0]
+    # Neither is a mean with one that has an end.
+    assert not has_end((found + 4 * np.array([-6.0])) / 5)[0]
+    assert np.isnan(found[0]) if slope is None else np.sign(found[0]) == slope
+
+
+def test_a_steep_slope_that_has_an_end_is_told() -> None:
+    counts = np.array([[5000.0, 1.0, 1.0, 5000.0]])
+    values = np.array([0.0, 0.499, 0.501, 1.0])
+    _, (slope,) = fit_logistic(np.array([[4999.0, 0.0, 1.0, 1.0]]), counts, values)
+    assert has_end(np.array(slope))
+    assert slope == pytest.approx(-2 * np.log(4999), rel=0.01)
 
 
 def test_samples_are_fitted_one_by_one() -> None:
@@ -221,6 +229,10 @@ def test_nothing_is_said_where_nobody_misses() -> None:
     fit, parted = found["fits"]
     assert fit["slope"] is None and fit["odds_ratio"] is None and fit["low"] is None
     assert curve_points(found["curves"]["row"]) == []
+    drawn = draw_recall_over_wer(found, {"row": 0, "other": 1})
+    assert drawn and "<polyline" not in drawn and drawn.count("<circle") == 2
+    few = recall_over_wer(ranks, queries, [], 5, 9, BOOTSTRAP)
+    assert draw_recall_over_wer(few, {"row": 0, "other": 1}) is None
     # The only one that misses has the highest rate: there is no end to the slope.
     assert parted["slope"] is None and parted["low"] is None
     assert found["differences"][0]["difference"] is None
@@ -231,6 +243,7 @@ def test_without_captions_there_are_no_rates() -> None:
     found = recall_over_wer({"row": [{}]}, select_queries({}, {"u": "i"}), [], 5, 2, BOOTSTRAP)
     assert found["rates"] == [] and found["num_without_caption"] == 1
     assert found["fits"] == [] and found["curves"] == {}
+    assert draw_recall_over_wer(found, {"row": 0}) is None
     json.dumps(found, allow_nan=False)
 
 

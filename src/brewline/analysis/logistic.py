@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
-# Where one value parts hits from misses the slope has no end. Odds that change by more than
-# e^10 for a tenth are told from none.
-STEEPEST = 100.0
+# Where one value parts hits from misses the slope has no end. It is a number all the same, so that
+# means and orders of samples can be taken; `has_end` tells.
+_ENDLESS = 1e12
+_LONGEST = 1e6
 _MAX_STEPS = 100
 # Log-odds that one step may change, so that it does not shoot over.
 _LONGEST_STEP = 3.0
@@ -30,26 +31,28 @@ def fit_logistic(
         values_X: The values, rising, from 0 to 1.
 
     Returns:
-        Intercepts and slopes, (S,) each. Slopes are cut at `STEEPEST`, which stands for a sample
-        that one value parts; both are NaN where nothing can be said: nobody or everybody hits, or
+        Intercepts and slopes, (S,) each. Of a sample that one value parts the slope has no end, and
+        there is no intercept; both are NaN where nothing can be said: nobody or everybody hits, or
         all have one value.
     """
     misses_SX = counts_SX - hits_SX
     # The range of values among hits and among misses.
     lowest_hit, highest_hit = _range(hits_SX, values_X)
     lowest_miss, highest_miss = _range(misses_SX, values_X)
+    says_something = np.isfinite(lowest_hit) & np.isfinite(lowest_miss)
     falls, rises = highest_hit <= lowest_miss, highest_miss <= lowest_hit
-    says_nothing = ~np.isfinite(lowest_hit) | ~np.isfinite(lowest_miss) | (falls & rises)
-    fitted = ~(falls | rises | says_nothing)
     intercepts, slopes = np.full((2, len(hits_SX)), np.nan)
+    slopes[says_something & falls & ~rises] = -_ENDLESS
+    slopes[says_something & rises & ~falls] = _ENDLESS
+    fitted = says_something & ~falls & ~rises
     intercepts[fitted], slopes[fitted] = _newton(hits_SX[fitted], counts_SX[fitted], values_X)
-    for parted, slope, threshold in (
-        (falls & ~says_nothing, -STEEPEST, (highest_hit + lowest_miss) / 2),
-        (rises & ~says_nothing, STEEPEST, (highest_miss + lowest_hit) / 2),
-    ):
-        slopes[parted] = slope
-        intercepts[parted] = -slope * threshold[parted]
-    return intercepts, np.clip(slopes, -STEEPEST, STEEPEST)
+    return intercepts, slopes
+
+
+def has_end(slopes: Numbers) -> NDArray[np.bool_]:
+    """Whether slopes, means or differences of them are numbers and not without an end."""
+    ended: NDArray[np.bool_] = np.abs(slopes) < _LONGEST
+    return ended
 
 
 def _range(weights_SX: Numbers, values_X: Numbers) -> tuple[Numbers, Numbers]:

@@ -46,17 +46,16 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
         write_json(partial / WORD_ERRORS_FILE, analysis.word_errors)
         write_csv(partial / "word_errors.csv", analysis.word_errors["rates"], _RATE_COLUMNS)
         write_csv(partial / "slopes.csv", analysis.word_errors["fits"], _FIT_COLUMNS)
-        if analysis.word_errors["rates"]:
-            styles = {row: style for style, row in enumerate(analysis.word_errors["curves"])}
-            figure = draw_recall_over_wer(analysis.word_errors, styles)
+        styles = {row: style for style, row in enumerate(analysis.word_errors["curves"])}
+        if figure := draw_recall_over_wer(analysis.word_errors, styles):
             write_text(partial / "word_errors.svg", charts.as_file(figure))
         write_json(partial / CHANNELS_FILE, analysis.channels)
         recalls = list(_channel_rows(analysis.channels))
         write_csv(partial / "channels.csv", recalls, ("row", "signal", "metric", *_ENDS))
         write_csv(partial / "norms.csv", list(_norm_rows(analysis.channels)), ("row", *_NORMS))
         for number, (row, found) in enumerate(analysis.channels.items(), start=1):
-            figure = draw_norms(row, found["histogram"])
-            write_text(partial / f"norms-{number}.svg", charts.as_file(figure))
+            norms = draw_norms(row, found["histogram"])
+            write_text(partial / f"norms-{number}.svg", charts.as_file(norms))
         write_json(partial / CROPS_FILE, analysis.crops)
         write_csv(partial / "crops.csv", analysis.crops["rates"], _RATE_COLUMNS)
         write_json(partial / EXAMPLES_FILE, analysis.examples)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from brewline.analysis.logistic import STEEPEST, Numbers, fit_logistic
+from brewline.analysis.logistic import Numbers, fit_logistic, has_end
 from brewline.analysis.rates import RowRanks, recall_between
 from brewline.evaluation.bootstrap import Bootstrap
 
@@ -147,8 +147,8 @@ def _said(fit: _Fit, bootstrap: Bootstrap) -> dict[str, float | None]:
     }
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) and abs(value) < STEEPEST else None
+def _number(slope: float) -> float | None:
+    return float(slope) if has_end(np.array(slope)) else None
 
 
 def _odds_ratio(slope: float | None) -> float | None:
@@ -156,30 +156,34 @@ def _odds_ratio(slope: float | None) -> float | None:
 
 
 def _interval(drawn: Numbers, bootstrap: Bootstrap) -> tuple[float | None, float | None]:
-    """Of samples that say something; an end that is cut off is none."""
-    known = drawn[np.isfinite(drawn)]
+    """Of samples that say something; an end without an end is none."""
+    known = drawn[~np.isnan(drawn)]
     if not len(known):
         return None, None
     low, high = bootstrap.interval(known)
     return _number(low), _number(high)
 
 
-def _curve(fit: _Fit) -> list[float | None]:
-    """The chance of a hit at each rate of `_CURVE`, as the mean over seeds."""
+def _curve(fit: _Fit) -> list[float]:
+    """The chance of a hit at each rate of `_CURVE`, the mean over seeds; none without a slope."""
+    if not has_end(fit.slopes).all():
+        return []
     odds = fit.intercepts[:, None] + fit.slopes[:, None] * _CURVE
-    return [_number(share) for share in (1 / (1 + np.exp(-odds))).mean(axis=0)]
+    shares: list[float] = (1 / (1 + np.exp(-odds))).mean(axis=0).tolist()
+    return shares
 
 
-def curve_points(curve: Sequence[float | None]) -> list[tuple[float, float]]:
+def curve_points(curve: Sequence[float]) -> list[tuple[float, float]]:
     """A curve of `word_errors.json` as points (rate, chance of a hit)."""
-    pairs = zip(_CURVE.tolist(), curve, strict=True)
-    return [(rate, share) for rate, share in pairs if share is not None]
+    return list(zip(_CURVE.tolist(), curve, strict=True)) if curve else []
 
 
 def _difference(ours: _Fit, theirs: _Fit, bootstrap: Bootstrap) -> dict[str, float | None]:
     # Of the same images, and of seeds that are drawn for each row apart.
     drawn = [bootstrap.over_seeds(fit.drawn, stream) for stream, fit in enumerate((ours, theirs))]
-    low, high = _interval(drawn[0] - drawn[1], bootstrap)
+    # Nobody knows how far two slopes lie apart that both have no end.
+    difference = np.where(has_end(drawn[0]) | has_end(drawn[1]), drawn[0] - drawn[1], np.nan)
+    low, high = _interval(difference, bootstrap)
     return {
         "difference": _number(ours.slopes.mean() - theirs.slopes.mean()),
         "low": low,

@@ -88,13 +88,12 @@ def analysis_section(table: AnalysedTable, arranger: ExampleArranger) -> dict[st
 
 def _word_errors(table: AnalysedTable, repairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = read_analysis(table.folder, WORD_ERRORS_FILE)
-    figure = None
-    if found["rates"]:
-        figure = markup(draw_recall_over_wer(found, table.styles))
+    svg = draw_recall_over_wer(found, table.styles)
+    title = f"Recall@{found['k']} over the word error rate"
     return {
         **{key: found[key] for key in ("k", "num_queries", "num_images", "num_beyond")},
         "num_without_caption": found["num_without_caption"],
-        "figure": {"title": f"Recall@{found['k']} over the word error rate", "svg": figure},
+        "figure": {"title": title, "svg": markup(svg)} if svg else None,
         "fits": [
             {
                 "row": one["row"],
