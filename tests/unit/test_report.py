@@ -17,7 +17,8 @@ from brewline.core.errors import BrewlineError
 from brewline.evaluation.outputs import read_metrics, read_model_metrics
 from brewline.evaluation.recall_plot import recall_png
 from brewline.pages import charts
-from brewline.pages.album import thumbnail
+from brewline.pages.album import Album, thumbnail
+from brewline.pages.render import render
 from brewline.pages.word_diff import compare_words
 from brewline.report.comparisons import kind_of, verdict
 from brewline.report.emotion import ProbeFiles, emotion_section
@@ -260,6 +261,37 @@ def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> Non
     with pytest.raises(BrewlineError, match=path.name):
         write_report(params, inputs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_page_stays_small_however_long_recordings_are(
+    tmp_path: Path, params: Params, world: ReportInputs
+) -> None:
+    """Each recording is shown; of those that there is no room for the player is left out."""
+
+    def media(corpus: str, path: str) -> bytes:
+        found = report_world.fake_media(corpus, path)
+        return found if path.endswith(".jpg") else found.ljust(900_000, b"x")
+
+    write_report(params, replace(world, media=media), tmp_path)
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert len(html) < 15_000_000
+    page = Page(html)
+    assert page.tags.count("article") == (6 + 2 + 6 + 1) * len(params.tables)
+    # 2 MB for each of two tables.
+    assert page.tags.count("audio") == 2 * 2
+
+
+def test_of_pictures_that_there_is_no_room_for_the_place_is_kept() -> None:
+    album = Album("p-", lambda name: report_world.drawing(int(name)), most_bytes=8_000)
+    found = [album.picture(str(number)) for number in range(6)]
+    assert found[0].uri and not found[-1].uri
+    assert sum(len(one.uri) for one in found) < 8_000 * 4 / 3 + 6 * 30
+    assert (found[-1].width, found[-1].height) == (found[0].width, found[0].height)
+    page = Page(
+        render("examples.html.j2", title="", synthetic_notice="", examples=[], images=found)
+    )
+    assert page.text.count("not in this page") == sum(not one.uri for one in found)
+    assert page.ids == [f"p-{number}" for number in range(6)]
 
 
 def test_missing_row_is_named(tmp_path: Path, params: Params, world: ReportInputs) -> None:
