@@ -407,6 +407,9 @@ def test_figures_bring_everything_and_escape_words() -> None:
 # --- The page
 
 
+FORWARD, BACKWARD = "speech_to_image/recall", "image_to_speech/any_hit_recall"
+
+
 def made_analysis(root: Path, name: str) -> Params:
     """Writes what was found about a table of the shipped parameters."""
     params = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -446,6 +449,14 @@ def test_the_page_has_what_was_found(tmp_path: Path) -> None:
         known = [one for one in verdicts if "cost full" in one]
         assert len(known) == 2
         assert not alone or all("luck" in one or "as far as" in one for one in known)
+        # The direction that the column is of.
+        (channels,) = section["channels"]
+        path = tmp_path / "reports/analysis" / name / "channels.json"
+        measured = json.loads(path.read_text())["full"]["recall"]["acoustic"]
+        values = [measured[f"{one}_at_5"]["value"] for one in (FORWARD, BACKWARD)]
+        assert values[0] != values[1]
+        shown = [cell["text"] for cell in channels["signals"][0]["cells"]]
+        assert shown == [f"{100 * value:.1f}" for value in values]
         (attended,) = section["attention"]
         assert attended["figures"]["sound"]["width"] == "720"
         assert attended["audio"] == "data:test-1"

@@ -15,6 +15,7 @@ from brewline.analysis.files import (
     read_analysis,
 )
 from brewline.core.errors import BrewlineError
+from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
 from brewline.evaluation.vectors import ACOUSTIC, TEXT
 from brewline.pages import charts
 from brewline.pages.render import data_uri, markup
@@ -60,13 +61,13 @@ def analysis_section(table: AnalysedTable, arranger: ExampleArranger) -> dict[st
         arranged = arranger.group(f"{table.name}-{group['kind']}-{number}", group)
         by_kind[group["kind"]].append({**group, "examples": arranged})
     crops = read_analysis(table.folder, CROPS_FILE)
+    channels = read_analysis(table.folder, CHANNELS_FILE)
     (cropped,) = by_kind["cropped"]
     return {
         "name": table.name,
         "word_errors": _word_errors(table, by_kind["repaired"]),
         "channels": [
-            {"row": row, **_channels(row, found)}
-            for row, found in read_analysis(table.folder, CHANNELS_FILE).items()
+            {"row": row, **_channels(row, channels[row])} for row in table.styles if row in channels
         ],
         "disagreements": [
             {**group, "finder": _FINDERS[group["finder"]]}
@@ -173,13 +174,17 @@ def _recall_cell(one: Mapping[str, Any], key: str) -> dict[str, str]:
 
 
 def _channels(row: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = list(next(iter(found["recall"].values())))
     return {
         "signals": [
             {
                 "name": label,
                 "norm": _quarters(found["norms"][name]) if name in found["norms"] else None,
-                "cells": [_recall_cell(found["recall"][name][one], "value") for one in metrics],
+                "cells": [
+                    _recall_cell(one, "value")
+                    for direction in (SPEECH_TO_IMAGE, IMAGE_TO_SPEECH)
+                    for metric, one in found["recall"][name].items()
+                    if metric.startswith(direction)
+                ],
             }
             for name, label in _SIGNALS.items()
         ],
