@@ -23,7 +23,7 @@ from brewline.models.transforms import input_transforms
 from brewline.pages.album import thumbnail
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance, read_split
-from brewline.tables.parquet import read_table
+from brewline.tables.parquet import read_column, read_rows
 
 # Columns of a spectrogram.
 _NUM_TIMES = 480
@@ -64,10 +64,10 @@ def look_at_queries(
     if not names:
         return
     row = inputs.fullest_row
-    switches = inputs.rows[row].switches
     hashes = load_backbone_hashes(inputs.project / BACKBONES_FOLDER / NAMES_FILE)
     folder = inputs.project / "models" / inputs.rows[row].models[0]
-    model, _ = load_model(folder, backbone, hashes)
+    model, card = load_model(folder, backbone, hashes)
+    switches = card.switches
     collator = Collator(input_transforms(backbone, switches), switches, 0)
     states = inputs.project / "data/states" / inputs.corpus if switches.acoustic else None
     shards = inputs.project / "data/shards" / inputs.corpus
@@ -101,6 +101,11 @@ def _read(shards: Path, states: Path | None, names: Sequence[str]) -> dict[str, 
 
 
 def _word_times(path: Path, names: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
-    """When each word was said, where that is known."""
-    rows = read_table(path, ["utterance_id", "words"])
-    return {row["utterance_id"]: row["words"] or [] for row in rows if row["utterance_id"] in names}
+    """When each word was said, where that is known; reads no other row's words."""
+    ids = read_column(path, "utterance_id")
+    found = {}
+    for name in names:
+        place = ids.index(name).as_py()
+        (row,) = read_rows(path, slice(place, place + 1), ["words"])
+        found[name] = row["words"] or []
+    return found

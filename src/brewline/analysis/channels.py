@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from brewline.evaluation.bootstrap import Bootstrap, ByImage, sum_by_image
 from brewline.evaluation.ranks import Ranks, rank_both_ways
-from brewline.evaluation.vectors import ACOUSTIC, TEXT, Embeddings, SplitEmbeddings
+from brewline.evaluation.vectors import ACOUSTIC, FUSED, TEXT, Embeddings, SplitEmbeddings
 
 _NUM_BINS = 40
 _QUARTERS = (0.25, 0.5, 0.75)
 # What is ranked: each channel by itself, and their sum.
-FUSED = "fused"
 SIGNALS = (ACOUSTIC, TEXT, FUSED)
 # Who finds the picture of a recording.
 BOTH, NEITHER = "both", "neither"

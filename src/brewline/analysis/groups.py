@@ -73,8 +73,8 @@ def choose_groups(
 def _repairs(inputs: TableInputs, queries: HeardQueries, params: AnalyseParams) -> Iterator[Group]:
     """What a row with both channels finds and one that only reads transcripts misses."""
     for row, baseline in inputs.pairs:
-        other = inputs.rows[baseline].switches
-        if inputs.rows[row].num_channels < 2 or other.acoustic or other.text != "asr":
+        other = inputs.rows[baseline]
+        if inputs.rows[row].num_channels < 2 or other.has_acoustic or other.text != "asr":
             continue
         ours, theirs = inputs.ranks[row][0], inputs.ranks[baseline][0]
         found = find_repairs(ours, theirs, queries, params.hit_at)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from brewline.analysis.rates import RowRanks
 from brewline.config import Params
-from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_stage_output
 from brewline.evaluation.examples import Texts
@@ -24,19 +23,26 @@ SPLIT = "test"
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table: its models (`<experiment>/<seed-n|frozen>`) and what they are made of.
+    """A row of a table: its models (`<experiment>/<seed-n|frozen>`) and their channels.
 
-    `dev` is the metric that is best in the best row.
+    `text` is what the textual channel reads, as in `VariantParams`; `dev` the metric that is best
+    in the best row.
     """
 
     models: Sequence[str]
-    switches: VariantParams
+    text: str | None
+    has_acoustic: bool
     dev: float
+
+    @property
+    def hears(self) -> bool:
+        """Whether it takes recordings; what reads captions is a ceiling."""
+        return self.text != "caption"
 
     @property
     def num_channels(self) -> int:
         """Of an utterance: one or two."""
-        return (self.switches.text is not None) + (self.switches.acoustic is not None)
+        return (self.text is not None) + self.has_acoustic
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,13 @@ class TableInputs:
     @property
     def shown_row(self) -> str:
         """The row that is best on dev among those that hear speech, or among all."""
-        contenders = [row for row, one in self.rows.items() if one.switches.hears]
+        contenders = [row for row, one in self.rows.items() if one.hears]
         return max(contenders or self.rows, key=lambda row: self.rows[row].dev)
 
     @property
     def fullest_row(self) -> str:
         """The best on dev of those rows that hear speech by most channels."""
-        hearing = [row for row, one in self.rows.items() if one.switches.hears] or [*self.rows]
+        hearing = [row for row, one in self.rows.items() if one.hears] or [*self.rows]
         return max(hearing, key=lambda row: (self.rows[row].num_channels, self.rows[row].dev))
 
     @property
@@ -106,8 +112,9 @@ def read_inputs(params: Params, name: str, project: Path = Path()) -> TableInput
             raise BrewlineError(
                 f"{name} was not scored with {missing or row}; run `dvc repro score`"
             )
-        card = load_card(model_folder(experiment, names[0], project))
-        rows[row] = TableRow(models, card.switches, metrics[row][SELECTION_METRIC])
+        made_of = load_card(model_folder(experiment, names[0], project)).switches
+        dev = metrics[row][SELECTION_METRIC]
+        rows[row] = TableRow(models, made_of.text, made_of.acoustic is not None, dev)
         of_row[row] = [ranks[one] for one in models]
     known = read_word_errors(table.data, project)
     image_of, size_of = _read_images(table.data, project)

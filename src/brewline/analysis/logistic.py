@@ -13,7 +13,8 @@ Numbers = NDArray[np.float64]
 # Where one value parts hits from misses the slope has no end. It is a number all the same, so that
 # means and orders of samples can be taken; `has_end` tells.
 _ENDLESS = 1e12
-_LONGEST = 1e6
+# Odds that change e^100 times over ten points are as good as that.
+_LONGEST = 1e3
 _MAX_STEPS = 100
 # Log-odds that one step may change, so that it does not shoot over.
 _LONGEST_STEP = 3.0

@@ -156,9 +156,9 @@ def _odds_ratio(slope: float | None) -> float | None:
 
 
 def _interval(drawn: Numbers, bootstrap: Bootstrap) -> tuple[float | None, float | None]:
-    """Of samples that say something; an end without an end is none."""
+    """Of samples that say something, if most do; where the slope has no end, the interval has none."""
     known = drawn[~np.isnan(drawn)]
-    if not len(known):
+    if len(known) <= len(drawn) / 2:
         return None, None
     low, high = bootstrap.interval(known)
     return _number(low), _number(high)

@@ -21,8 +21,8 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 
 Embeddings = NDArray[np.float32]
-# The two channels of an utterance.
-ACOUSTIC, TEXT = "acoustic", "text"
+# The two channels of an utterance, and what they become.
+ACOUSTIC, TEXT, FUSED = "acoustic", "text", "fused"
 
 
 @dataclass(frozen=True)

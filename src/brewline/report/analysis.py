@@ -16,12 +16,12 @@ from brewline.analysis.files import (
 )
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
-from brewline.evaluation.vectors import ACOUSTIC, TEXT
+from brewline.evaluation.vectors import ACOUSTIC, FUSED, TEXT
 from brewline.pages import charts
 from brewline.pages.render import data_uri, markup
 from brewline.report.examples import ExampleArranger
 
-_SIGNALS = {**CHANNEL_LABELS, "fused": "their sum"}
+_SIGNALS = {**CHANNEL_LABELS, FUSED: "their sum"}
 _OUTCOMES = {
     "both": "both channels find it",
     TEXT: "F_T alone finds it",
