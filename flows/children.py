@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,81 +52,137 @@ class TimeLimitError(Exception):
     """A child ran longer than it may; its whole group was stopped."""
 
 
-def run_child(
-    command: Sequence[str],
-    cwd: Path,
-    environment: Mapping[str, str],
-    on_line: Callable[[Line], None],
-    time_limit_s: float | None = None,
-) -> int:
-    """Runs a command to its end in a process group of its own.
+class Stopped(BaseException):
+    """The flow is being stopped; raised in the threads that run its children.
 
-    It writes to a pseudo-terminal, so that it shows the progress bars that it shows to people.
-    However this function ends, by a signal to us too, nothing of the group is left running.
-
-    Args:
-        command: Program and arguments.
-        cwd: Where it runs.
-        environment: The whole environment of the child.
-        on_line: Called with everything it writes.
-        time_limit_s: When to stop it.
-
-    Returns:
-        Its exit status.
-
-    Raises:
-        TimeLimitError: it ran longer.
+    Like `KeyboardInterrupt` it is no error.
     """
-    ours, theirs = pty.openpty()
-    # A new terminal has no columns, and bars that fit into none are not drawn.
-    termios.tcsetwinsize(theirs, _TERMINAL)
-    child = None
-    try:
-        child = subprocess.Popen(
-            # A flow that is killed takes the child with it; the child's own children follow.
-            [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *command],
-            cwd=cwd,
-            env=dict(environment) | {"PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        theirs = -1
-        end = None if time_limit_s is None else time.monotonic() + time_limit_s
-        for line in _lines(ours, end):
-            on_line(line)
-        return child.wait()
-    finally:
-        if theirs >= 0:
+
+
+class Children:
+    """The children of a flow, of which threads may run one each.
+
+    A signal reaches the main thread alone, which stops all of them.
+    """
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._starting = threading.Lock()
+        self._live: set[subprocess.Popen[bytes]] = set()
+
+    def run(
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        on_line: Callable[[Line], None],
+        time_limit_s: float | None = None,
+    ) -> int:
+        """Runs a command to its end in a process group of its own.
+
+        It writes to a pseudo-terminal, so that it shows the progress bars that it shows to people.
+        However this function ends, by a signal to us too, nothing of the group is left running.
+
+        Args:
+            command: Program and arguments.
+            cwd: Where it runs.
+            environment: The whole environment of the child.
+            on_line: Called with everything it writes.
+            time_limit_s: When to stop it.
+
+        Returns:
+            Its exit status.
+
+        Raises:
+            TimeLimitError: it ran longer.
+            Stopped: all children are being stopped.
+        """
+        ours, theirs = pty.openpty()
+        # A new terminal has no columns, and bars that fit into none are not drawn.
+        termios.tcsetwinsize(theirs, _TERMINAL)
+        child = None
+        try:
+            child = self._start(command, cwd, environment, theirs)
             os.close(theirs)
-        if child is not None:
-            stop_group(child)
-        os.close(ours)
+            theirs = -1
+            end = None if time_limit_s is None else time.monotonic() + time_limit_s
+            for line in _lines(ours, end):
+                on_line(line)
+            status = child.wait()
+            if self._stopped.is_set():
+                raise Stopped
+            return status
+        finally:
+            if theirs >= 0:
+                os.close(theirs)
+            if child is not None:
+                stop_groups([child])
+                self._live.discard(child)
+            os.close(ours)
+
+    def _start(
+        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], terminal: int
+    ) -> "subprocess.Popen[bytes]":
+        with self._starting:
+            if self._stopped.is_set():
+                raise Stopped
+            child = subprocess.Popen(
+                # A flow that is killed takes the child with it; the child's own children follow.
+                [sys.executable, "-m", "brewline.core.system", str(os.getpid()), *command],
+                cwd=cwd,
+                env=dict(environment) | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=terminal,
+                stderr=terminal,
+                start_new_session=True,
+            )
+            self._live.add(child)
+        return child
+
+    def pause(self, seconds: float) -> None:
+        """Sleeps.
+
+        Raises:
+            Stopped: all children are being stopped.
+        """
+        if self._stopped.wait(seconds):
+            raise Stopped
+
+    def stop(self) -> None:
+        """Stops all children; none starts any more."""
+        with self._starting:
+            self._stopped.set()
+        stop_groups(list(self._live))
 
 
-def stop_group(child: "subprocess.Popen[bytes]") -> None:
-    """Ends every process of the child's group: asks, waits four seconds, then kills."""
+def stop_groups(children: "Collection[subprocess.Popen[bytes]]") -> None:
+    """Ends every process of the children's groups: asks, waits four seconds, then kills."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if not _group_lives(child):
+        living = _living_groups(children)
+        if not living:
             break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        for group in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)
         end = time.monotonic() + GRACE_S
-        while _group_lives(child) and time.monotonic() < end:
+        while _living_groups(children) and time.monotonic() < end:
             time.sleep(0.05)
-    child.wait()
+    for child in children:
+        child.wait()
 
 
-def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
-    """Whether any process of the group still runs; one that only waits to be buried does not."""
-    child.poll()
-    for process in psutil.process_iter():
+def _living_groups(children: "Collection[subprocess.Popen[bytes]]") -> set[int]:
+    """The groups of which any process still runs; one that only waits to be buried does not."""
+    for child in children:
+        child.poll()
+    groups = {child.pid for child in children}
+    living = set()
+    for process in psutil.process_iter() if groups else ():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == child.pid and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
+            group = os.getpgid(process.pid)
+            if group in groups and process.status() != psutil.STATUS_ZOMBIE:
+                living.add(group)
+    return living
 
 
 def _lines(descriptor: int, end: float | None) -> Iterator[Line]:

@@ -1,12 +1,15 @@
 """Flow `pipeline`: `dvc repro` with eyes, each stale stage a task of its own."""
 
 import os
+import queue
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from pydantic import Field
 
@@ -31,6 +34,15 @@ class Outcome:
     state: str
     why: str
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A stage at work: why, since when (of `time.monotonic`), and its task."""
+
+    why: str
+    at: float
+    future: PrefectFuture[str]
 
 
 # What the form offers.
@@ -68,7 +80,7 @@ def pipeline(
     logger, run_id = get_run_logger(), str(flow_run.get_id())
     place = make_workspace(project, overrides) if overrides else project
     with alive(project, run_id), held(place, logger.info) as folder:
-        parallel = load_params(project / "params.yaml").runtime.parallel_stages
+        parallel = load_params(project / "params.yaml").runtime.num_parallel_stages
         run_key = os.environ.get(PIPELINE_VARIABLE) or run_id
         stages = read_graph(folder, logger.info)
         chosen = plan(stages, corpora, experiments, from_stage, force)
@@ -78,11 +90,14 @@ def pipeline(
             chosen = plan(stages, corpora, experiments, from_stage, force)
         params = load_params(folder / "params.yaml")
         before = metrics_here(folder / METRICS)
-        run = _Run(Work(project, folder, time_limit_h, parallel, run_key), stages, chosen)
+        work = Work(project, folder, time_limit_h, parallel, run_key)
+        run = _Run(work, stages, chosen)
         try:
             run.bring_up_to_date()
             run.record()
         finally:
+            # A signal ends this thread alone, and Prefect would wait for the others.
+            work.children.stop()
             artifacts.stages_table(run.outcomes, folder, params)
         artifacts.results(folder, params, before)
         run.check_delivered()
@@ -101,7 +116,7 @@ def _up_to_date_after(folder: Path, stages: list[Stage], chosen: Plan) -> set[st
 
 
 class _Run:
-    """A walk over the stages, in order, which goes round whatever failed."""
+    """A walk over the stages, a few at a time, which goes round whatever failed."""
 
     def __init__(self, work: Work, stages: list[Stage], chosen: Plan) -> None:
         self.outcomes: list[Outcome] = []
@@ -112,32 +127,55 @@ class _Run:
         # Of each stage that is stale now and stays so, why.
         self._left: dict[str, str] = {}
         self._failures: list[StageFailedError] = []
+        self._running: dict[str, _Started] = {}
+        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def bring_up_to_date(self) -> None:
         """Runs every chosen stage that is stale, and all of whose inputs are as they should be."""
-        names = {stage.name for stage in self._chosen.stages}
-        # First, so that DVC is asked once what that makes stale.
-        for stage in self._chosen.stages:
-            if stage.looks:
-                self._run(stage, ["looks every time"])
-        stale = {*changes(self._work.folder, on_wait=self._logger.info), *self._chosen.forced}
-        maybe_stale = with_descendants(self._stages, {*stale, *self._left})
-        for stage in (one for one in self._stages if not one.looks):
-            missing = sorted(stage.upstream & {*self._left})
-            if stage.name not in maybe_stale:
-                if stage.name in names:
-                    self.outcomes.append(Outcome(stage.name, "up to date", ""))
-            elif stage.name not in names:
-                # What stands behind a stage that ran may turn out to be as it was.
-                if missing or self._changes(stage):
-                    self._left[stage.name] = f"{stage.name} is stale and not chosen"
-            elif missing:
-                # DVC would run it on whatever lies there, with `--single-item`.
-                why = self._left[stage.name] = self._left[missing[0]]
-                self._logger.warning("%s is left out: %s", stage.name, why)
-                self.outcomes.append(Outcome(stage.name, "left out", why))
+        try:
+            # First, so that DVC is asked once what that makes stale.
+            looking = [stage for stage in self._chosen.stages if stage.looks]
+            self._walk(looking, lambda stage: self._start(stage, ["looks every time"]))
+            stale = {*changes(self._work.folder, on_wait=self._logger.info), *self._chosen.forced}
+            maybe_stale = with_descendants(self._stages, {*stale, *self._left})
+            self._walk(
+                [stage for stage in self._stages if not stage.looks],
+                lambda stage: self._settle(stage, stage.name in maybe_stale),
+            )
+        finally:
+            place = {stage.name: number for number, stage in enumerate(self._stages)}
+            self.outcomes.sort(key=lambda outcome: place[outcome.stage])
+
+    def _walk(self, stages: list[Stage], settle: Callable[[Stage], None]) -> None:
+        """Settles stages, each after those that it depends on: starts them, or says why not."""
+        waiting = {stage.name: stage for stage in stages}
+        while waiting or self._running:
+            ready = next(
+                (one for one in waiting.values() if not one.upstream & {*waiting, *self._running}),
+                None,
+            )
+            if ready and len(self._running) < self._work.parallel:
+                settle(waiting.pop(ready.name))
             else:
-                self._run_if_stale(stage)
+                self._end(self._ended.get())
+
+    def _settle(self, stage: Stage, maybe_stale: bool) -> None:
+        is_chosen = stage in self._chosen.stages
+        missing = sorted(stage.upstream & {*self._left})
+        if not maybe_stale:
+            if is_chosen:
+                self.outcomes.append(Outcome(stage.name, "up to date", ""))
+        elif not is_chosen:
+            # What stands behind a stage that ran may turn out to be as it was.
+            if missing or self._changes(stage):
+                self._left[stage.name] = f"{stage.name} is stale and not chosen"
+        elif missing:
+            # DVC would run it on whatever lies there, with `--single-item`.
+            why = self._left[stage.name] = self._left[missing[0]]
+            self._logger.warning("%s is left out: %s", stage.name, why)
+            self.outcomes.append(Outcome(stage.name, "left out", why))
+        else:
+            self._start_if_stale(stage)
 
     def record(self) -> None:
         """Brings what this run measured, or took from DVC's cache, into MLflow as its own."""
@@ -175,9 +213,11 @@ class _Run:
             )
 
     def _changes(self, stage: Stage) -> list[str]:
-        return changes(self._work.folder, stage.name, self._logger.info).get(stage.name, [])
+        # Where a stage of ours is at work, it is its DVC that is waited for now and then.
+        tell = self._logger.debug if self._running else self._logger.info
+        return changes(self._work.folder, stage.name, tell).get(stage.name, [])
 
-    def _run_if_stale(self, stage: Stage) -> None:
+    def _start_if_stale(self, stage: Stage) -> None:
         forced = stage.name in self._chosen.forced
         reasons = ["forced"] if forced else self._changes(stage)
         if not reasons:
@@ -187,18 +227,23 @@ class _Run:
             # Else it would find every seed finished, and train none.
             for finished in self._work.folder.glob(f"work/train/{stage.subject}/*/finished.json"):
                 remove(finished.parent)
-        self._run(stage, reasons)
+        self._start(stage, reasons)
 
-    def _run(self, stage: Stage, reasons: list[str]) -> None:
-        self._logger.info("%s: %s", stage.name, "; ".join(reasons[:3]))
-        forced = stage.name in self._chosen.forced
-        started = time.monotonic()
+    def _start(self, stage: Stage, reasons: list[str]) -> None:
+        name = stage.name
+        self._logger.info("%s: %s", name, "; ".join(reasons[:3]))
+        future = run_stage.submit(name, self._work, name in self._chosen.forced)
+        self._running[name] = _Started("; ".join(reasons), time.monotonic(), future)
+        future.add_done_callback(lambda _: self._ended.put(name))
+
+    def _end(self, name: str) -> None:
+        started = self._running.pop(name)
         try:
-            state = run_stage(stage.name, self._work, forced)
+            state = started.future.result()
         except StageFailedError as failure:
             # What does not depend on it goes on: a night should not be lost for one corpus.
             state = "failed"
             self._failures.append(failure)
-            self._left[stage.name] = f"{stage.name} failed"
-        seconds = time.monotonic() - started
-        self.outcomes.append(Outcome(stage.name, state, "; ".join(reasons), seconds))
+            self._left[name] = f"{name} failed"
+        seconds = time.monotonic() - started.at
+        self.outcomes.append(Outcome(name, state, started.why, seconds))

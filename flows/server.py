@@ -20,7 +20,7 @@ from brewline.core.files import read_json
 from brewline.core.loopback import ask_loopback_directly
 from brewline.core.system import flock
 from brewline.tracking.store import open_store, public_uri, tracking_uri
-from flows.children import stop_group
+from flows.children import stop_groups
 from flows.dead_runs import end_dead_runs
 
 HOME = Path(".prefect")
@@ -127,7 +127,7 @@ class Service:
             if self._keeper:
                 self._keeper.join()
             if self.child:
-                stop_group(self.child)
+                stop_groups([self.child])
 
     def wait_until_ready(self) -> None:
         """Returns once it answers, and keeps it alive from then on; one that was found is not.
@@ -171,7 +171,7 @@ class Service:
                 self.gave_up = True
                 return
             # What of its group lives on would keep its port.
-            stop_group(self.child)
+            stop_groups([self.child])
             self._start()
             print(f"the {self.name} ended ({self.log}): started again", file=sys.stderr, flush=True)
 

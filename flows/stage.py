@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.tasks import Task
 
 from brewline.core.errors import BrewlineError, FailureKind
 from brewline.core.files import read_json, remove
 from brewline.core.locks import slot
-from brewline.core.programs import FAILURE_FILE
+from brewline.core.programs import failure_file
 from brewline.tracking.pipeline_runs import NAME_VARIABLE
 from brewline.tracking.runs import PIPELINE_VARIABLE
 from brewline.tracking.store import tracking_uri
 from flows import artifacts
-from flows.children import Line, TimeLimitError, run_child
+from flows.children import Children, Line, TimeLimitError
 from flows.graph import DVC_IS_BUSY
 
 # How often a stage is tried, by the kind of its failure; every other kind is tried once.
@@ -62,7 +62,7 @@ class Work:
 
     `project` is the project's folder; `folder` that, or a workspace in it; `parallel` how many
     stages may use the machine at a time; `run_key` names the run in MLflow, where it gathers the
-    models.
+    models; `children` are the processes in which it works.
     """
 
     project: Path
@@ -70,6 +70,7 @@ class Work:
     time_limit_h: float
     parallel: int
     run_key: str
+    children: Children = field(default_factory=Children)
 
 
 def another_try_helps(
@@ -86,7 +87,6 @@ def another_try_helps(
 @task(
     task_run_name="{stage}",
     retries=max(TRIES.values()) - 1,
-    retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=another_try_helps,
     cache_policy=NO_CACHE,
 )
@@ -102,19 +102,28 @@ def run_stage(stage: str, work: Work, force: bool) -> str:
         `ran`, or `restored` where DVC's run cache had the result.
 
     Raises:
-        StageFailedError: it failed; the kind is that of `work/failure.json`.
+        StageFailedError: it failed; the kind is that of its file in `work/failures/`.
+        Stopped: the flow is being stopped.
     """
     logger = get_run_logger()
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    # DVC keeps its lock for moments; another stage may have it in any of them.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
     reporter = _Reporter(stage)
+    num_tries = task_run.get_run_count() or 1
+    if num_tries > 1:
+        # Not by Prefect, which sleeps in a thread that nothing can wake.
+        delay_s = RETRY_DELAYS_S[num_tries - 2]
+        logger.info("%s: the next try is in %.0f seconds", stage, delay_s)
+        work.children.pause(delay_s)
 
     def wait(holder: str) -> None:
         logger.info("%s: waiting for the machine, which process %s uses", stage, holder)
 
-    with slot(work.project, work.parallel, wait):
-        remove(work.folder / FAILURE_FILE)
+    with slot(work.project, work.parallel, wait, work.children.pause):
+        # DVC may fail before the stage begins.
+        remove(work.folder / failure_file(stage))
         try:
-            status = run_child(
+            status = work.children.run(
                 [*command, "--force"] if force else command,
                 work.folder,
                 _environment(work.run_key),
@@ -139,7 +148,7 @@ def record_tables(tables: list[str], work: Work) -> None:
     said: list[Line] = []
     environment = _environment(work.run_key)
     try:
-        status = run_child(command, work.folder, environment, said.append, _RECORD_LIMIT_S)
+        status = work.children.run(command, work.folder, environment, said.append, _RECORD_LIMIT_S)
     except TimeLimitError:
         status = 1
     if status != 0:
@@ -189,7 +198,7 @@ def _failure(stage: str, folder: Path, last_lines: list[str]) -> StageFailedErro
     """What went wrong, from the stage's own words where it left any."""
     # There is none where a stage was killed, or where the disk had no room for it.
     with contextlib.suppress(OSError, ValueError, KeyError):
-        failure = read_json(folder / FAILURE_FILE)
+        failure = read_json(folder / failure_file(stage))
         return StageFailedError(stage, failure["kind"], failure["message"])
     busy = next((line for line in last_lines if any(words in line for words in _BUSY)), None)
     if busy:

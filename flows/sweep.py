@@ -20,7 +20,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json
 from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.tracking.runs import PIPELINE_VARIABLE
-from flows.children import stop_group
+from flows.children import stop_groups
 from flows.dead_runs import alive
 from flows.graph import changes, read_graph, with_descendants
 from flows.pipeline import Corpora, Experiments
@@ -124,11 +124,10 @@ def _run_all(
             time.sleep(0.5)
             for number, child in list(running.items()):
                 if child.poll() is not None:
-                    stop_group(running.pop(number))
+                    stop_groups([running.pop(number)])
                     failed += [number] if child.returncode else []
     finally:
-        for child in running.values():
-            stop_group(child)
+        stop_groups(running.values())
     if failed:
         log = _log_folder() / f"{failed[0]}.log"
         raise BrewlineError(

@@ -245,7 +245,10 @@ def test_transcription_goes_on_after_a_crash(
     with pytest.raises(RuntimeError, match="the power went out"):
         stage(folder, "transcribe", "mini-lncoco")
     tried = len(batches)
-    assert json.loads((folder / "work/failure.json").read_text())["kind"] == "crash"
+    assert (
+        json.loads((folder / "work/failures/transcribe@mini-lncoco.json").read_text())["kind"]
+        == "crash"
+    )
     if raised:
         versions = yaml.safe_load((folder / "versions.yaml").read_text())
         versions["transcribe"] += 1
@@ -533,7 +536,10 @@ def test_too_many_dropped_recordings_stop_the_line_and_say_why(
     message = capsys.readouterr().err
     assert "quarantine_rate" in message
     assert "Traceback" not in message
-    assert json.loads((folder / "work/failure.json").read_text())["kind"] == "data"
+    assert (
+        json.loads((folder / "work/failures/validate@mini-lncoco.json").read_text())["kind"]
+        == "data"
+    )
 
 
 @pytest.mark.parametrize("name", ["weights", "download"])

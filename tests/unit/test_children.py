@@ -2,13 +2,14 @@
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from flows.children import Line, TimeLimitError, run_child
+from flows.children import Children, Line, Stopped, TimeLimitError
 
 BAR = """
 import time
@@ -28,7 +29,15 @@ time.sleep(60)
 def run(code: str, folder: Path, time_limit_s: float | None = None) -> tuple[int, list[Line]]:
     lines: list[Line] = []
     command = [sys.executable, "-c", code]
-    return run_child(command, folder, os.environ, lines.append, time_limit_s), lines
+    return Children().run(command, folder, os.environ, lines.append, time_limit_s), lines
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cwd"])
+        if process.info["cwd"] == str(folder) and process.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 def test_a_bar_is_drawn_and_its_share_is_read(tmp_path: Path) -> None:
@@ -46,11 +55,7 @@ def test_a_child_out_of_time_is_ended_with_its_own_children(tmp_path: Path) -> N
     with pytest.raises(TimeLimitError):
         run(FAMILY, tmp_path, time_limit_s=2)
     assert time.monotonic() - started < 8
-    assert not [
-        process
-        for process in psutil.process_iter(["cwd"])
-        if process.info["cwd"] == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    assert not processes_in(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +71,40 @@ def test_a_child_out_of_time_is_ended_with_its_own_children(tmp_path: Path) -> N
 )
 def test_bars_that_are_left_unfinished_are_known(text: str, unfinished: bool) -> None:
     assert Line(text).is_unfinished_bar == unfinished
+
+
+def test_children_of_several_threads_are_stopped_together(tmp_path: Path) -> None:
+    children, begun, told = Children(), threading.Semaphore(0), []
+
+    def wait_for_one() -> None:
+        command = [sys.executable, "-c", FAMILY]
+        try:
+            children.run(command, tmp_path, os.environ, lambda _: begun.release())
+        except Stopped:
+            told.append("child")
+
+    def sleep() -> None:
+        try:
+            children.pause(60)
+        except Stopped:
+            told.append("pause")
+
+    threads = [threading.Thread(target=target) for target in (wait_for_one, wait_for_one, sleep)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        assert begun.acquire(timeout=20)
+    started = time.monotonic()
+    children.stop()
+    for thread in threads:
+        thread.join(10)
+    assert time.monotonic() - started < 8
+    assert sorted(told) == ["child", "child", "pause"]
+    assert not processes_in(tmp_path)
+
+
+def test_none_starts_once_they_are_stopped(tmp_path: Path) -> None:
+    children = Children()
+    children.stop()
+    with pytest.raises(Stopped):
+        children.run([sys.executable, "-c", ""], tmp_path, os.environ, print)

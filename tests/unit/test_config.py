@@ -424,3 +424,25 @@ def test_guards_are_in_no_section_that_makes_results_stale(
     values[section][key] = 1.0
     with pytest.raises(BrewlineError, match=f"{section}.{key}: unknown key"):
         parse_params(values)
+
+
+@pytest.mark.parametrize(
+    ("parallel_stages", "device", "has_gpu", "expected"),
+    [
+        ("auto", "auto", False, 2),
+        ("auto", "auto", True, 1),
+        ("auto", "cpu", True, 2),
+        (3, "auto", True, 3),
+    ],
+)
+def test_a_gpu_is_kept_busy_by_one_stage(
+    values: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    parallel_stages: int | str,
+    device: str,
+    has_gpu: bool,
+    expected: int,
+) -> None:
+    monkeypatch.setattr("brewline.config.runtime.has_gpu", lambda: has_gpu)
+    values["runtime"] |= {"parallel_stages": parallel_stages, "device": device}
+    assert parse_params(values).runtime.num_parallel_stages == expected

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from brewline.core.errors import BrewlineError, disk_faults_explained, explain
-from brewline.core.programs import FAILURE_FILE, exits_cleanly
+from brewline.core.programs import exits_cleanly, failure_file
 
 
 def refused(number: int, place: str | None = "data/x") -> OSError:
@@ -66,6 +66,7 @@ def test_a_full_disk_ends_a_program_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program"])
 
     @exits_cleanly
     def program() -> None:
@@ -75,7 +76,7 @@ def test_a_full_disk_ends_a_program_in_a_sentence(
         program()
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("error: the disk of data/x is full")
-    assert json.loads(FAILURE_FILE.read_text())["kind"] == "disk"
+    assert json.loads(failure_file("test_errors").read_text())["kind"] == "disk"
 
 
 def test_no_room_for_the_failure_hides_no_sentence(
@@ -87,6 +88,7 @@ def test_no_room_for_the_failure_hides_no_sentence(
         raise refused(errno.ENOSPC)
 
     monkeypatch.setattr("brewline.core.programs.write_json", refuse)
+    monkeypatch.setattr(sys, "argv", ["program"])
 
     @exits_cleanly
     def program() -> None:
@@ -95,7 +97,7 @@ def test_no_room_for_the_failure_hides_no_sentence(
     with pytest.raises(SystemExit):
         program()
     assert "is full" in capsys.readouterr().err
-    assert not FAILURE_FILE.exists()
+    assert not failure_file("test_errors").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -1,6 +1,10 @@
 """Which stages a run looks at: those that were asked for, and what these start from."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -99,6 +103,26 @@ def finished(*outcomes: Outcome, experiments: tuple[str, ...] = ()) -> _Run:
     return run
 
 
+def walk(
+    monkeypatch: pytest.MonkeyPatch,
+    graph: list[Stage],
+    run_stage: Callable[[str], str],
+    found: dict[str, list[str]],
+    parallel: int = 1,
+) -> _Run:
+    """Brings a graph up to date in which `found` are the stale stages, with why."""
+    monkeypatch.setattr("flows.pipeline.changes", lambda *_, **__: found)
+    with ThreadPoolExecutor(8) as threads, disable_run_logger():
+
+        def submit(name: str, work: Work, force: bool) -> "Future[str]":
+            return threads.submit(run_stage, name)
+
+        monkeypatch.setattr("flows.pipeline.run_stage", SimpleNamespace(submit=submit))
+        run = _Run(Work(Path(), Path(), 1, parallel, "key"), graph, plan(graph, [], []))
+        run.bring_up_to_date()
+    return run
+
+
 def test_a_run_looks_outside_before_it_asks_what_is_stale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -107,18 +131,63 @@ def test_a_run_looks_outside_before_it_asks_what_is_stale(
     asked_for: list[str] = []
     found: dict[str, list[str]] = {}
 
-    def runs(name: str, work: Work, force: bool) -> str:
+    def runs(name: str) -> str:
         asked_for.append(name)
         found.update({"download@a": ["found.json: modified"]} if name == "look@a" else {})
         return "ran"
 
-    monkeypatch.setattr("flows.pipeline.run_stage", runs)
-    monkeypatch.setattr("flows.pipeline.changes", lambda *_, **__: found)
-    with disable_run_logger():
-        run = _Run(Work(Path(), Path(), 1, 1, "key"), graph, plan(graph, [], []))
-        run.bring_up_to_date()
+    run = walk(monkeypatch, graph, runs, found)
     assert asked_for == ["look@a", "download@a"]
     assert [one.state for one in run.outcomes] == ["ran", "ran", "up to date"]
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 3])
+def test_stages_run_side_by_side_and_each_after_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    begun: list[str] = []
+    ended: list[str] = []
+    most = 0
+
+    def runs(name: str) -> str:
+        nonlocal most
+        begun.append(name)
+        most = max(most, len(begun) - len(ended))
+        (one,) = (stage for stage in GRAPH if stage.name == name)
+        assert one.upstream <= {*ended}
+        time.sleep(0.05)
+        ended.append(name)
+        return "ran"
+
+    run = walk(monkeypatch, GRAPH, runs, {one.name: ["new"] for one in GRAPH}, parallel)
+    # Three are ready at a time here, and the first two from the beginning.
+    assert most == parallel
+    assert sorted(begun) == sorted(one.name for one in GRAPH)
+    # Told in the order of the graph, whichever ended first.
+    assert [one.stage for one in run.outcomes] == [one.name for one in GRAPH]
+
+
+def test_what_does_not_need_a_failed_stage_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs(name: str) -> str:
+        if name == "train@b-full":
+            raise StageFailedError(name, "crash", "it fell over")
+        return "ran"
+
+    run = walk(monkeypatch, GRAPH, runs, {one.name: ["new"] for one in GRAPH}, parallel=2)
+    assert {one.stage: one.state for one in run.outcomes} == {
+        "shard@a": "ran",
+        "shard@b": "ran",
+        "train@b-full": "failed",
+        "train@b-e2e": "ran",
+        "train@a-full": "ran",
+        "train@a-of-b": "left out",
+        "embed@a-of-b": "left out",
+        "embed@a-full": "ran",
+        "score@a": "left out",
+        "score@a-again": "left out",
+    }
+    with pytest.raises(StageFailedError, match="it fell over"):
+        run.check_delivered()
 
 
 LEFT_OUT = Outcome("score@a", "left out", "embed@a-other is stale and not chosen")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from brewline.core.errors import BrewlineError
-from brewline.core.programs import FAILURE_FILE, LOCKS, exits_cleanly
+from brewline.core.programs import LOCKS, exits_cleanly, failure_file
 
 # A stage that says that it has begun and does not end by itself.
 SLEEPER = """
@@ -58,10 +58,10 @@ def test_a_second_writer_of_an_output_is_refused_with_the_holder_named() -> None
         first.wait()
     assert second.returncode == 1
     assert second.stderr.startswith(
-        f"error: process {first.pid} is at work on the outputs of `train corpus full` already; "
+        f"error: process {first.pid} is at work on the outputs of train@corpus@full already; "
     )
     assert second.stderr.count("\n") == 1
-    assert json.loads(FAILURE_FILE.read_text())["kind"] == "busy"
+    assert json.loads(failure_file("train@corpus@full").read_text())["kind"] == "busy"
 
 
 def test_another_output_is_nobodys_business_and_a_look_disturbs_nobody() -> None:
@@ -97,6 +97,25 @@ def test_a_writer_that_fails_frees_its_output(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(SystemExit):
             main()
     assert len(calls) == 2
+
+
+def test_how_a_stage_failed_is_told_until_it_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [BrewlineError("no such corpus", "data"), None]
+
+    @exits_cleanly
+    def main() -> None:
+        error = errors.pop(0)
+        if error:
+            raise error
+
+    failure = failure_file("test_programs@corpus")
+    monkeypatch.setattr(sys, "argv", ["stage", "corpus"])
+    with pytest.raises(SystemExit):
+        main()
+    told = {"stage": "test_programs@corpus", "kind": "data", "message": "no such corpus"}
+    assert json.loads(failure.read_text()) == told
+    main()
+    assert not failure.exists()
 
 
 def test_no_argument_is_a_path_out_of_the_locks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,11 +108,14 @@ def cluster() -> Iterator[Any]:
     # It notices in seconds that a machine is lost.
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
     args = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": False, "_system_config": quick}
+    # A node that is started in a process leaves its own handler there.
+    before = signal.getsignal(signal.SIGTERM)
     cluster = Cluster(initialize_head=True, head_node_args=args)
     try:
         yield cluster
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.slow

@@ -218,9 +218,10 @@ def test_sigterm_ends_the_run_as_killed(project: Path, capfd: Any) -> None:
 
 
 def test_sigterm_handler_is_put_back(project: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with live(facts(), TRACKING, project / "work/run.json"):
-        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_second_sigterm_does_not_cut_off_the_end(project: Path) -> None:

@@ -1,11 +1,12 @@
 """Sections `runtime` and `tracking`, which make no result stale."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
 from brewline.core.compute import DeviceName, EngineName
+from brewline.core.system import has_gpu
 
 
 class RuntimeParams(Section):
@@ -15,8 +16,9 @@ class RuntimeParams(Section):
     changes how many threads compute it, and so, on a processor, the last digits of a sum.
     """
 
-    # Stages of flows that use the machine at the same time.
-    parallel_stages: PositiveInt
+    # Stages of flows that use the machine at the same time; auto: one on a machine with a GPU,
+    # which some fill, and two elsewhere.
+    parallel_stages: PositiveInt | Literal["auto"]
     # What does the units of inspect, transcribe and shard: this machine, or a Ray cluster.
     engine: EngineName
     # Of the cluster, as head:6379; auto: that which this machine is part of; local: one is started
@@ -45,6 +47,13 @@ class RuntimeParams(Section):
     embed_batch_size: PositiveInt
     # Memory for decoded images during training and evaluation.
     image_cache_mb: Annotated[int, Field(ge=0)]
+
+    @property
+    def num_parallel_stages(self) -> int:
+        """`parallel_stages` on this machine."""
+        if self.parallel_stages != "auto":
+            return self.parallel_stages
+        return 1 if self.device != "cpu" and has_gpu() else 2
 
 
 class TrackingParams(Section):

@@ -75,7 +75,10 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def slot(
-    project: Path, how_many: int = 1, on_busy: Callable[[str], None] | None = None
+    project: Path,
+    how_many: int = 1,
+    on_busy: Callable[[str], None] | None = None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
     """Holds one of the places for work that uses the whole machine; waits where none is free.
 
@@ -83,6 +86,7 @@ def slot(
         project: The project's folder, not that of a workspace in it.
         how_many: Places that there are.
         on_busy: Called once, with the process id of a holder, before it is waited for.
+        pause: Sleeps for some seconds; what it raises ends the waiting.
 
     Raises:
         BrewlineError: the disk knows no locks.
@@ -101,4 +105,4 @@ def slot(
         if on_busy and not is_told:
             on_busy(holder)
             is_told = True
-        time.sleep(_LOOK_EVERY_S)
+        pause(_LOOK_EVERY_S)

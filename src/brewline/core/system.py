@@ -6,6 +6,7 @@
 import ctypes
 import fcntl
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -102,6 +103,14 @@ def usable_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether the system drives a GPU for models; asks no library, which would take seconds."""
+    if sys.platform == "linux":
+        # AMD's driver has /dev/kfd for machines with a GPU alone.
+        return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/kfd").exists()
+    return platform.machine() == "arm64"
 
 
 def peak_memory_mb() -> float:
