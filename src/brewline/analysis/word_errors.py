@@ -156,7 +156,7 @@ def _odds_ratio(slope: float | None) -> float | None:
 
 
 def _interval(drawn: Numbers, bootstrap: Bootstrap) -> tuple[float | None, float | None]:
-    """Of samples that say something, if most do; where the slope has no end, the interval has none."""
+    """Of samples that say something, if most do; an end that is endless is none."""
     known = drawn[~np.isnan(drawn)]
     if len(known) <= len(drawn) / 2:
         return None, None
