@@ -13,6 +13,7 @@ import pytest
 from analysis_world import write_made_analysis
 from sklearn.linear_model import LogisticRegression
 
+from brewline.analysis.attention_queries import choose_queries
 from brewline.analysis.channels import (
     describe_channels,
     find_disagreements,
@@ -21,6 +22,8 @@ from brewline.analysis.channels import (
 )
 from brewline.analysis.crops import crop_failures
 from brewline.analysis.figures import draw_recall_over_wer
+from brewline.analysis.groups import choose_groups
+from brewline.analysis.inputs import TableInputs, TableRow
 from brewline.analysis.logistic import fit_logistic, has_end
 from brewline.analysis.map_figures import draw_picture_map, draw_sound_map
 from brewline.analysis.rates import recall_between
@@ -33,6 +36,7 @@ from brewline.analysis.word_errors import (
     select_queries,
 )
 from brewline.config import Params, load_params
+from brewline.config.analyse import AnalyseParams
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.evaluation.ranks import rank_both_ways
@@ -371,6 +375,80 @@ def test_recall_is_given_by_what_is_lost() -> None:
         (0.34, 1.0, 1),
     ]
     assert found[1]["recall"] == pytest.approx(1 / 3)
+
+
+# --- What is shown
+
+
+def table_inputs() -> TableInputs:
+    """Six rows; full finds b1 and c1, which were heard wrong, and misses the wide picture of a."""
+    rows = {
+        "captions": TableRow(["x/frozen"], "caption", False, 0.9),
+        "zero-shot": TableRow(["z/frozen"], "asr", False, 0.3),
+        "e2e": TableRow(["e/seed-0"], None, True, 0.7),
+        "full": TableRow(["f/seed-0", "f/seed-1"], "asr", True, 0.5),
+        "worse": TableRow(["w/seed-0"], "asr", True, 0.4),
+        "full-captions": TableRow(["c/seed-0"], "caption", True, 0.8),
+    }
+    names = ("a1", "a2", "b1", "c1", "d1")
+    misses = dict.fromkeys(names, 9)
+    ranks = {row: [misses] * len(one.models) for row, one in rows.items()}
+    # The second seed finds everything, and is not looked at.
+    ranks["full"] = [{**misses, "b1": 1, "c1": 4}, dict.fromkeys(names, 1)]
+    return TableInputs(
+        corpus="tiny",
+        rows=rows,
+        pairs=[(row, "zero-shot") for row in rows if row != "zero-shot"] + [("full", "e2e")],
+        ranks=ranks,
+        image_of={name: IMAGE[name] for name in names},
+        wer_of={name: WER[name] for name in names},
+        texts={},
+        size_of={},
+        project=Path(),
+    )
+
+
+SHOWN = AnalyseParams(hit_at=5, num_shown=1, min_lost=0.2, attention_queries=2)
+WIDE, SQUARE = CropBox(0.15, 0, 0.7, 1), CropBox(0, 0, 1, 1)
+BOXES = {"a": WIDE, "b": SQUARE, "c": WIDE, "d": SQUARE}
+
+
+def test_rows_are_chosen_on_dev_among_those_that_hear() -> None:
+    inputs = table_inputs()
+    assert inputs.shown_row == "e2e"
+    assert inputs.fullest_row == "full"
+    assert inputs.with_two_channels == ["full", "worse", "full-captions"]
+
+
+def test_a_repair_is_of_both_channels_over_transcripts_alone() -> None:
+    inputs = table_inputs()
+    queries = select_queries(inputs.wer_of, inputs.image_of)
+    groups = choose_groups(inputs, queries, {}, BOXES, SHOWN)
+    assert [(one.kind, one.row, one.facts.get("baseline")) for one in groups] == [
+        ("repaired", "full", "zero-shot"),
+        ("repaired", "worse", "zero-shot"),
+        ("repaired", "full-captions", "zero-shot"),
+        ("cropped", "e2e", None),
+    ]
+    full, worse, _, cropped = groups
+    # Of three that were heard wrong; one is shown.
+    assert (full.facts["num"], full.facts["num_broken"], full.facts["num_wrong"]) == (2, 0, 3)
+    assert full.names == ["b1"] and worse.names == []
+    assert (cropped.facts["num"], cropped.facts["num_images"]) == (2, 2)
+    assert cropped.names == ["a1"]
+    assert cropped.facts["boxes"] == {"a1": {"left": 0.15, "top": 0, "width": 0.7, "height": 1}}
+
+
+def test_the_queries_of_maps_are_one_repair_and_others_that_are_found() -> None:
+    inputs = table_inputs()
+    queries = select_queries(inputs.wer_of, inputs.image_of)
+    groups = choose_groups(inputs, queries, {}, BOXES, SHOWN)
+    assert choose_queries(inputs, groups, 2, 5, 0) == ["b1", "c1"]
+    assert choose_queries(inputs, groups, 1, 5, 0) == ["b1"]
+    assert choose_queries(inputs, groups, 0, 5, 0) == []
+    # No more than there are; without a repair the lot alone decides.
+    assert set(choose_queries(inputs, [], 9, 5, 0)) == {"b1", "c1"}
+    assert choose_queries(inputs, [], 9, 3, 0) == ["b1"]
 
 
 # --- Figures
