@@ -216,7 +216,7 @@ def run_score(folder: Path, samples: int) -> None:
     models = iter([ModelVectors("one", "one/seed-0", load_vectors(folder / "vectors.safetensors"))])
     texts, errors = read_texts("bench", folder), read_word_errors("bench", folder)
     facts = read_query_facts("bench", folder)
-    evaluation = score_table(models, texts, facts, errors, table, params)
+    evaluation = score_table(models, texts, facts, errors, table, [*table.rows], params)
     write_evaluation(evaluation, folder / "metrics.json", folder / "evaluation")
 
 

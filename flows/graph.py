@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 _MODULE = "brewline.stages."
 # What the name in a stage's command is, where it is no corpus.
 _OF_EXPERIMENTS = ("train", "embed")
-_OF_TABLES = ("score",)
+_OF_TABLES = ("score", "analyse")
 _OF_PROBES = ("probe",)
 _OF_OTHERS = ("external",)
 # What `dvc status` says of a stage that is run every time.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from analysis_world import write_made_analysis
 from PIL import Image, ImageDraw
 
 from brewline.config import Params, load_params
@@ -74,6 +75,7 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
         metrics_dir=root / "metrics",
         evaluation_dir=root / "reports/evaluation",
         emotion_dir=root / "reports/emotion",
+        analysis_dir=root / "reports/analysis",
         models_dir=root / "models",
         manifest_dir=root / "data/manifest",
         quarantine_dir=root / "data/quarantine",
@@ -322,7 +324,10 @@ def _write_evaluation(root: Path, chosen: Params, name: str, num_images: int) ->
     }
     write_json(folder / "dev_ranks.json", ranks)
     write_json(folder / "comparisons.json", _comparisons(chosen, name))
-    write_json(folder / "examples.json", _examples(chosen, name, num_images))
+    examples = _examples(chosen, name, num_images)
+    write_json(folder / "examples.json", examples)
+    write_json(folder / "picture_examples.json", _picture_examples(chosen, name))
+    write_made_analysis(root, chosen, name, examples, drawing(0))
     _write_buckets(folder / "buckets.csv", [*table.rows])
     with (folder / "recall.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -376,6 +381,27 @@ def _comparisons(chosen: Params, name: str) -> list[dict[str, Any]]:
     ]
 
 
+# Of the recordings that are shown.
+KINDS = ("lot", "lot", "differs", "best", "median", "worst")
+
+
+def _picture_examples(chosen: Params, name: str) -> dict[str, Any]:
+    top = [
+        {
+            "utterance_id": f"test-{number}",
+            "image_id": f"test-image-{number // 2}",
+            "transcript": HOSTILE,
+            "score": 0.5 - number / 10,
+        }
+        for number in range(5)
+    ]
+    entries = [
+        {"kind": kind, "image_id": f"test-image-{number}", "rank": 1 + number, "top": top}
+        for number, kind in enumerate(("lot", "worst"))
+    ]
+    return dict.fromkeys(chosen.tables[name].rows, entries)
+
+
 def _examples(chosen: Params, name: str, num_images: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row, experiment in chosen.tables[name].rows.items():
@@ -393,6 +419,7 @@ def _examples(chosen: Params, name: str, num_images: int) -> dict[str, Any]:
                 ranking.insert(rank - 1, right)
             entries.append(
                 {
+                    "kind": KINDS[number],
                     "utterance_id": f"test-{number}",
                     "image_id": f"test-image-{right}",
                     "transcript": heard,

@@ -30,6 +30,8 @@ JUDGED = {"assess": {"runtime.max_transcription_failure_rate"}}
 LISTS = {"corpora", "probed_corpora", "experiments", "external", "tables", "probes"}
 # What the methods of the parameters read.
 METHODS = {
+    # Variants too, but a row that hears no more has other vectors, and is scored anew.
+    "contenders": {"tables"},
     "measured_corpora": {"tables"},
     "seeds_of_recipe": {"recipes"},
     "variant_of": {"experiments", "variants"},

@@ -584,11 +584,15 @@ def embed(folder: Path) -> Outputs:
                 for kind, vectors in features.arrays.items()
             }
             continue
-        for split, found in load_vectors(path).items():
+        for split, found in load_vectors(path, with_channels=True).items():
             name = f"{experiment}/{split}"
             exact[name] = [found.utterance_ids, found.utterance_image_ids, found.image_ids]
             numbers[f"embeddings/{name}/utterances"] = found.utterance_embeddings
             numbers[f"embeddings/{name}/images"] = found.image_embeddings
+            numbers |= {
+                f"embeddings/{name}/{channel}": vectors
+                for channel, vectors in found.channels.items()
+            }
     return Outputs(exact, numbers)
 
 

@@ -74,7 +74,11 @@ def test_nothing_is_stale_after_a_run(project: Path) -> None:
 FULL = ("mini-flickr8k-full", "mini-lncoco-full", "mini-flickr8k-full-of-lncoco")
 EMOTIONAL = ("mini-ravdess-full",)
 PAGES = {"register", "report"}
-AFTER_ALL = {"score@mini-flickr8k", "score@mini-lncoco", "probe@mini-ravdess", *PAGES}
+AFTER_ALL = {
+    f"{stage}@{table}"
+    for stage in ("score", "analyse")
+    for table in ("mini-flickr8k", "mini-lncoco")
+} | {"probe@mini-ravdess", *PAGES}
 
 
 def test_alpha_makes_only_the_models_with_both_channels_stale(project: Path) -> None:
@@ -91,7 +95,7 @@ def test_a_recipe_makes_its_models_stale_and_those_that_start_from_them(project:
 def test_the_acoustic_branch_leaves_text_models_alone(project: Path) -> None:
     assert would_run(project, {"variants.e2e.acoustic.dropout": 0.2}) == {
         *models_of("mini-flickr8k-e2e", "mini-ravdess-e2e"),
-        *("score@mini-flickr8k", "probe@mini-ravdess", *PAGES),
+        *("score@mini-flickr8k", "analyse@mini-flickr8k", "probe@mini-ravdess", *PAGES),
     }
 
 
@@ -102,7 +106,12 @@ def test_an_experiment_and_its_row_make_nothing_else_stale(project: Path) -> Non
     }
     assert would_run(
         project, {"experiments.longer": new, "tables.mini-lncoco.rows.longer": "longer"}
-    ) == {*models_of("longer"), "score@mini-lncoco", "register", "report"}
+    ) == {*models_of("longer"), "score@mini-lncoco", "analyse@mini-lncoco", *PAGES}
+
+
+def test_what_is_analysed_makes_nothing_else_stale(project: Path) -> None:
+    found = would_run(project, {"analyse.hit_at": 3})
+    assert found == {"analyse@mini-flickr8k", "analyse@mini-lncoco", "report"}
 
 
 def test_vectors_of_others_make_their_table_stale_and_nothing_else(project: Path) -> None:
@@ -189,7 +198,8 @@ def test_a_comment_in_any_module_makes_no_expensive_stage_stale(project: Path) -
     assert not [name for name in stale if name.startswith(EXPENSIVE)]
     # The cheap ones depend on their code as before.
     assert {name.split("@")[0] for name in stale} == {
-        *("weights", "places", "download", "validate", "assess", "score", "probe", *PAGES),
+        *("weights", "places", "download", "validate", "assess", "score", "analyse", "probe"),
+        *PAGES,
     }
 
 
@@ -286,7 +296,7 @@ def test_a_corpus_without_pictures_has_a_report_in_a_fresh_clone(
     dvc(clone, "repro", "report")
     assert "mini-ravdess" in (clone / "reports/index.html").read_text()
     assert {name.split("@")[0] for name in upstream(clone)}.isdisjoint(
-        {"train", "embed", "score", "layers", "probe"}
+        {"train", "embed", "score", "analyse", "layers", "probe"}
     )
     dvc(clone, "repro")
     assert "up to date" in dvc(clone, "repro")

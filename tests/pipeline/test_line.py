@@ -105,6 +105,28 @@ def test_every_recording_has_its_vectors_and_layers_and_a_probe_measures_them(li
     assert {"full/fused", "e2e/acoustic", "whisper/mean+std/weighted"} <= set(metrics)
 
 
+def test_what_is_analysed_belongs_to_what_was_measured(line: Line) -> None:
+    params = yaml.safe_load((line.folder / "params.yaml").read_text())
+    for name, table in params["tables"].items():
+        folder = line.folder / "reports/analysis" / name
+        read = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+        metrics = json.loads((line.folder / f"metrics/{name}.json").read_text())
+        assert [fit["row"] for fit in read["word_errors"]["fits"]] == [*table["rows"]]
+        # What the sum finds is what the row is worth.
+        for row, found in read["channels"].items():
+            one = found["recall"]["fused"]["speech_to_image/recall_at_5"]
+            assert one["value"] == pytest.approx(metrics[row]["test/speech_to_image/recall_at_5"])
+            assert one["low"] == pytest.approx(metrics[row]["test/speech_to_image/recall_at_5_low"])
+        assert "full" in read["channels"] and "zero-shot" not in read["channels"]
+        # Pictures of 48 by 40 pixels lose a sixth, less than what is looked at.
+        assert {one["row"] for one in read["crops"]["rates"]} == {*table["rows"]}
+        assert len(read["attention"]) == params["analyse"]["attention_queries"]
+        for one in read["attention"]:
+            assert one["row"].startswith("full")
+            assert {"picture", "sound"} == {*one["figures"]}
+            assert one["words"]
+
+
 def test_trained_models_hold_only_what_was_trained(line: Line) -> None:
     for seed in (0, 1):
         folder = line.folder / f"models/mini-lncoco-full/seed-{seed}"
@@ -156,6 +178,7 @@ def test_the_report_shows_every_row(line: Line) -> None:
         ("embed", ["mini-ravdess-full"], ["data/embeddings/mini-ravdess/mini-ravdess-full"]),
         ("probe", ["mini-ravdess"], ["metrics/probe/mini-ravdess.json", "reports/emotion"]),
         ("score", ["mini-lncoco"], ["metrics/mini-lncoco.json", "reports/evaluation"]),
+        ("analyse", ["mini-lncoco"], ["reports/analysis/mini-lncoco"]),
         ("register", [], ["reports/registration.json"]),
         ("report", [], ["reports/index.html"]),
     ],

@@ -19,6 +19,7 @@ TRACKED = (
     "data/states/none/.gitkeep",
     "metrics/.gitkeep",
     "models/none/.gitkeep",
+    "reports/analysis/.gitkeep",
     "reports/emotion/.gitkeep",
     "reports/evaluation/.gitkeep",
 )
@@ -139,6 +140,7 @@ def run_line(folder: Path) -> None:
         run_stage(folder, "embed", experiment)
     for table in values["tables"]:
         run_stage(folder, "score", table)
+        run_stage(folder, "analyse", table)
     for corpus in values["probed_corpora"]:
         run_stage(folder, "layers", corpus)
     for probe in values["probes"]:

@@ -115,7 +115,7 @@ def test_speakers_with_few_recordings_are_taken_together() -> None:
 
 
 def model(ranks: list[int]) -> ModelScores:
-    return ModelScores({}, {}, {f"u{n}": rank for n, rank in enumerate(ranks)}, None)
+    return ModelScores({}, {}, {f"u{n}": rank for n, rank in enumerate(ranks)}, {}, None)
 
 
 def test_recall_of_a_bucket_by_hand() -> None:

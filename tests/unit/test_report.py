@@ -17,7 +17,8 @@ from brewline.core.errors import BrewlineError
 from brewline.evaluation.outputs import read_metrics, read_model_metrics
 from brewline.evaluation.recall_plot import recall_png
 from brewline.pages import charts
-from brewline.pages.album import thumbnail
+from brewline.pages.album import Album, thumbnail
+from brewline.pages.render import render
 from brewline.pages.word_diff import compare_words
 from brewline.report.comparisons import kind_of, verdict
 from brewline.report.emotion import ProbeFiles, emotion_section
@@ -107,9 +108,9 @@ def test_page_has_every_row_picture_and_player(
         assert name in page.ids
         for row in table.rows:
             assert page.text.count(row) >= 4
-    num_examples = 6 * len(params.tables)
-    assert page.tags.count("audio") == num_examples
-    assert page.tags.count("article") == num_examples
+    # Of each table: recordings, pictures, three groups of two, and what is attended to.
+    assert page.tags.count("audio") == (6 + 6 + 1) * len(params.tables)
+    assert page.tags.count("article") == (6 + 2 + 6 + 1) * len(params.tables)
     assert "full is better than zero-shot by 17.0 points (12.5 to 21.5)" in page.text
     assert "no difference between full and prompted that these 12 pictures can show" in page.text
     assert f"Generated data. {synthetic_notice(params, params.measured_corpora)}" in page.text
@@ -235,6 +236,13 @@ def test_leftovers_are_ignored(tmp_path: Path, params: Params) -> None:
         "metrics_dir/{table}.json",
         "evaluation_dir/{table}/comparisons.json",
         "evaluation_dir/{table}/examples.json",
+        "evaluation_dir/{table}/picture_examples.json",
+        "analysis_dir/{table}/word_errors.json",
+        "analysis_dir/{table}/channels.json",
+        "analysis_dir/{table}/crops.json",
+        "analysis_dir/{table}/examples.json",
+        "analysis_dir/{table}/attention.json",
+        "analysis_dir/{table}/attention-1-sound.svg",
         "evaluation_dir/{table}/recall.csv",
         "evaluation_dir/{table}/buckets.csv",
         "evaluation_dir/{table}/models.json",
@@ -253,6 +261,37 @@ def test_missing_file_is_named(tmp_path: Path, params: Params, part: str) -> Non
     with pytest.raises(BrewlineError, match=path.name):
         write_report(params, inputs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_page_stays_small_however_long_recordings_are(
+    tmp_path: Path, params: Params, world: ReportInputs
+) -> None:
+    """Each recording is shown; of those that there is no room for the player is left out."""
+
+    def media(corpus: str, path: str) -> bytes:
+        found = report_world.fake_media(corpus, path)
+        return found if path.endswith(".jpg") else found.ljust(900_000, b"x")
+
+    write_report(params, replace(world, media=media), tmp_path)
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert len(html) < 15_000_000
+    page = Page(html)
+    assert page.tags.count("article") == (6 + 2 + 6 + 1) * len(params.tables)
+    # 2 MB for each of two tables.
+    assert page.tags.count("audio") == 2 * 2
+
+
+def test_of_pictures_that_there_is_no_room_for_the_place_is_kept() -> None:
+    album = Album("p-", lambda name: report_world.drawing(int(name)), most_bytes=8_000)
+    found = [album.picture(str(number)) for number in range(6)]
+    assert found[0].uri and not found[-1].uri
+    assert sum(len(one.uri) for one in found) < 8_000 * 4 / 3 + 6 * 30
+    assert (found[-1].width, found[-1].height) == (found[0].width, found[0].height)
+    page = Page(
+        render("examples.html.j2", title="", synthetic_notice="", examples=[], images=found)
+    )
+    assert page.text.count("not in this page") == sum(not one.uri for one in found)
+    assert page.ids == [f"p-{number}" for number in range(6)]
 
 
 def test_missing_row_is_named(tmp_path: Path, params: Params, world: ReportInputs) -> None:
@@ -525,7 +564,7 @@ def test_a_table_of_another_name_says_which_corpus_it_is_of(tmp_path: Path, para
     assert "## far\n\n**mini-flickr8k, test**: 24 recordings" in text
     # Without a baseline there is nothing to compare with.
     assert "Differences" not in page.text
-    assert "Drawn by lot." in page.text
+    assert "By lot: from a recording to its picture" in page.text
 
 
 def test_hostile_names_stay_text(tmp_path: Path, params: Params) -> None:

@@ -13,8 +13,16 @@ from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import TableParams
 from brewline.core.errors import BrewlineError
 from brewline.evaluation.asr_metrics import align_texts
-from brewline.evaluation.examples import Texts
-from brewline.evaluation.outputs import Evaluation
+from brewline.evaluation.examples import Texts, choose_examples, choose_pictures
+from brewline.evaluation.model_scores import ModelScores
+from brewline.evaluation.outputs import (
+    PICTURE_EXAMPLES_FILE,
+    TEST_RANKS_FILE,
+    Evaluation,
+    read_examples,
+    read_test_ranks,
+    write_evaluation,
+)
 from brewline.evaluation.query_facts import QueryFacts, read_query_facts
 from brewline.evaluation.query_metrics import parts_of
 from brewline.evaluation.score import ModelVectors, score_table
@@ -74,7 +82,7 @@ MODELS = [
 
 
 def score(table: TableParams = TABLE) -> Evaluation:
-    return score_table(iter(MODELS), TEXTS, FACTS, ERRORS, table, PARAMS)
+    return score_table(iter(MODELS), TEXTS, FACTS, ERRORS, table, [*table.rows], PARAMS)
 
 
 def test_a_row_is_the_mean_of_its_seeds_with_their_deviation() -> None:
@@ -136,6 +144,7 @@ def test_examples_show_the_first_model_of_each_row() -> None:
     examples = score().examples
     drawn, differs = (one["utterance_id"] for one in examples["base"])
     assert [one["utterance_id"] for one in examples["ours"]] == [drawn, differs]
+    assert [one["kind"] for one in examples["base"]] == ["lot", "differs"]
     # After one by lot, one of those on which the two differ most.
     number = 2 if drawn == "test-1" else 1
     assert differs == f"test-{number}"
@@ -144,6 +153,78 @@ def test_examples_show_the_first_model_of_each_row() -> None:
     assert base["top"][0] == {"image_id": f"test-image-{3 - number}", "score": 1.0}
     assert ours["top"][0] == {"image_id": f"test-image-{number}", "score": 1.0}
     assert (base["caption"], base["transcript"]) == ("A red dog.", "a red dog")
+
+
+def many(ranks: Sequence[int], by_image: Sequence[int]) -> ModelScores:
+    """A model's ranks of recordings and pictures that are numbered."""
+    return ModelScores(
+        {},
+        {},
+        {f"u{number:02d}": rank for number, rank in enumerate(ranks)},
+        {f"i{number:02d}": rank for number, rank in enumerate(by_image)},
+        None,
+    )
+
+
+def test_examples_are_the_best_the_worst_and_those_in_the_middle() -> None:
+    ranks = [*range(1, 21)]
+    shown = {"base": many(ranks[::-1], ranks), "ours": many(ranks, ranks)}
+    params = PARAMS.model_copy(update={"num_examples": 8})
+    chosen = choose_examples(shown, "ours", "base", params)
+    kinds = [one.kind for one in chosen]
+    assert [kinds.count(kind) for kind in ("lot", "differs", "best", "median", "worst")] == [
+        4, 4, 2, 2, 2,
+    ]  # fmt: skip
+    names = {kind: [one.name for one in chosen if one.kind == kind] for kind in kinds}
+    assert len({one.name for one in chosen}) == len(chosen)
+    # Those that are shown already are left out.
+    left = [f"u{n:02d}" for n in range(20) if f"u{n:02d}" not in names["lot"] + names["differs"]]
+    assert names["best"] == left[:2]
+    assert names["worst"] == left[-2:][::-1]
+    assert names["median"] == left[len(left) // 2 - 1 : len(left) // 2 + 1]
+    # It is not always those of the first ids: of equal ranks the lot decides.
+    equal = {"ours": many([1] * 20, [1] * 20)}
+    best = [one.name for one in choose_examples(equal, "ours", None, params) if one.kind == "best"]
+    assert best != ["u00", "u01"] and len(best) == 2
+
+
+def test_few_queries_are_shown_once() -> None:
+    shown = {"ours": many([1, 2, 3], [1, 2])}
+    params = PARAMS.model_copy(update={"num_examples": 8})
+    assert [one.kind for one in choose_examples(shown, "ours", None, params)] == ["lot"] * 3
+    assert [one.kind for one in choose_pictures(shown["ours"], params)] == ["lot"] * 2
+
+
+def test_pictures_are_chosen_by_their_best_recording_and_show_what_was_heard() -> None:
+    pictures = choose_pictures(many([], [*range(1, 13)]), PARAMS)
+    assert [one.kind for one in pictures] == ["lot", "best", "median", "worst"]
+    left = [f"i{n:02d}" for n in range(12) if f"i{n:02d}" != pictures[0].name]
+    assert pictures[1].name == left[0] and pictures[3].name == left[-1]
+    (one,) = score().picture_examples["base"]
+    number = int(one["image_id"][-1])
+    # Its first picture is found by its recording, the other two by one another's.
+    assert one["rank"] == (1 if number == 0 else 3)
+    first = one["top"][0]
+    assert first["utterance_id"] == f"test-{(0, 2, 1)[number]}"
+    assert (first["transcript"], first["score"]) == (TEXTS[first["utterance_id"]].transcript, 1.0)
+    assert len(one["top"]) == 3
+
+
+def test_the_best_row_is_looked_for_among_contenders() -> None:
+    """What reads captions is best on dev, and chooses nothing."""
+    table = TableParams(data="tiny", rows=TABLE.rows, baseline="ours")
+    found = score_table(iter(MODELS), TEXTS, FACTS, ERRORS, table, ["base"], PARAMS)
+    (differs,) = [one for one in found.examples["base"] if one["kind"] == "differs"]
+    assert differs["rank"] == 3
+
+
+def test_ranks_of_test_come_back(tmp_path: Path) -> None:
+    found = score()
+    assert found.test_ranks["a/seed-0"] == {"test-0": 1, "test-1": 3, "test-2": 3}
+    write_evaluation(found, tmp_path / "metrics.json", tmp_path / "tiny")
+    assert read_test_ranks(tmp_path / "tiny" / TEST_RANKS_FILE) == found.test_ranks
+    examples = read_examples(tmp_path / "tiny" / PICTURE_EXAMPLES_FILE, ["base", "ours"])
+    assert examples == [{row: found.picture_examples[row][0] for row in ("base", "ours")}]
 
 
 def test_without_a_baseline_nothing_is_compared() -> None:
@@ -163,7 +244,7 @@ def test_models_of_different_utterances_are_one_sentence() -> None:
     fewer = SplitEmbeddings(["test-0"], ["test-image-0"], EYE[:1], ["test-image-0"], EYE[:1])
     models = [MODELS[0], ModelVectors("ours", "b/seed-0", {**other.splits, "test": fewer})]
     with pytest.raises(BrewlineError) as caught:
-        score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+        score_table(models, TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
     assert str(caught.value) == (
         "b/seed-0 and a/seed-0 were measured on different utterances; run `dvc repro`"
     )
@@ -181,7 +262,7 @@ def test_the_order_of_utterances_is_no_difference() -> None:
         for split, one in MODELS[3].splits.items()
     }
     models = [*MODELS[:3], ModelVectors("ours", "b/seed-1", turned)]
-    found = score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+    found = score_table(models, TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
     assert found.models["b/seed-1"] == score().models["b/seed-1"]
     assert found.comparisons == score().comparisons
 
@@ -258,6 +339,21 @@ def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_channels_come_back_to_who_asks_for_them(tmp_path: Path) -> None:
+    channels = {name: np.arange(6, dtype=np.float32).reshape(3, 2) for name in ("acoustic", "text")}
+    one = replace(vectors("test", [0, 1, 2]), channels=channels)
+    path = tmp_path / "seed-0.safetensors"
+    save_vectors(path, {"dev": vectors("dev", [0, 1, 2]), "test": one})
+    assert load_vectors(path)["test"].channels == {}
+    found = load_vectors(path, with_channels=True)
+    assert found["dev"].channels == {}
+    for name, value in channels.items():
+        np.testing.assert_array_equal(found["test"].channels[name], value)
+    save_vectors(path, {"test": replace(one, channels={"acoustic": channels["text"][:2]})})
+    with pytest.raises(BrewlineError, match="for other numbers of ids; run `dvc repro`"):
+        load_vectors(path, with_channels=True)
+
+
 def test_a_damaged_file_of_vectors_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "seed-0.safetensors"
     save_vectors(path, {"dev": vectors("dev", [0, 1, 2])})
@@ -304,13 +400,13 @@ def test_vectors_of_other_pairs_are_one_sentence() -> None:
     swapped = replace(one, utterance_image_ids=one.utterance_image_ids[::-1])
     models = [MODELS[0], ModelVectors("ours", "b/x", {**MODELS[0].splits, "test": swapped})]
     with pytest.raises(BrewlineError, match="b/x and a/seed-0 were measured on different"):
-        score_table(models, TEXTS, FACTS, ERRORS, TABLE, PARAMS)
+        score_table(models, TEXTS, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
 
 
 def test_vectors_of_other_utterances_than_the_manifest_has_are_one_sentence() -> None:
     texts = {one: text for one, text in TEXTS.items() if one != "dev-0"}
     with pytest.raises(BrewlineError, match="measured on utterance 'dev-0', which the manifest"):
-        score_table(iter(MODELS), texts, FACTS, ERRORS, TABLE, PARAMS)
+        score_table(iter(MODELS), texts, FACTS, ERRORS, TABLE, [*TABLE.rows], PARAMS)
 
 
 def test_partial_vectors_are_taken_if_they_are_whole(tmp_path: Path) -> None:

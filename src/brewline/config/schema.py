@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from brewline.config.analyse import AnalyseParams
 from brewline.config.asr import AsrParams
 from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
@@ -40,6 +41,7 @@ class Params(Section):
     tables: dict[Name, TableParams]
     probes: dict[Name, ProbeParams]
     evaluate: EvaluateParams
+    analyse: AnalyseParams
     runtime: RuntimeParams
     tracking: TrackingParams
 
@@ -74,6 +76,11 @@ class Params(Section):
         """The experiments in tables that were trained on a corpus and hear speech."""
         shown = [one for table in self.tables_on(corpus).values() for one in table.rows.values()]
         return [one for one in dict.fromkeys(shown) if self.is_trained(one) and self.hears(one)]
+
+    def contenders(self, table: str) -> list[str]:
+        """The rows of a table of which one is the best: those that hear speech, or else all."""
+        rows = self.tables[table].rows
+        return [row for row in rows if self.hears(rows[row])] or [*rows]
 
     def variant_of(self, experiment: str) -> VariantParams:
         """What the models of an experiment are made of."""

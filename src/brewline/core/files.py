@@ -4,6 +4,7 @@ DVC deletes a stage's outputs before it runs the stage. What a stage has done so
 lives under `work/<stage>/<fingerprint>/`, and its outputs appear at the end by a rename.
 """
 
+import csv
 import errno
 import hashlib
 import json
@@ -15,7 +16,7 @@ import sys
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,20 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: the value holds NaN or an infinity, which JSON has no words for.
     """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Writes rows as CSV, in UTF-8; None is an empty cell.
+
+    Args:
+        path: The file.
+        rows: All with the same keys.
+        columns: Their names; those of the first row, where there is one.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns) or list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: Path) -> Any:

@@ -148,19 +148,10 @@ def score_buckets(
     for bucket in buckets:
         images = [image_of[name] for name in bucket.utterance_ids]
         for row, models in scores.items():
-            found: dict[str, Any] = {"recall": None, "low": None, "high": None}
+            found: dict[str, float | None] = {"recall": None, "low": None, "high": None}
             if len(set(images)) >= params.min_bucket_images:
-                means = [
-                    sum_by_image(
-                        np.array([one.rank_of[name] <= k for name in bucket.utterance_ids], float),
-                        images,
-                    )
-                    for one in models
-                ]
-                drawn = bootstrap.over_seeds([bootstrap.drawn(mean) for mean in means])
-                low, high = bootstrap.interval(drawn)
-                recall = float(np.mean([mean.value for mean in means]))
-                found = {"recall": recall, "low": low, "high": high}
+                rank_of = [one.rank_of for one in models]
+                found = dict(mean_recall(bucket.utterance_ids, rank_of, image_of, k, bootstrap))
             yield {
                 "kind": bucket.kind,
                 "bucket": bucket.name,
@@ -170,3 +161,31 @@ def score_buckets(
                 "k": k,
                 **found,
             }
+
+
+def mean_recall(
+    utterance_ids: Sequence[str],
+    rank_of: Sequence[Mapping[str, int]],
+    image_of: Mapping[str, str],
+    k: int,
+    bootstrap: Bootstrap,
+) -> dict[str, float]:
+    """Recall@k of some recordings over the models of a row, with an interval over images and seeds.
+
+    Args:
+        utterance_ids: The recordings.
+        rank_of: Of each model: the rank of the right image, by utterance id.
+        image_of: The image of each recording.
+        k: How many ranks are a hit.
+        bootstrap: How the interval is estimated.
+
+    Returns:
+        `recall`, `low` and `high`.
+    """
+    images = [image_of[name] for name in utterance_ids]
+    means = [
+        sum_by_image(np.array([ranks[name] <= k for name in utterance_ids], float), images)
+        for ranks in rank_of
+    ]
+    low, high = bootstrap.interval(bootstrap.over_seeds([bootstrap.drawn(mean) for mean in means]))
+    return {"recall": float(np.mean([mean.value for mean in means])), "low": low, "high": high}

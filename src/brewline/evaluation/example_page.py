@@ -6,7 +6,7 @@ from typing import Any
 
 from brewline.evaluation.outputs import read_examples
 from brewline.pages.album import Album
-from brewline.pages.render import audio_uri, render
+from brewline.pages.render import render
 from brewline.pages.word_diff import compare_words
 
 
@@ -15,24 +15,25 @@ def arrange_example(
     rows: Mapping[str, Mapping[str, Any]],
     speech_first: Sequence[str],
     album: Album,
-    audio: Callable[[str], bytes] | None,
+    player: Callable[[str], str] | None,
 ) -> dict[str, Any]:
     """Arranges what the rows of a table made of one recording, in the words of the templates.
 
     Args:
         anchor: Unique in the page.
         rows: The recording's entry of `examples.json` for each row of the table.
-        speech_first: The rows; the transcript is taken from the first.
+        speech_first: All rows of the table; the transcript is taken from the first of them that is
+            among `rows`.
         album: Takes the pictures.
-        audio: Gives a recording by its id; without it there is no player.
+        player: Gives a recording as a URI by its id; without it there is no player.
     """
-    heard = rows[speech_first[0]]
+    heard = next(rows[row] for row in speech_first if row in rows)
     caption, transcript, num_errors = compare_words(heard["caption"], heard["transcript"])
     return {
         "anchor": anchor,
         "utterance_id": heard["utterance_id"],
         "image": album.picture(heard["image_id"]),
-        "audio": audio_uri(audio(heard["utterance_id"])) if audio else "",
+        "audio": player(heard["utterance_id"]) if player else "",
         "caption": caption,
         "transcript": transcript,
         "num_errors": num_errors,
@@ -47,6 +48,34 @@ def arrange_example(
                         "score": entry["score"],
                         "is_right": entry["image_id"] == row["image_id"],
                     }
+                    for entry in row["top"]
+                ],
+            }
+            for name, row in rows.items()
+        ],
+    }
+
+
+def arrange_picture_example(
+    anchor: str, rows: Mapping[str, Mapping[str, Any]], album: Album
+) -> dict[str, Any]:
+    """Arranges what the rows of a table made of one picture, in the words of the templates.
+
+    Args:
+        anchor: Unique in the page.
+        rows: The picture's entry of `picture_examples.json` for each row.
+        album: Takes the picture.
+    """
+    first = next(iter(rows.values()))
+    return {
+        "anchor": anchor,
+        "image": album.picture(first["image_id"]),
+        "answers": [
+            {
+                "row": name,
+                "rank": row["rank"],
+                "top": [
+                    {**entry, "is_right": entry["image_id"] == row["image_id"]}
                     for entry in row["top"]
                 ],
             }

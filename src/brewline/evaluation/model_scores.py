@@ -17,12 +17,14 @@ class ModelScores:
     """The metrics of one model on dev and test.
 
     `drawn` is a metric in each sample of the bootstrap, from which intervals are made; `rank_of`
-    the rank of the right image by utterance id, on test; `dev_ranks` are all of dev.
+    the rank of the right image by utterance id, on test, and `rank_of_image` the best rank of an
+    image's utterances; `dev_ranks` are all of dev.
     """
 
     metrics: dict[str, float]
     drawn: dict[str, NDArray[np.float64]]
     rank_of: dict[str, int]
+    rank_of_image: dict[str, int]
     dev_ranks: QueryRanks | None
 
 
@@ -39,6 +41,7 @@ def score_model(
             for name, statistic in one.statistics.items()
         },
         found["test"].rank_of,
+        found["test"].rank_of_image,
         found["dev"].dev_ranks,
     )
 

@@ -11,13 +11,18 @@ from typing import Any
 
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
-from brewline.core.files import atomic_path, read_stage_output, write_json
+from brewline.core.files import atomic_path, read_stage_output, write_csv, write_json
 from brewline.evaluation.query_ranks import QueryRanks
+from brewline.tables.parquet import INT, TEXT, read_table, table_schema, write_table
 
 # Under this name word error rates stand beside the rows.
 ASR_KEY = "asr"
 DEV_RANKS_FILE = "dev_ranks.json"
 BUCKETS_FILE = "buckets.csv"
+TEST_RANKS_FILE = "test_ranks.parquet"
+TEST_RANKS = table_schema(model=TEXT, utterance_id=TEXT, rank=INT)
+EXAMPLES_FILE = "examples.json"
+PICTURE_EXAMPLES_FILE = "picture_examples.json"
 SPEECH_TO_IMAGE = "speech_to_image"
 IMAGE_TO_SPEECH = "image_to_speech"
 DIRECTION_NAMES = {SPEECH_TO_IMAGE: "speech to image", IMAGE_TO_SPEECH: "image to speech"}
@@ -30,8 +35,9 @@ class Evaluation:
     """Everything that is reported of a table, ready to be written as files.
 
     `metrics` and `models` are metrics by row and by model, `asr` word error rates, `dev_ranks` the
-    ranks of dev's queries by model; `comparisons`, `examples`, `recall_rows` and `bucket_rows` are
-    as the files of the same names hold them.
+    ranks of dev's queries by model, `test_ranks` those of the right image by model and utterance;
+    `comparisons`, `examples`, `picture_examples`, `recall_rows` and `bucket_rows` are as the files
+    of the same names hold them.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -40,6 +46,8 @@ class Evaluation:
     dev_ranks: dict[str, QueryRanks]
     comparisons: list[dict[str, Any]]
     examples: dict[str, list[dict[str, Any]]]
+    picture_examples: dict[str, list[dict[str, Any]]]
+    test_ranks: dict[str, dict[str, int]]
     recall_rows: list[dict[str, Any]]
     bucket_rows: list[dict[str, Any]]
 
@@ -59,17 +67,17 @@ def write_evaluation(evaluation: Evaluation, metrics_file: Path, folder: Path) -
         # Two numbers for each query and model: on one line, not on two million.
         (partial / DEV_RANKS_FILE).write_text(json.dumps(ranks, sort_keys=True), encoding="utf-8")
         write_json(partial / "comparisons.json", evaluation.comparisons)
-        write_json(partial / "examples.json", evaluation.examples)
-        _write_csv(partial / "recall.csv", evaluation.recall_rows)
-        _write_csv(partial / BUCKETS_FILE, evaluation.bucket_rows)
+        write_json(partial / EXAMPLES_FILE, evaluation.examples)
+        write_json(partial / PICTURE_EXAMPLES_FILE, evaluation.picture_examples)
+        rows = (
+            {"model": model, "utterance_id": name, "rank": rank}
+            for model, rank_of in evaluation.test_ranks.items()
+            for name, rank in rank_of.items()
+        )
+        write_table(partial / TEST_RANKS_FILE, TEST_RANKS, rows)
+        write_csv(partial / "recall.csv", evaluation.recall_rows)
+        write_csv(partial / BUCKETS_FILE, evaluation.bucket_rows)
     write_json(metrics_file, {**evaluation.metrics, ASR_KEY: evaluation.asr})
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
@@ -153,18 +161,31 @@ def read_buckets(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_examples(path: Path, rows: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
-    """Reads `examples.json`.
+    """Reads `examples.json` or `picture_examples.json`.
 
     Returns:
-        For each recording the entry of every row in `rows`.
+        For each query the entry of every row in `rows`.
     """
     found = read_stage_output(path, "score")
     missing = [row for row in rows if row not in found]
     if missing:
         raise BrewlineError(f"{path} lacks {', '.join(missing)}; run `dvc repro score`")
-    by_row = {row: {entry["utterance_id"]: entry for entry in found[row]} for row in rows}
-    order = [entry["utterance_id"] for entry in found[rows[0]]]
-    return [{row: by_row[row][utterance_id] for row in rows} for utterance_id in order]
+    # The rows have the same queries in one order.
+    return [
+        dict(zip(rows, each, strict=True)) for each in zip(*(found[r] for r in rows), strict=True)
+    ]
+
+
+def read_test_ranks(path: Path) -> dict[str, dict[str, int]]:
+    """Reads `test_ranks.parquet`: by model and utterance, the rank of the right image.
+
+    Raises:
+        BrewlineError: the file is missing or damaged.
+    """
+    ranks: dict[str, dict[str, int]] = {}
+    for row in read_table(path):
+        ranks.setdefault(row["model"], {})[row["utterance_id"]] = row["rank"]
+    return ranks
 
 
 def read_model_metrics(

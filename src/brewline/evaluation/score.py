@@ -1,7 +1,8 @@
 """What the models of a table are worth, from their vectors alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from brewline.config.evaluate import EvaluateParams
 from brewline.config.experiments import TableParams
@@ -10,16 +11,25 @@ from brewline.evaluation.asr_metrics import asr_metrics
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.evaluation.buckets import make_buckets, score_buckets
 from brewline.evaluation.comparisons import compare
-from brewline.evaluation.examples import Texts, choose_examples, make_example
+from brewline.evaluation.examples import (
+    Texts,
+    choose_examples,
+    choose_pictures,
+    make_example,
+    make_picture_example,
+)
 from brewline.evaluation.model_scores import ModelScores, row_metrics, score_model
 from brewline.evaluation.outputs import Evaluation, recall_rows
 from brewline.evaluation.query_facts import QueryFacts
+from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.evaluation.vectors import SplitEmbeddings
 from brewline.speech.error_rates import Errors
 
 _SPLITS = ("dev", "test")
 # The first model that was asked, and the image of each utterance that it was asked about.
 _Asked = tuple[str, dict[str, str]]
+# By row, as the files of examples have it.
+_Shown = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ def score_table(
     facts: Mapping[str, QueryFacts],
     errors: Mapping[str, Errors],
     table: TableParams,
+    contenders: Sequence[str],
     params: EvaluateParams,
 ) -> Evaluation:
     """Scores the models of a table on dev and test, one after the other.
@@ -47,6 +58,7 @@ def score_table(
         facts: What the recordings of test are like, by utterance.
         errors: How those with a caption were heard, by utterance.
         table: Its comparisons, and what examples are chosen by.
+        contenders: The rows among which the one that is best on dev chooses the examples.
         params: What is computed.
 
     Raises:
@@ -66,7 +78,8 @@ def score_table(
     by_row = {row: list(found.values()) for row, found in scores.items()}
     metrics = {row: row_metrics(found, bootstrap) for row, found in by_row.items()}
     shown = {row: found[0] for row, found in by_row.items()}
-    chosen = choose_examples(shown, metrics, table.baseline, params)
+    best = max(contenders, key=lambda row: metrics[row][SELECTION_METRIC])
+    examples, picture_examples = _examples(shown, test, texts, best, table.baseline, params)
     asr: dict[str, float] = {}
     for split, (_, image_of) in asked.items():
         asr |= asr_metrics(split, (errors[name] for name in image_of if name in errors))
@@ -79,15 +92,38 @@ def score_table(
         asr=asr,
         models={name: one.metrics for name, one in by_model.items()},
         dev_ranks={name: one.dev_ranks for name, one in by_model.items() if one.dev_ranks},
+        test_ranks={name: one.rank_of for name, one in by_model.items()},
         comparisons=compare(by_row, table.pairs, bootstrap),
-        examples={
-            row: [
-                make_example(one, texts[one], embeddings, shown[row].rank_of[one]) for one in chosen
-            ]
-            for row, embeddings in test.items()
-        },
+        examples=examples,
+        picture_examples=picture_examples,
         recall_rows=list(recall_rows(metrics, params.recall_at)),
         bucket_rows=list(score_buckets(by_row, buckets, image_of, params, bootstrap)),
+    )
+
+
+def _examples(
+    shown: Mapping[str, ModelScores],
+    test: Mapping[str, SplitEmbeddings],
+    texts: Mapping[str, Texts],
+    best: str,
+    baseline: str | None,
+    params: EvaluateParams,
+) -> tuple[_Shown, _Shown]:
+    """What the first model of each row made of some recordings and pictures, the same for all."""
+    chosen = choose_examples(shown, best, baseline, params)
+    pictures = choose_pictures(shown[best], params)
+    return (
+        {
+            row: [make_example(one, texts, test[row], scored.rank_of) for one in chosen]
+            for row, scored in shown.items()
+        },
+        {
+            row: [
+                make_picture_example(one, texts, test[row], scored.rank_of_image)
+                for one in pictures
+            ]
+            for row, scored in shown.items()
+        },
     )
 
 

@@ -23,12 +23,14 @@ _NDCG_AT = 10
 class RetrievalScores:
     """The metrics of one model; `statistics` has what their intervals are computed from.
 
-    `rank_of` is the rank of the right image by utterance id; `dev_ranks` are all of dev.
+    `rank_of` is the rank of the right image by utterance id, `rank_of_image` the best rank of an
+    image's utterances by image id; `dev_ranks` are all of dev.
     """
 
     metrics: dict[str, float]
     statistics: dict[str, Statistic] = field(default_factory=dict)
     rank_of: dict[str, int] = field(default_factory=dict)
+    rank_of_image: dict[str, int] = field(default_factory=dict)
     dev_ranks: QueryRanks | None = None
 
 
@@ -65,7 +67,8 @@ def score_retrieval(
             (forward.any_hit(1).mean() + backward.any_hit(1).mean()) / 2
         )
     rank_of = dict(zip(embeddings.utterance_ids, forward.best.tolist(), strict=True))
-    return RetrievalScores(metrics, statistics, rank_of, dev_ranks)
+    rank_of_image = dict(zip(image_ids, backward.best.tolist(), strict=True))
+    return RetrievalScores(metrics, statistics, rank_of, rank_of_image, dev_ranks)
 
 
 def _of_ranks(

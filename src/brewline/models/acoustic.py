@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from brewline.config.variants import AcousticParams
+from brewline.models.attention import attend, is_watched, project
 
 # Whisper's encoder gives 50 states a second and sees windows of 30 s.
 FRAMES_PER_WINDOW = 1500
@@ -118,9 +119,15 @@ def _class_row(layer: nn.Module, x_BLW: Tensor, ignored_BL: Tensor) -> Tensor:
     """The first row of what a post-norm `nn.TransformerEncoderLayer` gives, and no other row."""
     assert isinstance(layer, nn.TransformerEncoderLayer)
     class_B1W = x_BLW[:, :1]
-    mixed_B1W, _ = layer.self_attn(
-        class_B1W, x_BLW, x_BLW, key_padding_mask=ignored_BL, need_weights=False
-    )
+    if is_watched():
+        # That of torch mixes with weights that it does not give.
+        (query,) = project(layer.self_attn, class_B1W, 0, 1)
+        key, value = project(layer.self_attn, x_BLW, 1, 3)
+        mixed_B1W = attend(layer.self_attn, query, key, value, ~ignored_BL[:, None, None])
+    else:
+        mixed_B1W, _ = layer.self_attn(
+            class_B1W, x_BLW, x_BLW, key_padding_mask=ignored_BL, need_weights=False
+        )
     class_B1W = layer.norm1(class_B1W + layer.dropout1(mixed_B1W))
     hidden = layer.dropout(layer.activation(layer.linear1(class_B1W)))
     class_BW: Tensor = layer.norm2(class_B1W + layer.dropout2(layer.linear2(hidden)))[:, 0]

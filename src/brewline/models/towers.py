@@ -9,8 +9,9 @@ row is computed there; with no prompts the results are those of open_clip's own 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from brewline.models.attention import attend, project
 
 
 def lay_out_tokens(token_ids_BL: Tensor, num_prompts: int, end_id: int) -> Tensor:
@@ -96,8 +97,8 @@ def encode_image(clip: Any, pixels_BCHW: Tensor, prompts_MW: Tensor | None = Non
 
 def _block(block: Any, x_BLW: Tensor, mask_LL: Tensor | None) -> Tensor:
     normed_BLW: Tensor = block.ln_1(x_BLW)
-    query, key, value = _project(block.attn, normed_BLW, 0, 3)
-    x_BLW = x_BLW + block.ls_1(_attend(block.attn, query, key, value, mask_LL))
+    query, key, value = project(block.attn, normed_BLW, 0, 3)
+    x_BLW = x_BLW + block.ls_1(attend(block.attn, query, key, value, mask_LL))
     x_BLW = x_BLW + _feed_forward(block, x_BLW)
     return x_BLW
 
@@ -106,10 +107,10 @@ def _last_block(block: Any, x_BLW: Tensor, row_B: Tensor, seen_BL: Tensor | None
     """Runs a block for one row of each sequence; that row attends to the rows in `seen_BL`."""
     at = (torch.arange(len(row_B), device=row_B.device), row_B)
     normed_BLW = block.ln_1(x_BLW)
-    (query,) = _project(block.attn, normed_BLW[at][:, None], 0, 1)
-    key, value = _project(block.attn, normed_BLW, 1, 3)
+    (query,) = project(block.attn, normed_BLW[at][:, None], 0, 1)
+    key, value = project(block.attn, normed_BLW, 1, 3)
     mask = None if seen_BL is None else seen_BL[:, None, None]
-    x_B1W: Tensor = x_BLW[at][:, None] + block.ls_1(_attend(block.attn, query, key, value, mask))
+    x_B1W: Tensor = x_BLW[at][:, None] + block.ls_1(attend(block.attn, query, key, value, mask))
     x_B1W = x_B1W + _feed_forward(block, x_B1W)
     return x_B1W[:, 0]
 
@@ -117,33 +118,3 @@ def _last_block(block: Any, x_BLW: Tensor, row_B: Tensor, seen_BL: Tensor | None
 def _feed_forward(block: Any, x: Tensor) -> Tensor:
     update: Tensor = block.ls_2(block.mlp(block.ln_2(x)))
     return update
-
-
-def _project(
-    attention: nn.MultiheadAttention, x_BLW: Tensor, start: int, stop: int
-) -> tuple[Tensor, ...]:
-    """Projects to queries (0), keys (1) and values (2), each (B, heads, L, width of a head)."""
-    width = x_BLW.shape[-1]
-    rows = slice(start * width, stop * width)
-    # nn.MultiheadAttention keeps the three matrices on top of one another.
-    weight, bias = attention.in_proj_weight[rows], attention.in_proj_bias[rows]
-    projected = F.linear(x_BLW, weight, bias)
-    shape = (*x_BLW.shape[:2], stop - start, attention.num_heads, width // attention.num_heads)
-    return projected.view(shape).permute(2, 0, 3, 1, 4).unbind()
-
-
-def _attend(
-    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> Tensor:
-    """Mixes values and projects them out; `mask` is True where a query may look."""
-    if query.device.type == "cpu":
-        # At these lengths the fused kernel is slower on processors: its backward pass takes twice
-        # as long in fp32, and seven times in bf16.
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        mixed = scores.float().softmax(dim=-1).to(value.dtype) @ value
-    else:
-        mixed = F.scaled_dot_product_attention(query, key, value, mask)
-    mixed_BLW = mixed.transpose(1, 2).flatten(2)
-    return F.linear(mixed_BLW, attention.out_proj.weight, attention.out_proj.bias)

@@ -1,5 +1,6 @@
 """The pictures of a page: thumbnails, each in it once."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ _THUMBNAIL_QUALITY = 82
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail that is in the page once, under `anchor`."""
+    """A thumbnail that is in the page once, under `anchor`; no `uri`: there was no room for it."""
 
     anchor: str
     image_id: str
@@ -24,10 +25,14 @@ class Picture:
 
 @dataclass
 class Album:
-    """The pictures of a page: each is opened, made small and numbered once."""
+    """The pictures of a page: each is opened, made small and numbered once.
+
+    Of those that come when the page has `most_bytes` of them, a place is kept and no more.
+    """
 
     prefix: str
     read: Callable[[str], bytes]
+    most_bytes: float = math.inf
     pictures: dict[str, Picture] = field(default_factory=dict)
 
     def picture(self, image_id: str) -> Picture:
@@ -38,12 +43,14 @@ class Album:
         """
         if image_id not in self.pictures:
             content, width, height = thumbnail(self.read(image_id), image_id)
+            has_room = len(content) <= self.most_bytes
+            self.most_bytes -= len(content) * has_room
             self.pictures[image_id] = Picture(
                 anchor=f"{self.prefix}{len(self.pictures)}",
                 image_id=image_id,
                 width=width,
                 height=height,
-                uri=data_uri("image/jpeg", content),
+                uri=data_uri("image/jpeg", content) if has_room else "",
             )
         return self.pictures[image_id]
 

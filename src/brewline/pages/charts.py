@@ -15,18 +15,28 @@ NUM_STYLES = 8
 _WIDTH, _HEIGHT = 380, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 36
 
+# What `style.css` says of charts, in light colours.
+_COLOURS = ("7a736a", "0072b2", "b8860b", "009e73", "b0508a", "d55e00", "2e9bc4", "5b4fb3")
+_FILE_STYLE = (
+    ".chart text{fill:#6d665d;font-size:11px}.grid{stroke:#e4ded4;fill:none}"
+    ".axis{stroke:#6d665d;fill:none}polyline{fill:none;stroke:currentColor;stroke-width:2}"
+    "circle,.column{fill:currentColor}.whisker{stroke:currentColor;stroke-opacity:.5;fill:none}"
+) + "".join(f".s{number}{{color:#{colour}}}" for number, colour in enumerate(_COLOURS))
+
 
 @dataclass(frozen=True)
 class Series:
     """A line through (x, y) points; `style` picks one of the page's `NUM_STYLES` line styles.
 
-    `mark` is the x of the point to be pointed out.
+    `mark` is the x of the point to be pointed out; `dots` are points (x, y, low, high) beside the
+    line, each with its interval.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int
     mark: float | None = None
+    dots: Sequence[tuple[float, float, float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ def line_chart(
     """Draws lines in one system of axes.
 
     Args:
-        series: The lines; none of them is empty.
+        series: The lines; each has points or dots.
         title: Says what is drawn, for those who cannot see it.
         x_label: Below the axis.
         y_label: Above the axis.
@@ -80,8 +90,10 @@ def line_chart(
         An `<svg>` element, everything in it escaped. Colours come from the classes `s0`, `s1` ...
     """
     factor = 100.0 if in_percent else 1.0
-    x_values = [x for one in series for x, _ in one.points]
-    y_values = [factor * y for one in series for _, y in one.points]
+    x_values = [point[0] for one in series for point in (*one.points, *one.dots)]
+    y_values = [
+        factor * y for one in series for point in (*one.points, *one.dots) for y in point[1:]
+    ]
     x_axis = _axis(x_values, from_zero=True)
     y_axis = _axis(y_values, from_zero=in_percent, most=100.0 if in_percent else None)
     parts = [
@@ -94,13 +106,28 @@ def line_chart(
         places = [(x, y_axis.place(y, _HEIGHT - _BOTTOM, _TOP)) for x, y in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<g class="s{one.style % NUM_STYLES}"><title>{html.escape(one.name)}</title>')
-        parts.append(f'<polyline points="{path}"/>')
+        if places:
+            parts.append(f'<polyline points="{path}"/>')
+        for x, *values in one.dots:
+            left = x_axis.place(x, _LEFT, _WIDTH - _RIGHT)
+            top, low, high = (
+                y_axis.place(factor * value, _HEIGHT - _BOTTOM, _TOP) for value in values
+            )
+            parts.append(f'<path class="whisker" d="M{left:.1f} {low:.1f}V{high:.1f}"/>')
+            parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3"/>')
         for (x, _), (left, top) in zip(one.points, places, strict=True):
             if x == one.mark or len(places) == 1:
                 parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4"/>')
         parts.append("</g>")
     parts.append("</svg>")
     return "".join(parts)
+
+
+def as_file(svg: str) -> str:
+    """A chart as an SVG file of its own, which brings the styles that the page has otherwise."""
+    return svg.replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1
+    ).replace("</title>", f"</title><style>{_FILE_STYLE}</style>", 1)
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label: str) -> str:

@@ -7,9 +7,10 @@ import torch
 
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
+from brewline.evaluation.vectors import ACOUSTIC, FUSED, TEXT
 from brewline.models.brewclip import BrewClip
 from brewline.models.inputs import InputTransforms
-from brewline.probing.inputs import ACOUSTIC, CAPTION, CAPTION_FUSED, FUSED, TEXT
+from brewline.probing.inputs import CAPTION, CAPTION_FUSED
 from brewline.samples.collator import Collator
 from brewline.samples.iteration import chunks
 from brewline.samples.shards import Utterance

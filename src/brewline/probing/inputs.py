@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
+from brewline.evaluation.vectors import FUSED, TEXT
 from brewline.models.names import model_names
 from brewline.tables.features import Features, load_features
 from brewline.tables.parquet import read_table
@@ -18,9 +19,9 @@ Floats = NDArray[np.float32]
 # The names of features begin with a row of the probe, or with this.
 WHISPER = "whisper"
 # The arrays of the file, (U, E) each, as far as the model has the channels: each channel as it is,
-# and the sum at unit length that the model gives. Where there is a text channel and captions, the
-# same with what was meant to be said for what was heard.
-ACOUSTIC, TEXT, FUSED = "acoustic", "text", "fused"
+# and the sum at unit length that the model gives, by the names that `evaluation.vectors` has for
+# them. Where there is a text channel and captions, the same with what was meant to be said for what
+# was heard.
 CAPTION, CAPTION_FUSED = "caption", "caption_fused"
 # How frames are pooled: their mean, or their mean and deviation side by side.
 POOLINGS = ("mean", "mean+std")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brewline.core.errors import BrewlineError
-from brewline.core.files import atomic_path, read_stage_output, write_json
+from brewline.core.files import atomic_path, read_stage_output, write_csv, write_json
 
 # What somebody says who says the commonest emotion always; it stands beside the features.
 MAJORITY = "majority"
@@ -52,10 +52,7 @@ def write_probe(results: ProbeResults, metrics_file: Path, folder: Path) -> None
         partial.mkdir()
         write_json(partial / "checks.json", results.checks)
         for name, rows in tables.items():
-            with (partial / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_csv(partial / f"{name}.csv", rows)
     write_json(metrics_file, results.metrics)
 
 

@@ -15,7 +15,6 @@ from brewline.config import Params
 from brewline.config.published import PUBLISHED_FILE, Published, load_published
 from brewline.config.synthetic import synthetic_notice
 from brewline.core.files import read_stage_output, sha256_file, sha256_tree, write_text
-from brewline.evaluation.example_page import arrange_example
 from brewline.evaluation.outputs import (
     ASR_KEY,
     BUCKETS_FILE,
@@ -23,7 +22,6 @@ from brewline.evaluation.outputs import (
     IMAGE_TO_SPEECH,
     SPEECH_TO_IMAGE,
     Metrics,
-    read_examples,
     read_metrics,
     read_model_metrics,
     read_recall,
@@ -35,9 +33,11 @@ from brewline.pages.album import Album
 from brewline.pages.figures import FIGURES_FOLDER, write_figures
 from brewline.pages.render import markup, percent, render
 from brewline.probing.outputs import read_probe_metrics
+from brewline.report.analysis import AnalysedTable, analysis_section
 from brewline.report.buckets import bucket_figures, bucket_tables
 from brewline.report.comparisons import read_comparisons
 from brewline.report.emotion import ProbeFiles, emotion_section
+from brewline.report.examples import ExampleArranger, galleries
 from brewline.report.figures import recall_figures, training_figures
 from brewline.report.paper_tables import paper_tables
 from brewline.report.papers import PAPERS_FOLDER, write_papers
@@ -48,6 +48,9 @@ from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdow
 _MAX_QUARANTINE_ROWS = 200
 # Where sections have them.
 _FIGURES = ("bucket_figures", "recall_figures", "training_figures", "figures")
+# Of pictures and recordings in the page, before they are a third longer as text, so that it stays
+# below 15 MB; each table has its part.
+_MAX_PICTURE_BYTES, _MAX_AUDIO_BYTES = 5 << 20, 4 << 20
 _WITHOUT_RESULT = {"tracking", "runtime"}
 
 
@@ -62,6 +65,7 @@ class ReportInputs:
     metrics_dir: Path
     evaluation_dir: Path
     emotion_dir: Path
+    analysis_dir: Path
     models_dir: Path
     manifest_dir: Path
     quarantine_dir: Path
@@ -75,6 +79,7 @@ def project_inputs(project: Path = Path()) -> ReportInputs:
         metrics_dir=project / "metrics",
         evaluation_dir=project / "reports/evaluation",
         emotion_dir=project / "reports/emotion",
+        analysis_dir=project / "reports/analysis",
         models_dir=project / "models",
         manifest_dir=project / "data/manifest",
         quarantine_dir=project / "data/quarantine",
@@ -145,18 +150,24 @@ def _table_section(
     curves = read_recall(inputs.evaluation_dir / name / "recall.csv", "test")
     manifest = inputs.manifest_dir / f"{shown.data}.parquet"
     media = CorpusMedia(shown.data, manifest, inputs.media)
-    album = Album(f"{name}-picture-", media.image)
+    num_tables = len(params.tables)
+    album = Album(f"{name}-picture-", media.image, _MAX_PICTURE_BYTES // num_tables)
     albums.append(album)
-    rows, buckets = [*shown.rows], inputs.evaluation_dir / name / BUCKETS_FILE
-    examples = read_examples(inputs.evaluation_dir / name / "examples.json", rows)
+    rows = [*shown.rows]
+    buckets = inputs.evaluation_dir / name / BUCKETS_FILE
     speech_first = sorted(rows, key=lambda row: not params.hears(shown.rows[row]))
+    arranger = ExampleArranger(album, media, speech_first, _MAX_AUDIO_BYTES // num_tables)
+    best = headline(params, metrics[name], name)
+    alone = [row for row in rows if len(params.seeds_of(shown.rows[row]) or []) == 1]
+    analysed = AnalysedTable(name, inputs.analysis_dir / name, styles, alone)
+    compared = list(dict.fromkeys([best["row"], shown.baseline or best["row"]]))
     # The curves of models that were taken over stand where they were trained.
     trained = [row for row in rows if params.is_trained(shown.rows[row])]
     return {
         "name": name,
         "corpus": shown.data,
         "is_synthetic": params.sources[shown.data].synthetic,
-        "headline": headline(params, metrics[name], name),
+        "headline": best,
         "baseline": shown.baseline,
         "test": test,
         "published": published_rows(params, inputs.published, test, shown_columns),
@@ -177,10 +188,8 @@ def _table_section(
         "training_figures": list(
             training_figures(name, {row: models[row] for row in trained}, styles)
         ),
-        "examples": [
-            arrange_example(f"{name}-{number}", one, speech_first, album, media.audio)
-            for number, one in enumerate(examples, start=1)
-        ],
+        "galleries": galleries(inputs.evaluation_dir / name, rows, compared, arranger, name),
+        "analysis": analysis_section(analysed, arranger),
     }
 
 
@@ -203,11 +212,10 @@ def headline(
 ) -> dict[str, str]:
     """The row that is best on dev among those that hear speech, and how it does on test."""
     table = params.tables[name]
-    rows = [row for row in table.rows if params.hears(table.rows[row])] or [*table.rows]
     forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
     backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
     best = max(
-        rows,
+        params.contenders(name),
         key=lambda row: (
             metrics[row].get(f"dev/{forward}", 0) + metrics[row].get(f"dev/{backward}", 0)
         ),

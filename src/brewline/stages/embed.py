@@ -46,9 +46,10 @@ def main() -> None:
     collator = Collator(transforms, switches, params.runtime.image_cache_mb)
 
     def retrieval(model: BrewClip, path: Path) -> int:
+        read = {split: read_split(shards, split, states) for split in _SPLITS}
         splits = {
-            split: embed_split(model, collator, read_split(shards, split, states), batch_size)
-            for split in _SPLITS
+            split: embed_split(model, collator, utterances, batch_size, keep_channels=True)
+            for split, utterances in read.items()
         }
         save_vectors(path, splits)
         return sum(len(one.utterance_ids) for one in splits.values())
@@ -65,10 +66,9 @@ def main() -> None:
     }[one.task]
     for name in model_names(params, experiment):
         path = work / f"{name}.safetensors"
-        if is_done(path):
-            continue
-        model, _ = load_model(model_folder(experiment, name), backbone, hashes)
-        print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
+        if not is_done(path):
+            model, _ = load_model(model_folder(experiment, name), backbone, hashes)
+            print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
     move_folder(work, Path("data/embeddings") / one.data / experiment)
 
 

@@ -25,7 +25,10 @@ def main() -> None:
     table = params.tables[name]
     texts, errors = read_texts(table.data), read_word_errors(table.data)
     facts = read_query_facts(table.data)
-    evaluation = score_table(_vectors(params, name), texts, facts, errors, table, params.evaluate)
+    contenders = params.contenders(name)
+    evaluation = score_table(
+        _vectors(params, name), texts, facts, errors, table, contenders, params.evaluate
+    )
     write_evaluation(evaluation, Path(f"metrics/{name}.json"), Path("reports/evaluation") / name)
     record_table(params, name)
 
