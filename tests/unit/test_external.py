@@ -284,6 +284,9 @@ def test_the_report_says_that_others_computed_it(tmp_path: Path, params: Params)
         if one.startswith("| speechclip |")
     )
     assert line.endswith("| computed by others, from speech, not known how it was chosen |")
+    assert "- speechclip: computed by others, from speech\n" in (
+        (tmp_path / "out/results.md").read_text()
+    )
     # Measured here, though not computed here.
     assert (
         "speechclip,test/speech_to_image/recall_at_1" in (tmp_path / "out/results.csv").read_text()

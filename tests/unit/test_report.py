@@ -561,7 +561,8 @@ def test_a_table_of_another_name_says_which_corpus_it_is_of(tmp_path: Path, para
     assert "pipeline can do, on mini-flickr8k." in page.text
     assert results_table(one, inputs.metrics_dir).startswith("far (mini-flickr8k), test: 24 rec")
     text = (tmp_path / "out/results.md").read_text(encoding="utf-8")
-    assert "## far\n\n**mini-flickr8k, test**: 24 recordings" in text
+    what = "- full: transcripts and voice, 4 prompts"
+    assert f"## far\n\n{what}\n\n**mini-flickr8k, test**: 24 recordings" in text
     # Without a baseline there is nothing to compare with.
     assert "Differences" not in page.text
     assert "By lot: from a recording to its picture" in page.text

@@ -93,9 +93,11 @@ def results_markdown(
         lines += [f"## {name}", ""]
         for split in ("test", "dev"):
             table = make_table(params, metrics, name, split, columns(recall_at))
-            others = published_rows(params, published, table, table.columns)
-            lines += [*_markdown_lines(table, others if split == "test" else [])]
-            lines += [table.chance_words, ""]
+            others = []
+            if split == "test":
+                lines += [*(f"- {row.name}: {row.what}" for row in table.rows), ""]
+                others = published_rows(params, published, table, table.columns)
+            lines += [*_markdown_lines(table, others), table.chance_words, ""]
             found = read_comparisons(evaluation_dir, table, confidence)
             lines += [f"- {DIRECTION_NAMES[one.direction]} R@1: {one.verdict}." for one in found]
             lines += [""] * bool(found)
