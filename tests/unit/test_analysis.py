@@ -5,6 +5,7 @@ import itertools
 import json
 import xml.etree.ElementTree
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from brewline.analysis.channels import (
     outcome_of,
 )
 from brewline.analysis.crops import crop_failures
-from brewline.analysis.figures import draw_recall_over_wer
 from brewline.analysis.groups import choose_groups
 from brewline.analysis.inputs import TableInputs, TableRow
 from brewline.analysis.logistic import fit_logistic, has_end
@@ -43,6 +43,7 @@ from brewline.evaluation.ranks import rank_both_ways
 from brewline.evaluation.vectors import ACOUSTIC, TEXT, Embeddings, SplitEmbeddings
 from brewline.models.crop_box import CropBox
 from brewline.report.analysis import AnalysedTable, analysis_section, slopes_verdict
+from brewline.report.analysis_figures import word_error_figure
 from brewline.report.examples import ExampleArranger
 
 BOOTSTRAP = Bootstrap(200, 3, 0.9)
@@ -233,10 +234,11 @@ def test_nothing_is_said_where_nobody_misses() -> None:
     fit, parted = found["fits"]
     assert fit["slope"] is None and fit["odds_ratio"] is None and fit["low"] is None
     assert curve_points(found["curves"]["row"]) == []
-    drawn = draw_recall_over_wer(found, {"row": 0, "other": 1})
-    assert drawn and "<polyline" not in drawn and drawn.count("<circle") == 2
+    drawn = word_error_figure("tiny", found, {"row": 0, "other": 1})
+    assert drawn and "<polyline" not in drawn.svg and drawn.svg.count("<circle") == 2
+    assert [(row["row"], row["recall"]) for row in drawn.rows] == [("row", 1), ("other", 0.8)]
     few = recall_over_wer(ranks, queries, [], 5, 9, BOOTSTRAP)
-    assert draw_recall_over_wer(few, {"row": 0, "other": 1}) is None
+    assert word_error_figure("tiny", few, {"row": 0, "other": 1}) is None
     # The only one that misses has the highest rate: there is no end to the slope.
     assert parted["slope"] is None and parted["low"] is None
     assert found["differences"][0]["difference"] is None
@@ -247,7 +249,7 @@ def test_without_captions_there_are_no_rates() -> None:
     found = recall_over_wer({"row": [{}]}, select_queries({}, {"u": "i"}), [], 5, 2, BOOTSTRAP)
     assert found["rates"] == [] and found["num_without_caption"] == 1
     assert found["fits"] == [] and found["curves"] == {}
-    assert draw_recall_over_wer(found, {"row": 0}) is None
+    assert word_error_figure("tiny", found, {"row": 0}) is None
     json.dumps(found, allow_nan=False)
 
 
@@ -574,19 +576,18 @@ def test_what_is_said_of_two_slopes(
     assert sentence in found[1]
 
 
-def test_every_figure_is_a_file_and_has_its_numbers(tmp_path: Path) -> None:
+def test_every_map_is_a_file_and_every_analysis_has_its_numbers(tmp_path: Path) -> None:
     made_analysis(tmp_path, "mini-lncoco")
     folder = tmp_path / "reports/analysis/mini-lncoco"
     figures = {path.name: path.read_text() for path in folder.glob("*.svg")}
     assert [*sorted(figures)] == [
-        "attention-1-picture.svg", "attention-1-sound.svg", "norms-1.svg", "word_errors.svg",
+        "attention-1-picture.svg", "attention-1-sound.svg",
     ]  # fmt: skip
     for text in figures.values():
         assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
         # Whatever they show is in them.
         assert all(part.startswith("data:") for part in text.split('href="')[1:])
         xml.etree.ElementTree.fromstring(text)
-    assert "color:#0072b2" in figures["word_errors.svg"]
     assert {path.name for path in folder.glob("*.csv")} == {
         "attention.csv", "channels.csv", "crops.csv", "norms.csv", "slopes.csv", "word_errors.csv",
     }  # fmt: skip

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from brewline.analysis.attended import AttendedQuery
-from brewline.analysis.figures import draw_norms, draw_recall_over_wer
 from brewline.analysis.files import (
     ATTENTION_FILE,
     CHANNELS_FILE,
@@ -16,7 +15,6 @@ from brewline.analysis.files import (
 )
 from brewline.core.files import atomic_path, write_csv, write_json, write_text
 from brewline.evaluation.vectors import ACOUSTIC, TEXT
-from brewline.pages import charts
 
 _FIT_COLUMNS = (
     *("row", "slope", "low", "high"),
@@ -40,22 +38,16 @@ class Analysis:
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
-    """Writes numbers as JSON and CSV and figures as SVG; the folder is replaced as a whole."""
+    """Writes numbers as JSON and CSV, and maps as SVG; the folder is replaced as a whole."""
     with atomic_path(folder) as partial:
         partial.mkdir()
         write_json(partial / WORD_ERRORS_FILE, analysis.word_errors)
         write_csv(partial / "word_errors.csv", analysis.word_errors["rates"], _RATE_COLUMNS)
         write_csv(partial / "slopes.csv", analysis.word_errors["fits"], _FIT_COLUMNS)
-        styles = {row: style for style, row in enumerate(analysis.word_errors["curves"])}
-        if figure := draw_recall_over_wer(analysis.word_errors, styles):
-            write_text(partial / "word_errors.svg", charts.as_file(figure))
         write_json(partial / CHANNELS_FILE, analysis.channels)
         recalls = list(_channel_rows(analysis.channels))
         write_csv(partial / "channels.csv", recalls, ("row", "signal", "metric", *_ENDS))
         write_csv(partial / "norms.csv", list(_norm_rows(analysis.channels)), ("row", *_NORMS))
-        for number, (row, found) in enumerate(analysis.channels.items(), start=1):
-            norms = draw_norms(row, found["histogram"])
-            write_text(partial / f"norms-{number}.svg", charts.as_file(norms))
         write_json(partial / CROPS_FILE, analysis.crops)
         write_csv(partial / "crops.csv", analysis.crops["rates"], _RATE_COLUMNS)
         write_json(partial / EXAMPLES_FILE, analysis.examples)

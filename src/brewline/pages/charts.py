@@ -15,14 +15,6 @@ NUM_STYLES = 8
 _WIDTH, _HEIGHT = 380, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 36
 
-# What `style.css` says of charts, in light colours.
-_COLOURS = ("7a736a", "0072b2", "b8860b", "009e73", "b0508a", "d55e00", "2e9bc4", "5b4fb3")
-_FILE_STYLE = (
-    ".chart text{fill:#6d665d;font-size:11px}.grid{stroke:#e4ded4;fill:none}"
-    ".axis{stroke:#6d665d;fill:none}polyline{fill:none;stroke:currentColor;stroke-width:2}"
-    "circle,.column{fill:currentColor}.whisker{stroke:currentColor;stroke-opacity:.5;fill:none}"
-) + "".join(f".s{number}{{color:#{colour}}}" for number, colour in enumerate(_COLOURS))
-
 
 @dataclass(frozen=True)
 class Series:
@@ -123,13 +115,6 @@ def line_chart(
     return "".join(parts)
 
 
-def as_file(svg: str) -> str:
-    """A chart as an SVG file of its own, which brings the styles that the page has otherwise."""
-    return svg.replace(
-        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1
-    ).replace("</title>", f"</title><style>{_FILE_STYLE}</style>", 1)
-
-
 def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label: str) -> str:
     """Draws how many values lie between each two edges.
 
@@ -202,7 +187,7 @@ def range_chart(
             y = top + height * (row + 0.5)
             parts.append(
                 f'<g class="s{one.style % NUM_STYLES}"><title>{html.escape(one.name)}</title>'
-                f'<path class="range" d="M{low:.1f} {y:g}H{high:.1f}"/>'
+                f'<path class="whisker" d="M{low:.1f} {y:g}H{high:.1f}"/>'
                 f'<circle cx="{value:.1f}" cy="{y:g}" r="3"/></g>'
             )
         top += height * max(1, len(values)) + 8

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brewline.analysis.figures import CHANNEL_LABELS, draw_norms, draw_recall_over_wer
 from brewline.analysis.files import (
     ATTENTION_FILE,
     CHANNELS_FILE,
@@ -19,6 +18,7 @@ from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
 from brewline.evaluation.vectors import ACOUSTIC, FUSED, TEXT
 from brewline.pages import charts
 from brewline.pages.render import data_uri, markup
+from brewline.report.analysis_figures import CHANNEL_LABELS, norm_figure, word_error_figure
 from brewline.report.examples import ExampleArranger
 
 _SIGNALS = {**CHANNEL_LABELS, FUSED: "their sum"}
@@ -61,14 +61,18 @@ def analysis_section(table: AnalysedTable, arranger: ExampleArranger) -> dict[st
         arranged = arranger.group(f"{table.name}-{group['kind']}-{number}", group)
         by_kind[group["kind"]].append({**group, "examples": arranged})
     crops = read_analysis(table.folder, CROPS_FILE)
-    channels = read_analysis(table.folder, CHANNELS_FILE)
+    channels = [
+        {"row": row, **_channels(table.name, row, found)}
+        for row, found in read_analysis(table.folder, CHANNELS_FILE).items()
+    ]
+    word_errors = _word_errors(table, by_kind["repaired"])
+    figures = [word_errors["figure"], *(one["figure"] for one in channels)]
     (cropped,) = by_kind["cropped"]
     return {
         "name": table.name,
-        "word_errors": _word_errors(table, by_kind["repaired"]),
-        "channels": [
-            {"row": row, **_channels(row, channels[row])} for row in table.styles if row in channels
-        ],
+        "word_errors": word_errors,
+        "channels": channels,
+        "figures": [figure for figure in figures if figure],
         "disagreements": [
             {**group, "finder": _FINDERS[group["finder"]]}
             for group in by_kind["disagree"]
@@ -89,12 +93,10 @@ def analysis_section(table: AnalysedTable, arranger: ExampleArranger) -> dict[st
 
 def _word_errors(table: AnalysedTable, repairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = read_analysis(table.folder, WORD_ERRORS_FILE)
-    svg = draw_recall_over_wer(found, table.styles)
-    title = f"Recall@{found['k']} over the word error rate"
     return {
         **{key: found[key] for key in ("k", "num_queries", "num_images", "num_beyond")},
         "num_without_caption": found["num_without_caption"],
-        "figure": {"title": title, "svg": markup(svg)} if svg else None,
+        "figure": word_error_figure(table.name, found, table.styles),
         "fits": [
             {
                 "row": one["row"],
@@ -173,7 +175,7 @@ def _recall_cell(one: Mapping[str, Any], key: str) -> dict[str, str]:
     return {"text": f"{100 * one[key]:.1f}", "interval": f"{low}–{high}"}  # noqa: RUF001
 
 
-def _channels(row: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def _channels(table: str, row: str, found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "signals": [
             {
@@ -198,10 +200,7 @@ def _channels(row: str, found: Mapping[str, Any]) -> dict[str, Any]:
             for name, label in _OUTCOMES.items()
         ],
         "num_models": found["num_models"],
-        "figure": {
-            "title": "How long the channels are",
-            "svg": markup(draw_norms(row, found["histogram"])),
-        },
+        "figure": norm_figure(table, row, found["histogram"]),
     }
 
 

@@ -158,8 +158,9 @@ def _table_section(
     speech_first = sorted(rows, key=lambda row: not params.hears(shown.rows[row]))
     arranger = ExampleArranger(album, media, speech_first, _MAX_AUDIO_BYTES // num_tables)
     best = headline(params, metrics[name], name)
-    alone = [row for row in rows if len(params.seeds_of(shown.rows[row]) or []) == 1]
+    alone = [row.name for row in test.rows if row.num_seeds == 1]
     analysed = AnalysedTable(name, inputs.analysis_dir / name, styles, alone)
+    analysis = analysis_section(analysed, arranger)
     compared = list(dict.fromkeys([best["row"], shown.baseline or best["row"]]))
     # The curves of models that were taken over stand where they were trained.
     trained = [row for row in rows if params.is_trained(shown.rows[row])]
@@ -189,7 +190,8 @@ def _table_section(
             training_figures(name, {row: models[row] for row in trained}, styles)
         ),
         "galleries": galleries(inputs.evaluation_dir / name, rows, compared, arranger, name),
-        "analysis": analysis_section(analysed, arranger),
+        "analysis": analysis,
+        "figures": analysis["figures"],
     }
 
 
