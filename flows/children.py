@@ -58,6 +58,9 @@ class Stopped(BaseException):
     Like `KeyboardInterrupt` it is no error.
     """
 
+    def __str__(self) -> str:
+        return "the flow is being stopped"
+
 
 class Children:
     """The children of a flow, of which threads may run one each.
