@@ -60,8 +60,8 @@ def write_made_analysis(
             "k": _K,
             "rates": list(recall_between((0.1, 1.0), lost_of, ranks, image_of, _K, 2, _BOOTSTRAP)),
         },
-        examples=_groups(rows, full[0], examples),
-        attention=[_attended(full[0], picture)],
+        examples=_groups(rows, full, examples),
+        attention=[_attended([*full, *rows][0], picture)],
     )
     write_analysis(analysis, root / "reports/analysis" / name)
 
@@ -90,7 +90,9 @@ def _channels() -> dict[str, Any]:
     return describe_channels([found], split.utterance_image_ids, images, _K, _BOOTSTRAP)
 
 
-def _groups(rows: Sequence[str], full: str, examples: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(
+    rows: Sequence[str], full: Sequence[str], examples: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     shown = {row: examples[row][:2] for row in rows}
     ids = [one["utterance_id"] for one in shown[rows[0]]]
     box = {"left": _BOX.left, "top": _BOX.top, "width": _BOX.width, "height": _BOX.height}
@@ -110,8 +112,9 @@ def _groups(rows: Sequence[str], full: str, examples: Mapping[str, Any]) -> list
             "boxes": dict.fromkeys(ids, box),
         },
     ]
-    about = groups if "zero-shot" in rows else groups[1:]
-    return [{"row": full, "examples": shown, **group} for group in about]
+    # Without both channels nothing is repaired, and nobody disagrees.
+    about = groups if full and "zero-shot" in rows else groups[1:] if full else groups[2:]
+    return [{"row": [*full, *rows][0], "examples": shown, **group} for group in about]
 
 
 def _attended(row: str, picture: bytes) -> AttendedQuery:
