@@ -45,20 +45,12 @@ def main() -> None:
         name = fingerprint(load_versions().transcribe, named_by, [manifest])
         work, raw = work_dir("transcribe", name), Path("data/raw") / corpus
         languages = languages_to_hear(manifest, asr.spoken)
-        recordings = list_recordings(raw, manifest, work / "recordings.parquet")
+        files = list_recordings(raw, manifest, work / "recordings.parquet")
         recogniser = partial(BatchRecogniser, raw, checkpoint, asr, device)
         width = read_dimensions(checkpoint, languages).n_audio_state
         limit_s = runtime.transcribe_batch_limit_s
         transcriber = Transcriber(
-            manifest,
-            recordings,
-            work,
-            asr,
-            asr_model,
-            width,
-            recogniser,
-            limit_s,
-            on_gpu=device == "cuda",
+            manifest, files, work, asr, asr_model, width, recogniser, limit_s, device == "cuda"
         )
         transcription = CorpusTranscription(transcriber, per_shard)
         for line in transcription.outlook(backbone["name"]):

@@ -27,11 +27,9 @@ def main() -> None:
     params, corpus, utterance_id = corpus_and_utterance(__doc__)
     limits, source = params.validation, params.sources[corpus]
     facts = Path("data/facts") / corpus
-    # It would look through millions of objects again and again, none of which refers to itself: a
-    # quarter of the time.
+    # It looks through millions of objects, none of which refers to itself: a quarter of the time.
     gc.disable()
-    # Imported beside the reading of the corpus.
-    importing = import_ahead()
+    importing = import_ahead()  # beside the reading of the corpus
     store = MediaStore(Path("data/raw") / corpus)
     listings, num_unused = with_transcripts(
         store, READERS[source.reader](store, source), source.transcripts
@@ -53,8 +51,7 @@ def main() -> None:
         duplicates, leaks = write_tables(verdicts, corpus, manifest, quarantine)
         dropped = read_table(quarantine)
         listed = account(listings, len(dropped))
-        # Of a large corpus they take as much memory as all that follows.
-        del listings, verdicts
+        del listings, verdicts  # as large as all that follows
         utterances = read_frame(manifest)
         importing.join()
         data_docs = reports / "data_docs" if limits.data_docs else None
