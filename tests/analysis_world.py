@@ -44,7 +44,11 @@ def write_made_analysis(
     ranks = {
         row: [{one: rng.randrange(1, 5 + round(20 * wer_of[one])) for one in ids}] for row in rows
     }
-    full = [row for row, one in chosen.tables[name].rows.items() if chosen.variant_of(one).alpha]
+    full = [
+        row
+        for row, one in chosen.tables[name].rows.items()
+        if one not in chosen.external and chosen.variant_of(one).alpha
+    ]
     lost_of = dict.fromkeys(ids, _BOX.lost)
     analysis = Analysis(
         word_errors=recall_over_wer(
