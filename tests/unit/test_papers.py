@@ -216,6 +216,8 @@ def test_each_table_lies_beside_the_page_as_csv_and_markdown(out: Path) -> None:
     ]
     assert float(one["value"]) == heard["full/acoustic"]["by_speaker/strict4/accuracy"]
     assert one["measured_on"] == "72 recordings, 6 speakers"
+    markdown = (out / "out/papers/table-3.md").read_text()
+    assert f"\n- {one['corpus']}, by_speaker, strict4: {one['measured_on']}\n" in markdown
 
 
 def test_every_figure_of_the_page_is_a_drawing_and_a_table_too(out: Path) -> None:

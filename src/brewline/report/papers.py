@@ -89,10 +89,15 @@ class PaperTable:
         return f"table-{self.number}"
 
     @property
+    def labelled_groups(self) -> list[tuple[str, list[str], str]]:
+        """What stands above the columns, the labels below it, and of how many they are."""
+        grouped = itertools.groupby(self.columns, lambda column: (column.group, column.sizes))
+        return [(group, [one.label for one in each], sizes) for (group, sizes), each in grouped]
+
+    @property
     def groups(self) -> list[tuple[str, str, int]]:
         """What stands above the columns, of how many they are, and how many columns each has."""
-        heads = itertools.groupby((column.group, column.sizes) for column in self.columns)
-        return [(group, sizes, len(list(each))) for (group, sizes), each in heads]
+        return [(group, sizes, len(labels)) for group, labels, sizes in self.labelled_groups]
 
 
 def write_papers(tables: Sequence[PaperTable], folder: Path) -> None:
@@ -109,7 +114,9 @@ def paper_markdown(table: PaperTable) -> str:
     lines = [f"## Table {table.number}: {table.title}", ""]
     lines += [f"> {table.notice}", ""] if table.notice else []
     lines += [table.said, ""]
-    lines += [f"- {group}: {sizes}" for group, sizes, _ in table.groups]
+    lines += [
+        f"- {group}, {', '.join(labels)}: {sizes}" for group, labels, sizes in table.labelled_groups
+    ]
     heads = [f"{column.group}, {column.label}" for column in table.columns]
     lines += ["", f"| line | {' | '.join(heads)} | what |", f"|---|{'--:|' * len(heads)}---|"]
     for line in table.lines:
