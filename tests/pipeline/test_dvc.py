@@ -120,7 +120,8 @@ def test_vectors_of_others_make_their_table_stale_and_nothing_else(project: Path
         path.write_bytes(b"some")
     peer = {"data": "mini-lncoco", "utterances": vectors[0].name, "images": vectors[1].name}
     changes = {"external.peer": peer, "tables.mini-lncoco.rows.peer": "peer"}
-    stale = {"external@peer", "score@mini-lncoco", "register", "report"}
+    of_table = {f"{kind}@mini-lncoco" for kind in ("score", "analyse")}
+    stale = {"external@peer", *of_table, "register", "report"}
     assert would_run(project, changes) == stale
     with restored(project / "params.yaml"):
         with changed_params(project) as values:
