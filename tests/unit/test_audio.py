@@ -13,7 +13,9 @@ from world import SAMPLE_RATE_HZ, corrupted_recordings, encode_audio, tone
 
 from brewline.media.audio import Audio, AudioError, decode, open_recording, to_mono_16k
 from brewline.media.chunks import chunk_sounds
+from brewline.media.decoders import open_stream
 from brewline.media.ogg import page_checksum
+from brewline.media.recording import Samples, Sound
 
 # What is missing before it is said, as in params.yaml.
 MISMATCH_S = 0.1
@@ -534,3 +536,13 @@ def test_samples_that_are_not_plain_are_left_to_libsndfile(name: str, head: byte
     content = b"RIFF" + struct.pack("<I", len(body) + 400) + body + bytes(400)
     (sound,) = chunk_sounds(content) or []
     assert sound.samples is None, name
+
+
+def test_plain_samples_end_where_the_file_does() -> None:
+    """A header may count more than lies before whatever was joined to the file."""
+    content = bytes(44) + np.arange(10, dtype="<i2").tobytes() + b"\0"
+    sound = Sound(content, "wav", by_libsndfile=True, samples=Samples(44, 1000, 1, 16_000))
+    stream = open_stream(sound)
+    heard = np.concatenate(list(stream.blocks("int16")))
+    assert heard.ravel().tolist() == list(range(10))
+    assert stream.promised_duration_s == 10 / 16_000

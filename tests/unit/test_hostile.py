@@ -26,6 +26,7 @@ from brewline.media import parquet_tables
 from brewline.media.archives import MediaStore
 from brewline.media.containers import LocalFile
 from brewline.pages.players import Players
+from brewline.quality.checks import Fault
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge, judge_listings
 from brewline.tables.listing import Listing
@@ -98,9 +99,9 @@ def write_broken(folder: Path, lines: list[bytes]) -> None:
 def test_a_broken_line_is_named(tmp_path: Path, kind: str) -> None:
     line, reason = BROKEN[kind]
     write_broken(tmp_path, [line])
-    (_, none), (_, fault) = judge_listings(MediaStore(tmp_path), listings(tmp_path))
-    assert none is None
-    assert fault is not None
+    (_, found), (_, fault) = judge_listings(MediaStore(tmp_path), listings(tmp_path))
+    assert found == "a.wav"
+    assert isinstance(fault, Fault)
     assert fault.reason == reason
     assert fault.detail.encode()
     assert len(fault.detail) < 400

@@ -204,7 +204,8 @@ def test_whoever_is_ended_leaves_nothing_behind(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    units = [f"unit-{number}" for number in range(40)]
+    # More than it will come to.
+    units = [f"unit-{number}" for number in range(400)]
     # What is in the environment is not joined by surprise.
     elsewhere = {"HOME": str(home), "RAY_ADDRESS": "127.0.0.1:1"}
     driver = start_driver(str(tmp_path / "out"), "local", *units, **elsewhere)

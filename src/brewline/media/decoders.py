@@ -93,13 +93,16 @@ class _StoredSamples:
     is_int16 = True
 
     def __init__(self, sound: Sound, samples: Samples) -> None:
-        self._content, self._samples = sound.content, samples
+        # The file may be found to be over before the samples that its header counts.
+        content = memoryview(sound.content)[samples.start :]
+        self._num_frames = min(samples.num_frames, len(content) // (2 * samples.num_channels))
+        self._content = content
         self.sample_rate_hz, self.num_channels = samples.sample_rate_hz, samples.num_channels
-        self.promised_duration_s = samples.num_frames / samples.sample_rate_hz * sound.share
+        self.promised_duration_s = self._num_frames / samples.sample_rate_hz * sound.share
 
     def blocks(self, dtype: SampleType) -> Iterator[NDArray[Any]]:
-        channels, left = self.num_channels, self._samples.num_frames * self.num_channels
-        array = np.frombuffer(self._content, "<i2", left, self._samples.start)
+        channels, left = self.num_channels, self._num_frames * self.num_channels
+        array = np.frombuffer(self._content[: 2 * left], "<i2")
         most = _BLOCK_SAMPLES // channels * channels
         for start in range(0, max(left, 1), most):
             block = array[start : start + most].reshape(-1, channels)
