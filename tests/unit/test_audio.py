@@ -546,3 +546,19 @@ def test_plain_samples_end_where_the_file_does() -> None:
     heard = np.concatenate(list(stream.blocks("int16")))
     assert heard.ravel().tolist() == list(range(10))
     assert stream.promised_duration_s == 10 / 16_000
+
+
+def test_what_a_damaged_header_asks_for_is_its_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg calls it a lack of memory; a lack of ours blames no recording."""
+    sound = Sound(b"", "mov", by_libsndfile=False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr("av.open", refuse)
+    refused: MemoryError = av.error.MemoryError(12, "Cannot allocate memory")
+    with pytest.raises(AudioError, match="Cannot allocate memory"):
+        open_stream(sound)
+    refused = MemoryError()
+    with pytest.raises(MemoryError):
+        open_stream(sound)

@@ -175,8 +175,6 @@ class _AvStream:
             self._container = av.open(
                 io.BytesIO(sound.content), "r", format=sound.demuxer, metadata_errors="ignore"
             )
-        except MemoryError:
-            raise
         except Exception as error:  # noqa: BLE001 - PyAV raises whatever it stumbles over
             raise _damaged(error) from None
         self._duration_s = (self._container.duration or 0) / av.time_base
@@ -226,8 +224,6 @@ class _AvStream:
                     self._first = self._first or frame
                     self._last = frame
                     yield frame
-        except MemoryError:
-            raise
         except Exception as error:  # noqa: BLE001 - PyAV raises whatever it stumbles over
             raise _damaged(error) from None
 
@@ -289,6 +285,9 @@ def check_same(found: tuple[int, int], expected: tuple[int, int]) -> None:
 
 
 def _damaged(error: Exception) -> AudioError:
+    # FFmpeg says that there is no memory where a damaged header asks for too much of it.
+    if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
+        raise error
     # Its own text names files, and lines of a log that other threads may have written.
     words = error.strerror if isinstance(error, av.FFmpegError) else None
     return AudioError("damaged", f"the decoder says: {words or type(error).__name__}")
