@@ -10,13 +10,12 @@ Both compute in fp32 in one thread, which other programs on the machine disturb 
 
 import argparse
 import io
-import itertools
 import json
 import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ from brewline.config.runtime import RuntimeParams
 from brewline.config.variants import AcousticParams, VariantParams
 from brewline.core.system import peak_memory_mb
 from brewline.models.backbones import ClipBackbone, make_backbone
-from brewline.samples.shards import Position, Utterance
+from brewline.samples.shards import Utterance
+from brewline.samples.training_reader import TrainingOrder
 from brewline.training.loop import TrainingData, TrainingJob, train
 from brewline.training.tasks.retrieval import Retrieval
 
@@ -58,9 +58,11 @@ def settings(steps: int) -> RecipeParams:
         "seeds": [0],
         "steps": steps,
         "batch_size": 48,
+        "optimiser": "adam",
         "learning_rate": 1e-3,
         "weight_decay": 1e-6,
         "warmup_steps": 1,
+        "schedule": "linear",
         "grad_clip": 4.0,
         "temperature": 0.07,
         "learn_temperature": True,
@@ -112,17 +114,16 @@ def make_utterances() -> list[Utterance]:
     return utterances
 
 
-def endless(utterances: list[Utterance]) -> Iterator[Utterance]:
-    """Round after round, each in another order."""
-    for epoch in itertools.count():
-        for index in np.random.default_rng(epoch).permutation(len(utterances)):
-            yield utterances[index]
+def in_order(utterances: list[Utterance], start: int, stop: int) -> list[Utterance]:
+    """Those from one number to another of an endless order: round after round, each in another."""
+    order = TrainingOrder([len(utterances)], seed=0)
+    return [utterances[place.row] for place in order.places(start, stop)]
 
 
 def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]:
     """Seconds of each step of `brewline.training.loop.train`, after some to warm up."""
     data = TrainingData(
-        lambda seed, start: ((utterance, Position()) for utterance in endless(utterances)),
+        lambda seed, start, stop: in_order(utterances, start, stop),
         lambda split: utterances[:8],
     )
     moments: list[float] = []
@@ -146,7 +147,9 @@ def time_ours(case: str, utterances: list[Utterance], steps: int) -> list[float]
                 transcribe_batch_limit_s=60.0,
                 max_transcription_failure_rate=0.0,
                 train_workers=1,
-                checkpoint_every=10_000,
+                train_processes=1,
+                train_part_size=None,
+                checkpoint_every_s=1e6,
                 embed_batch_size=48,
                 image_cache_mb=IMAGE_CACHE_MB,
             ),
@@ -223,11 +226,10 @@ def time_plain(case: str, utterances: list[Utterance], steps: int) -> list[float
     backbone.clip.eval()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=1e-3, weight_decay=1e-6)
-    stream = endless(utterances)
     seconds = []
-    for _ in range(3 + steps):
+    for number in range(3 + steps):
         start = time.perf_counter()
-        batch = list(itertools.islice(stream, 48))
+        batch = in_order(utterances, 48 * number, 48 * (number + 1))
         pictures = [Image.open(io.BytesIO(one.image or b"")) for one in batch]
         images = model.encode_image(torch.stack([backbone.preprocess(p) for p in pictures]))
         spoken = text = model.encode_text(backbone.tokenizer([one.transcript for one in batch]))

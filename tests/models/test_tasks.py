@@ -64,11 +64,12 @@ class Colour:
         return Sounds(torch.from_numpy(states), torch.tensor(list(map(COLOURS.index, names))))
 
     def forward(self, model, batch):
-        return model.linear(batch.states)
+        return {"logits": model.linear(batch.states), "labels": batch.labels}
 
-    def loss(self, model, batch, outputs):
-        hits = (outputs.argmax(dim=1) == batch.labels).float().mean()
-        return StepLoss(F.cross_entropy(outputs.float(), batch.labels), {"hits": hits})
+    def loss(self, model, rows, ranks):
+        logits, labels = rows["logits"].float(), rows["labels"]
+        hits = (logits.argmax(dim=1) == labels).float().mean()
+        return StepLoss(F.cross_entropy(logits, labels), {"hits": hits})
 
     @torch.no_grad()
     def measure(self, model, utterances, split):
@@ -81,7 +82,9 @@ class Colour:
 def run(recipe, tmp_path):
     def train_one(folder="work", on_row=None):
         (tmp_path / folder).mkdir(exist_ok=True)
-        runtime = load_params().runtime.model_copy(update={"checkpoint_every": 3, "device": "cpu"})
+        runtime = load_params().runtime.model_copy(
+            update={"checkpoint_every_s": 0, "device": "cpu"}
+        )
         chosen = recipe.model_copy(update={"steps": 30, "learning_rate": 0.1})
         task = Colour()
         trained = train(

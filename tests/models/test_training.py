@@ -4,6 +4,7 @@ from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
 
 from brewline.config.runtime import RuntimeParams
 from brewline.core.errors import BrewlineError
+from brewline.core.ranks import ALONE
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.transforms import input_transforms
@@ -23,7 +24,9 @@ def run(backbone, recipe, tmp_path):
         seed=0,
         on_row=None,
         data=None,
-        checkpoint_every=3,
+        checkpoint_every_s=0,
+        part_size=None,
+        ranks=ALONE,
         start=None,
         **changes,
     ):
@@ -44,11 +47,13 @@ def run(backbone, recipe, tmp_path):
             transcribe_batch_limit_s=60.0,
             max_transcription_failure_rate=0.0,
             train_workers=1,
-            checkpoint_every=checkpoint_every,
+            train_processes=1,
+            train_part_size=part_size,
+            checkpoint_every_s=checkpoint_every_s,
             embed_batch_size=8,
             image_cache_mb=16,
         )
-        return train(job, data or world_data(), work_dir, runtime, on_row)
+        return train(job, data or world_data(), work_dir, runtime, on_row, ranks=ranks)
 
     return train_one
 
@@ -152,7 +157,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(run, tmp_pat
 
 
 def test_how_often_a_checkpoint_is_written_changes_nothing(run):
-    assert same(run(FULL, "often", checkpoint_every=1), run(FULL, "rarely", checkpoint_every=99))
+    assert same(run(FULL, "often"), run(FULL, "rarely", checkpoint_every_s=1e6))
 
 
 def test_seeds_differ_and_repeat(run):
@@ -164,6 +169,11 @@ def test_seeds_differ_and_repeat(run):
 def test_rows_hold_what_was_promised(run):
     rows = []
     trained = run(FULL, on_row=rows.append)
+    speed = [row for row in rows if "samples_per_second" in row]
+    assert [row["step"] for row in speed] == [4, 8, 12]
+    assert all(0 <= row["data_wait"] <= 1 and row["peak_memory_mb"] > 0 for row in speed)
+    assert all(row["samples_per_second"] == pytest.approx(8 / row["step_s"]) for row in speed)
+    rows = [row for row in rows if row not in speed]
     assert rows == trained.history
     training = [row for row in rows if "loss" in row]
     dev = [row for row in rows if SELECTION_METRIC in row]

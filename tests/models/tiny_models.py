@@ -1,7 +1,6 @@
 """A tiny CLIP of the real class, and a tiny world in which speech, text and image agree."""
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -11,7 +10,8 @@ import torch
 from PIL import Image
 
 from brewline.config.variants import AcousticParams, VariantParams
-from brewline.samples.shards import Position, Utterance
+from brewline.samples.shards import Utterance
+from brewline.samples.training_reader import TrainingOrder
 from brewline.training.loop import TrainingData
 
 IMAGE_SIZE = 32
@@ -92,7 +92,7 @@ def make_world(num_images: int = 8, takes: int = 2, first: int = 0) -> list[Utte
 
 
 def world_data(with_states: bool = True) -> TrainingData:
-    """A reader of the tiny world, with positions as the real one has them."""
+    """A reader of the tiny world, in the order of the real one."""
     splits = {
         "train": make_world(),
         "dev": make_world(num_images=8, takes=1, first=80),
@@ -101,13 +101,8 @@ def world_data(with_states: bool = True) -> TrainingData:
     if not with_states:
         splits = {k: [replace(u, states=None) for u in v] for k, v in splits.items()}
 
-    def read_training(seed: int, start: Position) -> Iterator[tuple[Utterance, Position]]:
-        epoch, offset = start.epoch, start.offset
-        while True:
-            order = np.random.default_rng([seed, epoch]).permutation(len(splits["train"]))
-            while offset < len(order):
-                offset += 1
-                yield splits["train"][order[offset - 1]], Position(epoch, 0, offset)
-            epoch, offset = epoch + 1, 0
+    def read_training(seed: int, start: int, stop: int) -> list[Utterance]:
+        order = TrainingOrder([len(splits["train"])], seed)
+        return [splits["train"][place.row] for place in order.places(start, stop)]
 
     return TrainingData(read_training, lambda split: splits[split])

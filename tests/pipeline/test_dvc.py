@@ -177,7 +177,11 @@ def test_the_graph_says_what_each_stage_works_for(project: Path) -> None:
 
 def test_how_the_machine_is_used_makes_nothing_stale(project: Path) -> None:
     limits = {"runtime.transcribe_batch_limit_s": 7.0, "runtime.inspect_decode_limit_s": 7.0}
-    sizes = {"runtime.checkpoint_every": 7, "runtime.embed_batch_size": 7}
+    sizes = {
+        "runtime.checkpoint_every_s": 7.0,
+        "runtime.train_part_size": 7,
+        "runtime.embed_batch_size": 7,
+    }
     assert would_run(project, {**sizes, **limits, "tracking.experiment": "other"}) == set()
 
 

@@ -78,7 +78,7 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     values["probes"]["mini-ravdess"] |= {"speaker_folds": 2, "labels": ["strict4"]}
     values["evaluate"] |= {"bootstrap_samples": 50, "num_examples": 4}
     values["tracking"]["system_metrics"] = False
-    values["runtime"] |= {"checkpoint_every": 2, "transcribe_workers": 1, "train_workers": 1}
+    values["runtime"] |= {"checkpoint_every_s": 0, "transcribe_workers": 1, "train_workers": 1}
     return values
 
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from brewline.samples.shards import (
-    Position,
     Utterance,
     plan_shards,
     read_split,
-    read_training,
     shard_name,
     write_index,
     write_shard,
 )
+from brewline.samples.training_reader import TrainingReader
 from brewline.tables.manifest import MANIFEST, row_order, sort_manifest
 from brewline.tables.parquet import read_table, write_table
 
@@ -66,9 +65,9 @@ def write_shards(folder: Path, rows: Sequence[Row], per_shard: int) -> None:
 
 def training_batches(folder: Path, rows: Sequence[Row]) -> Iterator[list[Utterance]]:
     write_shards(folder, rows, per_shard=500)
-    stream = read_training(folder, None, 0, Position())
-    while True:
-        yield [utterance for utterance, _ in itertools.islice(stream, BATCH)]
+    reader = TrainingReader(folder, None)
+    for number in itertools.count():
+        yield reader.read(0, BATCH * number, BATCH * (number + 1))
 
 
 def test_rows_are_sorted_by_split_and_a_hash_of_the_id(tmp_path: Path) -> None:

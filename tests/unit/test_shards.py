@@ -6,27 +6,28 @@ import itertools
 import json
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_json
 from brewline.samples.shards import (
-    Position,
     encode_states,
     index_digest,
     plan_shards,
     read_split,
-    read_training,
     require_captions,
     shard_name,
     split_size,
     write_index,
     write_shard,
 )
+from brewline.samples.training_reader import TrainingReader
 
 PROJECT = Path(__file__).parents[2]
 
@@ -138,24 +139,6 @@ def test_pickled_states_are_refused(tmp_path: Path) -> None:
         list(read_split(tmp_path / "shards", "train", tmp_path / "states"))
 
 
-def test_training_order_is_seeded_whole_and_resumable(tmp_path: Path) -> None:
-    make_shards(tmp_path, [4, 3, 2])
-
-    def order(seed: int, start: Position, count: int) -> list[tuple[str, Position]]:
-        stream = read_training(tmp_path / "shards", None, seed, start)
-        return [(u.utterance_id, p) for u, p in itertools.islice(stream, count)]
-
-    three_epochs = order(1, Position(), 27)
-    ids = [name for name, _ in three_epochs]
-    for epoch in range(3):
-        assert sorted(ids[9 * epoch : 9 * epoch + 9]) == [f"u{i:03d}" for i in range(9)]
-    assert ids[:9] != ids[9:18]
-    assert ids != [name for name, _ in order(2, Position(), 27)]
-    for cut in range(27):
-        position = three_epochs[cut - 1][1] if cut else Position()
-        assert order(1, position, 27 - cut) == three_epochs[cut:]
-
-
 def test_a_missing_index_names_the_stage(tmp_path: Path) -> None:
     with pytest.raises(BrewlineError, match="dvc repro shard"):
         split_size(tmp_path, "train")
@@ -238,3 +221,61 @@ def test_a_variant_that_reads_captions_says_how_many_are_missing_before_it_works
     assert f"utterances of mini-lncoco have no caption: {counted}" in capsys.readouterr().err
     assert not (tmp_path / "work").exists() or not [*(tmp_path / "work").glob("train/*")]
     assert not (tmp_path / "models/mini-lncoco-captions").exists()
+
+
+def test_training_order_is_seeded_and_whole(tmp_path: Path) -> None:
+    make_shards(tmp_path, [4, 3, 2])
+    reader = TrainingReader(tmp_path / "shards", tmp_path / "states")
+
+    def ids(seed: int, start: int, stop: int) -> list[str]:
+        return [utterance.utterance_id for utterance in reader.read(seed, start, stop)]
+
+    three_epochs = ids(1, 0, 27)
+    for epoch in range(3):
+        assert sorted(three_epochs[9 * epoch : 9 * epoch + 9]) == [f"u{i:03d}" for i in range(9)]
+    assert three_epochs[:9] != three_epochs[9:18]
+    assert three_epochs != ids(2, 0, 27)
+    # However it is cut, and whoever reads it.
+    for cut in range(27):
+        assert ids(1, 0, cut) + ids(1, cut, 27) == three_epochs
+    assert ids(1, 7, 12) == three_epochs[7:12]
+    # One shard after another.
+    shard_of = [0] * 4 + [1] * 3 + [2] * 2
+    for epoch in range(3):
+        shards = [shard_of[int(name[1:])] for name in three_epochs[9 * epoch : 9 * epoch + 9]]
+        assert len(list(itertools.groupby(shards))) == 3
+
+
+def test_training_reads_what_a_pass_over_the_split_reads(tmp_path: Path) -> None:
+    make_shards(tmp_path, [4, 3, 2])
+    folders = tmp_path / "shards", tmp_path / "states"
+    by_id = {one.utterance_id: one for one in read_split(folders[0], "train", folders[1])}
+    for one in TrainingReader(*folders).read(0, 0, 9):
+        same = by_id[one.utterance_id]
+        assert one.states is not None and same.states is not None
+        assert np.array_equal(one.states, same.states)
+        assert replace(one, states=None) == replace(same, states=None)
+
+
+@pytest.mark.parametrize("kept", [0, 700, 2000, 4000])
+def test_training_on_a_cut_shard_is_one_sentence(tmp_path: Path, kept: int) -> None:
+    make_shards(tmp_path, [4])
+    path = tmp_path / "shards" / shard_name("train", 0)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(BrewlineError, match=r"train-000000.tar.*dvc checkout --force"):
+        TrainingReader(tmp_path / "shards", None).read(0, 0, 4)
+
+
+def test_training_refuses_states_of_others(tmp_path: Path) -> None:
+    make_shards(tmp_path, [3], other_keys=True)
+    with pytest.raises(BrewlineError, match="does not run parallel"):
+        TrainingReader(tmp_path / "shards", tmp_path / "states").read(0, 0, 1)
+
+
+def test_training_opens_a_few_shards_at_a_time(tmp_path: Path) -> None:
+    """However many a corpus has, the system's limit of open files is not reached."""
+    make_shards(tmp_path, [1] * 40)
+    reader = TrainingReader(tmp_path / "shards", tmp_path / "states")
+    reader.read(0, 0, 80)
+    files = [Path(one.path) for one in psutil.Process().open_files()]
+    assert 0 < sum(path.is_relative_to(tmp_path) for path in files) <= 8

@@ -1,6 +1,6 @@
 """Section `recipes`: how models are trained."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,13 @@ class RecipeParams(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     steps: PositiveInt
     batch_size: PositiveInt
+    # Adam is the paper's; AdamW takes weight decay apart from the gradients.
+    optimiser: Literal["adam", "adamw"]
     learning_rate: PositiveFloat
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
+    # From the peak down to almost nothing: along a line (the authors' code), or half a cosine.
+    schedule: Literal["linear", "cosine"]
     grad_clip: PositiveFloat
     temperature: PositiveFloat
     learn_temperature: bool

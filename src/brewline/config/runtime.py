@@ -41,8 +41,13 @@ class RuntimeParams(Section):
     max_transcription_failure_rate: Fraction
     # Processes that train a seed each, where there is no GPU.
     train_workers: PositiveInt
-    # Training steps between checkpoints: what a killed run has to do again at most.
-    checkpoint_every: PositiveInt
+    # Processes that share each batch of a training; auto: one for each GPU, and one elsewhere.
+    train_processes: PositiveInt | Literal["auto"]
+    # Utterances that a process takes through a model at a time, which bounds the memory of a batch
+    # of any size; null: its whole share. Gradients are the same, for a second forward pass.
+    train_part_size: PositiveInt | None
+    # Seconds between checkpoints of a training: what a killed run has to do again at most.
+    checkpoint_every_s: Annotated[float, Field(ge=0)]
     # Utterances, and images, that are embedded at a time.
     embed_batch_size: PositiveInt
     # Memory for decoded images during training and evaluation.

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
@@ -53,6 +53,22 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return torch.float32
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def count_processes(wanted: int | Literal["auto"], device: torch.device) -> int:
+    """How many processes train one model; `auto`: one for each GPU, and one elsewhere.
+
+    Raises:
+        BrewlineError: there are fewer GPUs.
+    """
+    there = torch.cuda.device_count() if device.type == "cuda" else None
+    if wanted == "auto":
+        return there or 1
+    if there is not None and wanted > there:
+        raise BrewlineError(
+            f"runtime.train_processes is {wanted}, and PyTorch finds {there} GPUs here", "settings"
+        )
+    return wanted
 
 
 def name_computation(engine: str, device: DeviceName) -> list[str]:

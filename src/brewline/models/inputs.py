@@ -13,14 +13,29 @@ from torch import Tensor
 @dataclass(frozen=True)
 class _OnDevice:
     def to(self, device: torch.device) -> Self:
-        """A copy with every tensor on `device`."""
+        """A copy with every tensor on `device`; whoever computes there need not wait for it."""
+        return self._each(
+            lambda value: (
+                value.to(device, non_blocking=True)
+                if isinstance(value, Tensor)
+                else value.to(device)
+            )
+        )
+
+    def pin(self) -> Self:
+        """A copy in memory from which a GPU fetches by itself."""
+        return self._each(
+            lambda value: value.pin_memory() if isinstance(value, Tensor) else value.pin()
+        )
+
+    def _each(self, change: Callable[[Any], Any]) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {
-            name: value.to(device)
+        changed = {
+            name: change(value)
             for name, value in values.items()
             if isinstance(value, Tensor | _OnDevice)
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -42,12 +57,14 @@ class UtteranceInputs(_OnDevice):
 class Batch(_OnDevice):
     """Utterances and their images, each image once.
 
-    `image_index` (B,) says which of the I images an utterance shows. `pixels` is uint8
-    (I, 3, side, side); `image_embeddings` (I, E) stand in for pixels where they never change.
+    `image_index` (B,) says which of the I images an utterance shows; `image_ids` (B,) are numbers
+    of these images, the same in every batch and process. `pixels` is uint8 (I, 3, side, side);
+    `image_embeddings` (I, E) stand in for pixels where they never change.
     """
 
     utterances: UtteranceInputs
     image_index: Tensor
+    image_ids: Tensor
     pixels: Tensor | None = None
     image_embeddings: Tensor | None = None
 

@@ -4,6 +4,7 @@ What never changes is done once: an image is decoded to its final size and a tex
 first time it is met, and kept while there is memory for it.
 """
 
+import hashlib
 import io
 import threading
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,7 @@ class Collator:
         batch = Batch(
             utterances=self.utterance_inputs(utterances),
             image_index=torch.tensor([position[image_id_of(u)] for u in utterances]),
+            image_ids=torch.tensor([_number_of(image_id_of(u)) for u in utterances]),
         )
         if self._frozen is not None:
             rows = [self._frozen.images[image_id] for image_id in images]
@@ -184,6 +186,11 @@ def image_id_of(utterance: Utterance) -> str:
     if utterance.image_id is None:
         raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
     return utterance.image_id
+
+
+def _number_of(image_id: str) -> int:
+    """A number of 63 bits that stands for an id in every process."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) >> 1
 
 
 def _text_of(utterance: Utterance, switches: VariantParams) -> str:

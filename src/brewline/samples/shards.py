@@ -46,18 +46,6 @@ class Utterance:
     states: NDArray[np.float16] | None = None
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where a training run stands: the next utterance is number `offset` of shard `shard`.
-
-    `shard` counts in the order of the epoch's permutation.
-    """
-
-    epoch: int = 0
-    shard: int = 0
-    offset: int = 0
-
-
 def shard_name(split: str, number: int) -> str:
     """The file name of a shard; the same in both sets."""
     return f"{split}-{number:06d}.tar"
@@ -150,8 +138,12 @@ def encode_states(states: NDArray[np.float16]) -> bytes:
     return buffer.getvalue()
 
 
-def _decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[np.float16]:
-    """What `encode_states` packed; nothing is unpickled."""
+def decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[np.float16]:
+    """What `encode_states` packed; nothing is unpickled.
+
+    Raises:
+        BrewlineError: the sample of `states_dir` holds none, or damaged ones.
+    """
     try:
         states: NDArray[np.float16] = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
     except (KeyError, ValueError, EOFError, OSError) as error:
@@ -162,14 +154,19 @@ def _decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[n
     return states
 
 
-def _shards(folder: Path, split: str) -> list[dict[str, Any]]:
+def shards_of(folder: Path, split: str) -> list[dict[str, Any]]:
+    """The entries of a split's shards in the index of `folder`, in order.
+
+    Raises:
+        BrewlineError: the index is missing.
+    """
     entries = read_json(_index(folder))
     return [entry for entry in entries if entry["file"].startswith(f"{split}-")]
 
 
 def split_size(shards_dir: Path, split: str) -> int:
     """The number of utterances in a split."""
-    return sum(entry["num_utterances"] for entry in _shards(shards_dir, split))
+    return sum(entry["num_utterances"] for entry in shards_of(shards_dir, split))
 
 
 def require_captions(shards_dir: Path, splits: Sequence[str] = SPLITS) -> None:
@@ -182,7 +179,7 @@ def require_captions(shards_dir: Path, splits: Sequence[str] = SPLITS) -> None:
     """
     missing = []
     for split in splits:
-        shards = [shards_dir / entry["file"] for entry in _shards(shards_dir, split)]
+        shards = [shards_dir / entry["file"] for entry in shards_of(shards_dir, split)]
         count = sum(facts["caption"] is None for path in shards for facts in _facts(path))
         if count:
             missing.append(f"{count:,} of {split_size(shards_dir, split):,} in {split}")
@@ -196,7 +193,7 @@ def require_captions(shards_dir: Path, splits: Sequence[str] = SPLITS) -> None:
 
 def _facts(path: Path) -> Iterator[dict[str, Any]]:
     """Yields what a shard says of each sample, and skips its pictures."""
-    with _explained(path), tarfile.open(path, "r:") as archive:
+    with explained(path), tarfile.open(path, "r:") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.name.endswith(".json") else None
             if content:
@@ -207,7 +204,7 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
     import webdataset
 
     # WebDataset raises another error of the same kind again, with the name of the shard.
-    with _explained(path):
+    with explained(path):
         # No decoder of WebDataset is used: some of them execute what they find in the data.
         yield from webdataset.WebDataset(
             [str(path)], shardshuffle=False, empty_check=False, nodesplitter=None
@@ -215,7 +212,7 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turns what is wrong with a shard into one sentence."""
     if not path.exists():
         raise BrewlineError(f"shard {path} is missing; run `dvc repro` or `dvc checkout`")
@@ -225,6 +222,39 @@ def _explained(path: Path) -> Iterator[None]:
         raise BrewlineError(
             f"{path} is no whole shard ({error}); run `dvc checkout --force`, or `dvc repro`"
         ) from None
+
+
+def require_parallel(key: str, parallel: str | None, states: Path | str) -> None:
+    """Makes sure that the states at the place of an utterance are its own.
+
+    Args:
+        key: Of the utterance.
+        parallel: Of the states, if there are any.
+        states: The tar of the states.
+
+    Raises:
+        BrewlineError: they are another's.
+    """
+    if key != parallel:
+        raise BrewlineError(
+            f"{states} does not run parallel to the shard of the same name at {key!r}; run "
+            "`dvc repro` to make both again"
+        )
+
+
+def make_utterance(
+    key: str, facts: dict[str, Any], image: bytes | None, states: NDArray[np.float16] | None
+) -> Utterance:
+    """An utterance from the fields of its samples, of which `facts` is the JSON."""
+    return Utterance(
+        utterance_id=key,
+        image_id=facts["image_id"],
+        image=image,
+        transcript=facts["transcript"],
+        caption=facts["caption"],
+        num_frames=facts["num_frames"],
+        states=states,
+    )
 
 
 def _read_shard(
@@ -239,21 +269,11 @@ def _read_shard(
         frames = None
         if states is not None:
             parallel = next(states, None)
-            if parallel is None or parallel["__key__"] != sample["__key__"]:
-                raise BrewlineError(
-                    f"{states_dir}/{entry['file']} does not run parallel to the shard of the same "
-                    f"name at {sample['__key__']!r}; run `dvc repro` to make both again"
-                )
-            frames = _decode_states(parallel, states_dir)
-        yield Utterance(
-            utterance_id=sample["__key__"],
-            image_id=facts["image_id"],
-            image=sample.get("jpg"),
-            transcript=facts["transcript"],
-            caption=facts["caption"],
-            num_frames=facts["num_frames"],
-            states=frames,
-        )
+            beside = parallel["__key__"] if parallel else None
+            require_parallel(sample["__key__"], beside, f"{states_dir}/{entry['file']}")
+            assert parallel is not None
+            frames = decode_states(parallel, states_dir)
+        yield make_utterance(sample["__key__"], facts, sample.get("jpg"), frames)
         count += 1
     if count != entry["num_utterances"]:
         raise BrewlineError(
@@ -274,7 +294,7 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
         BrewlineError: the split is empty; a shard is missing, cut short, or not parallel to its
             states.
     """
-    entries = _shards(shards_dir, split)
+    entries = shards_of(shards_dir, split)
     if not entries:
         raise BrewlineError(
             f"{shards_dir} has no {split} utterances, and experiments need train, dev and test: "
@@ -288,38 +308,5 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
 def read_corpus(shards_dir: Path, states_dir: Path | None = None) -> Iterator[Utterance]:
     """Yields the utterances of every split there is, as `read_split` does those of one."""
     for split in SPLITS:
-        for entry in _shards(shards_dir, split):
+        for entry in shards_of(shards_dir, split):
             yield from _read_shard(shards_dir, states_dir, entry)
-
-
-def read_training(
-    shards_dir: Path, states_dir: Path | None, seed: int, start: Position
-) -> Iterator[tuple[Utterance, Position]]:
-    """Yields training utterances without end, in an order that `seed` alone determines.
-
-    Each epoch permutes the shards, and the utterances inside each shard, so one shard at a time
-    is held in memory.
-
-    Args:
-        shards_dir: `data/shards/<corpus>`.
-        states_dir: `data/states/<corpus>`, to get the encoder states too.
-        seed: Determines the order.
-        start: Where to begin; a position that this function gave continues exactly there.
-
-    Yields:
-        The utterance, and the position after it.
-    """
-    entries = _shards(shards_dir, "train")
-    if not entries:
-        raise BrewlineError(f"{shards_dir} has no training utterances")
-    epoch, first_shard, first_offset = start.epoch, start.shard, start.offset
-    while True:
-        shard_order = np.random.default_rng([seed, epoch]).permutation(len(entries))
-        for shard in range(first_shard, len(entries)):
-            utterances = list(_read_shard(shards_dir, states_dir, entries[shard_order[shard]]))
-            rng = np.random.default_rng([seed, epoch, shard])
-            order = rng.permutation(len(utterances))
-            for offset in range(first_offset, len(order)):
-                yield utterances[order[offset]], Position(epoch, shard, offset + 1)
-            first_offset = 0
-        epoch, first_shard = epoch + 1, 0

@@ -6,6 +6,7 @@ experiment has no recipe, its models are those that it starts from, or the froze
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brewline.config import load_params, load_versions
 from brewline.core.files import atomic_path, fingerprint, work_dir
@@ -18,6 +19,9 @@ from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
 from brewline.training.start import MODEL, finished_model, start_from, take_over
+
+if TYPE_CHECKING:
+    from brewline.core.ranks import Ranks
 
 # A card with its seed, and its work folder.
 _Seed = tuple[ModelCard, Path]
@@ -45,26 +49,42 @@ def main() -> None:
             name = fingerprint(load_versions().train, own.model_dump(), [])
             seeds.append((own, work_dir("train", f"{experiment}/{model_name(seed)}-{name}")))
         # Imported late, here and below: what is not trained needs no torch.
-        from brewline.core.devices import choose_device, in_processes
+        from brewline.core.devices import choose_device, count_processes, in_processes
+        from brewline.core.ranks import in_ranks
 
-        # A GPU is kept busy by one process.
-        on_gpu = choose_device(params.runtime.device).type != "cpu"
         waiting = [each for each in seeds if finished_model(each[1]) is None]
-        in_processes(_train_seed, waiting, 1 if on_gpu else params.runtime.train_workers)
+        device = choose_device(params.runtime.device)
+        together = count_processes(params.runtime.train_processes, device)
+        if together > 1:
+            for each in waiting:
+                in_ranks(_train_seed, (each,), together, device, each[1] / "failures")
+        else:
+            # A GPU is kept busy by one process.
+            workers = params.runtime.train_workers if device.type == "cpu" else 1
+            in_processes(_train_seed, waiting, workers)
         for own, work in seeds:
             shutil.copytree(work / MODEL, partial / model_name(own.seed))
 
 
-def _train_seed(seed: _Seed) -> None:
-    """Trains from one seed, in a process of its own where there are several."""
+def _train_seed(seed: _Seed, ranks: "Ranks | None" = None) -> None:
+    """Trains from one seed, in a process of its own where there are several.
+
+    Args:
+        seed: Which one.
+        ranks: The processes that train it together; None: this one alone.
+    """
+    from brewline.core.ranks import ALONE
     from brewline.training.experiment import keep, make_job, mark_finished, read_data
     from brewline.training.loop import train
 
-    (card, work), params = seed, load_params()
+    (card, work), params, ranks = seed, load_params(), ranks or ALONE
+    job, data = make_job(params, card), read_data(card)
+    if not ranks.is_first:
+        train(job, data, work, params.runtime, ranks=ranks)
+        return
     facts = model_facts(params, card.model_dump())
     with live(facts, params.tracking, work / "run.json") as run:
-        job = make_job(params, card)
-        trained = train(job, read_data(card), work, params.runtime, on_row=run.log_row)
+        trained = train(job, data, work, params.runtime, on_row=run.log_row, ranks=ranks)
         folder = keep(work, card, trained)
         run.model_made(folder)
     # Completes the run where the store was away for a while.

@@ -2,50 +2,62 @@
 
 A run is a function of its data, parameters and seed. It writes its state into a work folder, so
 that a run that is killed at any moment and started again ends in the same bytes on a processor
-(with the same number of threads) as one that is left alone.
+(with the same number of threads and processes) as one that is left alone.
 """
 
-import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from brewline.config.recipes import RecipeParams
 from brewline.config.runtime import RuntimeParams
-from brewline.core.devices import autocast, choose_device, choose_dtype
+from brewline.core.devices import choose_device, choose_dtype
 from brewline.core.errors import BrewlineError
+from brewline.core.files import write_json
+from brewline.core.ranks import ALONE, Ranks
 from brewline.models.folder import Row, Trained
-from brewline.samples.iteration import prefetch
-from brewline.samples.shards import Position, Utterance, read_split, read_training
-from brewline.training.checkpoint import CHECKPOINT_FILE, Progress, load_checkpoint, save_checkpoint
+from brewline.models.trained import TrainedModule
+from brewline.samples.iteration import chunks, prefetch
+from brewline.samples.shards import Utterance, read_split
+from brewline.samples.training_reader import TrainingReader
+from brewline.training.checkpoint import CHECKPOINT_FILE, Checkpoints, Progress, load_checkpoint
 from brewline.training.schedule import INITIAL, learning_rate, seed_step
+from brewline.training.speed import SpeedMeter
+from brewline.training.step import Step, as_numbers, count_flops
+from brewline.training.stopping import stopped_softly
 from brewline.training.task import Task
 
 # A row for every step of a long run would only slow down whoever reads it.
 _MAX_TRAINING_ROWS = 1000
+# What a batch held whose loss was no number.
+NON_FINITE_FILE = "non_finite_batch.json"
+_OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Where utterances come from; see `shards.read_training` and `shards.read_split`."""
+    """Where utterances come from.
 
-    read_training: Callable[[int, Position], Iterator[tuple[Utterance, Position]]]
+    `read_training` gives, for a seed, those from one number (inclusive) to another (exclusive) of
+    its endless order; `read_split` those of a split.
+    """
+
+    read_training: Callable[[int, int, int], list[Utterance]]
     read_split: Callable[[str], Iterable[Utterance]]
 
     @classmethod
     def from_shards(cls, shards_dir: Path, states_dir: Path | None) -> "TrainingData":
         """Reads the shards of a corpus; `states_dir` is for variants with an acoustic channel."""
         return cls(
-            lambda seed, start: read_training(shards_dir, states_dir, seed, start),
+            TrainingReader(shards_dir, states_dir).read,
             lambda split: read_split(shards_dir, split, states_dir),
         )
 
@@ -54,7 +66,7 @@ class TrainingData:
 class TrainingJob:
     """What is to be trained, how, and from which seed; `start` are tensors of another model."""
 
-    task: Task[Any, Any]
+    task: Task[Any]
     recipe: RecipeParams
     seed: int
     start: Mapping[str, Tensor] | None = None
@@ -67,6 +79,7 @@ def train(
     runtime: RuntimeParams,
     on_row: Callable[[Row], None] | None = None,
     progress_bar: bool | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Trains one model from one seed, or goes on with what `work_dir` holds.
 
@@ -76,24 +89,37 @@ def train(
         job: What to train.
         data: Where utterances come from.
         work_dir: Holds the checkpoint; named by whatever determines the result.
-        runtime: How often to save a checkpoint, and where to train.
-        on_row: Called with every training and dev row as it is made. After a restart, rows since
-            the last checkpoint come again.
+        runtime: How often to save a checkpoint, where to train, and in parts of which size.
+        on_row: Called with every training and dev row as it is made, and with rows of speed, which
+            the history does not keep. After a restart, rows since the last checkpoint come again.
         progress_bar: Whether to show one on stderr; None shows it on a terminal alone.
+        ranks: The processes that share each batch; the first one measures, writes and tells.
 
     Raises:
-        BrewlineError: the data lack what the task needs, or the loss is no longer a number.
+        BrewlineError: the data lack what the task needs, the batch cannot be shared equally, or the
+            loss is no longer a number.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    run = _Run(job, data, work_dir / CHECKPOINT_FILE, runtime, on_row)
+    run = _Run(job, data, work_dir, runtime, on_row, ranks)
     steps = job.recipe.steps
-    batches = prefetch(run.make_batch)
-    hidden = None if progress_bar is None else not progress_bar
-    with tqdm(total=steps, initial=run.progress.step, disable=hidden, unit="step") as bar:
-        while run.progress.step < steps:
-            batch, position = next(batches)
-            run.advance(batch, position)
-            bar.update()
-    batches.close()  # type: ignore[attr-defined]
+    batches = prefetch(run.make_parts)
+    hidden = True if not ranks.is_first else None if progress_bar is None else not progress_bar
+    try:
+        with (
+            stopped_softly(patient=not ranks.is_first) as request,
+            tqdm(total=steps, initial=run.progress.step, disable=hidden, unit="step") as bar,
+        ):
+            while run.progress.step < steps:
+                with run.speed.waiting():
+                    parts = next(batches)
+                run.advance(parts)
+                bar.update()
+                if request.number is not None:
+                    run.keep()
+                    request.follow()
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+    run.keep()
     return run.result()
 
 
@@ -104,33 +130,28 @@ class _Run:
         self,
         job: TrainingJob,
         data: TrainingData,
-        checkpoint: Path,
+        work_dir: Path,
         runtime: RuntimeParams,
         on_row: Callable[[Row], None] | None,
+        ranks: Ranks,
     ) -> None:
-        self._job = job
-        self._task = job.task
-        self._recipe = job.recipe
-        self._checkpoint_every = runtime.checkpoint_every
-        self._data = data
-        self._checkpoint = checkpoint
-        self._on_row = on_row
+        self._job, self._data, self._on_row, self._ranks = job, data, on_row, ranks
+        self._task, self._recipe = job.task, job.recipe
+        self._work_dir = work_dir
+        self._share = _share(job.recipe.batch_size, ranks)
+        self._part_size = runtime.train_part_size or job.recipe.batch_size
+        self._checkpoints = Checkpoints(work_dir / CHECKPOINT_FILE, runtime.checkpoint_every_s)
         self._device = choose_device(runtime.device)
         self._dtype = choose_dtype(job.recipe.precision, self._device)
-        saved = load_checkpoint(checkpoint)
+        saved = load_checkpoint(work_dir / CHECKPOINT_FILE)
         self.progress: Progress = saved["progress"] if saved else Progress()
-        stream = data.read_training(job.seed, self.progress.position)
-        first = next(stream)
+        self._next_batch = self.progress.step
+        (sample,) = data.read_training(job.seed, 0, 1)
         # A corpus without a dev split is told before the first step, not when dev is looked at.
         next(iter(data.read_split("dev")))
-        self._stream = itertools.chain([first], stream)
-        seed_step(job.seed, INITIAL)
-        self._model = self._task.make_model(first[0]).to(self._device)
-        if job.start is not None:
-            self._model.load_trained_tensors(dict(job.start))
-        self._task.begin(self._model, lambda: data.read_split("train"))
+        self._model = self._make_model(sample)
         self._parameters = list(self._model.trained_parameters().values())
-        self._optimiser = torch.optim.Adam(
+        self._optimiser = _OPTIMISERS[job.recipe.optimiser](
             self._parameters, weight_decay=job.recipe.weight_decay, fused=True
         )
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype == torch.float16)
@@ -138,58 +159,108 @@ class _Run:
             self._model.load_trained_tensors(saved["tensors"])
             self._optimiser.load_state_dict(saved["optimiser"])
             self._scaler.load_state_dict(saved["scaler"])
+        self._step = Step(self._task, self._model, self._dtype, self._scaler, ranks)
+        # On the device, so that no step waits for it.
+        self._bad_step = torch.full((), job.recipe.steps, device=self._device)
+        self.speed = SpeedMeter(self._device, job.recipe.batch_size)
         _log.info(
-            "training on %s in %s with %d threads, from step %d",
+            "training on %s in %s with %d processes of %d threads, from step %d",
             self._device,
             self._dtype,
+            ranks.count,
             torch.get_num_threads(),
             self.progress.step,
         )
 
-    def make_batch(self) -> tuple[Any, Position]:
-        """The next batch, and where the reader stands after it; runs in another thread."""
-        pairs = list(itertools.islice(self._stream, self._recipe.batch_size))
-        return self._task.collate([utterance for utterance, _ in pairs]), pairs[-1][1]
+    def _make_model(self, sample: Utterance) -> TrainedModule:
+        seed_step(self._job.seed, INITIAL)
+        model = self._task.make_model(sample).to(self._device)
+        if self._job.start is not None:
+            model.load_trained_tensors(dict(self._job.start))
+        self._task.begin(model, lambda: self._data.read_split("train"))
+        return model
 
-    def advance(self, batch: Any, position: Position) -> None:
+    def make_parts(self) -> list[Any]:
+        """This process's rows of the next batch, in parts; runs in another thread."""
+        utterances = self._read(self._next_batch, self._share)
+        self._next_batch += 1
+        parts = [self._task.collate(part) for part in chunks(iter(utterances), self._part_size)]
+        return [part.pin() for part in parts] if self._device.type == "cuda" else parts
+
+    def _read(self, batch: int, rows: slice) -> list[Utterance]:
+        first = batch * self._recipe.batch_size
+        return self._data.read_training(self._job.seed, first + rows.start, first + rows.stop)
+
+    def advance(self, parts: Sequence[Any]) -> None:
         """Does one update, and what is due after it: a row, a look at dev, a checkpoint."""
         recipe, progress = self._recipe, self.progress
-        row = self._update(batch.to(self._device), progress.step)
+        parts = [part.to(self._device) for part in parts]
+        if self._device.type == "cuda" and self.speed.flops_per_step is None:
+            flops = count_flops(self._task, self._model, parts[0], self._ranks)
+            self.speed.flops_per_step = flops * len(parts)
+        row = self._update(parts)
         progress.step += 1
-        progress.position = position
         at_end = progress.step == recipe.steps
         row_every = max(1, recipe.steps // _MAX_TRAINING_ROWS)
         if progress.step % row_every == 0 or at_end:
-            self._record(_numbers(row, progress.step))
-        if progress.step % recipe.evaluate_every == 0 or at_end:
+            self._record({"step": progress.step, **as_numbers(row, self._ranks)})
+            self._require_finite()
+        if (progress.step % recipe.evaluate_every == 0 or at_end) and self._ranks.is_first:
+            self._tell({"step": progress.step, **self.speed.row()})
             self._look_at_dev()
-        if progress.step % self._checkpoint_every == 0 or at_end:
+            self.speed.start()
+        if self._checkpoints.is_due:
             self._save_checkpoint()
 
+    def keep(self) -> None:
+        """Saves what was reached, and returns once it is written."""
+        self._save_checkpoint()
+        self._checkpoints.wait()
+
     def result(self) -> Trained:
-        """The model as it was at its best on dev."""
+        """The model as it was at its best on dev; without meaning but in the first process."""
         progress = self.progress
         model = self._model.to("cpu").eval()
-        model.load_trained_tensors(progress.best_tensors)
+        if progress.best_tensors:
+            model.load_trained_tensors(progress.best_tensors)
         return Trained(model, progress.best_step, progress.best_dev, progress.history)
 
-    def _update(self, batch: Any, step: int) -> Row:
-        seed_step(self._job.seed, step)
+    def _update(self, parts: Sequence[Any]) -> dict[str, Tensor | float]:
+        step = self.progress.step
         rate = learning_rate(step, self._recipe)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._model.train()
-        with autocast(self._dtype, self._device):
-            outputs = self._task.forward(self._model, batch)
-        loss = self._task.loss(self._model, batch, outputs)
-        self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
+        loss = self._step(parts, self._job.seed, step)
         self._scaler.unscale_(self._optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.grad_clip)
         self._scaler.step(self._optimiser)
         self._scaler.update()
         self._model.after_update()
-        return {"loss": loss.total, **loss.row, "learning_rate": rate, "grad_norm": norm}
+        total = loss.total.detach()
+        self._bad_step = torch.where(
+            total.isfinite(), self._bad_step, self._bad_step.clamp(max=step)
+        )
+        return {"loss": total, **loss.row, "learning_rate": rate, "grad_norm": norm}
+
+    def _require_finite(self) -> None:
+        """Looks whether the loss was a number in all steps so far.
+
+        Raises:
+            BrewlineError: it was not; what the batch held stands in a file.
+        """
+        step = int(self._bad_step)
+        if step == self._recipe.steps:
+            return
+        whole = slice(0, self._recipe.batch_size)
+        ids = [utterance.utterance_id for utterance in self._read(step, whole)]
+        path = self._work_dir / NON_FINITE_FILE
+        write_json(path, {"step": step + 1, "utterance_ids": ids})
+        raise BrewlineError(
+            f"the loss is no number at step {step + 1}; lower the recipe's learning_rate, or look "
+            f"at the utterances of that batch, which {path} names",
+            "settings",
+        )
 
     def _look_at_dev(self) -> None:
         progress, metric = self.progress, self._task.selection_metric
@@ -205,27 +276,28 @@ class _Run:
 
     def _record(self, row: Row) -> None:
         self.progress.history.append(row)
+        self._tell(row)
+
+    def _tell(self, row: Row) -> None:
         if self._on_row is not None:
             self._on_row(row)
 
     def _save_checkpoint(self) -> None:
-        save_checkpoint(
-            self._checkpoint,
-            self.progress,
-            tensors=self._model.trained_tensors(),
-            optimiser=self._optimiser.state_dict(),
-            scaler=self._scaler.state_dict(),
-        )
+        if self._ranks.is_first:
+            self._checkpoints.save(
+                self.progress,
+                tensors=self._model.trained_tensors(),
+                optimiser=self._optimiser.state_dict(),
+                scaler=self._scaler.state_dict(),
+            )
 
 
-def _numbers(row: Row, step: int) -> Row:
-    """Plain numbers for a row of tensors; waits for the device, so only for rows that are kept."""
-    numbers = {
-        name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()
-    }
-    if not np.isfinite(numbers["loss"]):
+def _share(batch_size: int, ranks: Ranks) -> slice:
+    try:
+        return ranks.share(batch_size)
+    except ValueError:
         raise BrewlineError(
-            f"the loss is {numbers['loss']} at step {step}; lower the recipe's learning_rate",
+            f"a batch of {batch_size} cannot be shared equally by {ranks.count} processes; change "
+            "the recipe's batch_size or runtime.train_processes",
             "settings",
-        )
-    return {"step": step, **numbers}
+        ) from None

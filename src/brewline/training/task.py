@@ -12,12 +12,15 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from brewline.core.ranks import Ranks
 from brewline.models.trained import TrainedModule
 from brewline.samples.shards import Utterance
 
-# What a task makes of utterances, and what its model makes of that.
+# What a model makes of a batch: tensors by name, with a row for each utterance in its order. They
+# may be computed in parts, and on several devices, before the loss sees all of them.
+Rows = dict[str, Tensor]
+# What a task makes of utterances.
 BatchT = TypeVar("BatchT", bound="OnDevice")
-OutputsT = TypeVar("OutputsT")
 
 
 class OnDevice(Protocol):
@@ -25,6 +28,9 @@ class OnDevice(Protocol):
 
     def to(self, device: torch.device) -> Any:
         """A copy on `device`."""
+
+    def pin(self) -> Any:
+        """A copy in memory from which a GPU fetches by itself."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class StepLoss:
     row: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
-class Task(Protocol[BatchT, OutputsT]):
+class Task(Protocol[BatchT]):
     """What the loop asks of a task."""
 
     @property
@@ -63,11 +69,20 @@ class Task(Protocol[BatchT, OutputsT]):
     def collate(self, utterances: Sequence[Utterance]) -> BatchT:
         """Makes a batch of training; called in another thread."""
 
-    def forward(self, model: TrainedModule, batch: BatchT) -> OutputsT:
-        """What the model makes of a batch; runs in the precision of the recipe."""
+    def forward(self, model: TrainedModule, batch: BatchT) -> Rows:
+        """What the model makes of a batch, or of a part of one; in the precision of the recipe.
 
-    def loss(self, model: TrainedModule, batch: BatchT, outputs: OutputsT) -> StepLoss:
-        """The loss of what `forward` gave; runs in fp32."""
+        What the loss has to know of each utterance is among the rows.
+        """
+
+    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks) -> StepLoss:
+        """The loss of what `forward` gave, a mean over rows; runs in fp32.
+
+        Args:
+            model: What `make_model` gave.
+            rows: This process's rows of the batch, as many as any other's.
+            ranks: Gathers those of all processes.
+        """
 
     def measure(
         self, model: TrainedModule, utterances: Iterable[Utterance], split: str

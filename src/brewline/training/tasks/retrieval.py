@@ -7,17 +7,18 @@ from torch import Tensor
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
+from brewline.core.ranks import Ranks
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
-from brewline.models.brewclip import BrewClip, UtteranceFeatures
+from brewline.models.brewclip import BrewClip
 from brewline.models.inputs import Batch
 from brewline.models.losses import brewclip_loss
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance
-from brewline.training.task import StepLoss
+from brewline.training.task import Rows, StepLoss
 from brewline.training.tasks.frozen import frozen_features
 
 # Selection reads recall@1; the other two are the paper's.
@@ -81,36 +82,40 @@ class Retrieval:
         """Makes a batch; see `Task`."""
         return self._train_collator.collate(utterances)
 
-    def forward(self, model: TrainedModule, batch: Batch) -> tuple[UtteranceFeatures, Tensor]:
-        """The features of the utterances, and the embeddings of the images; see `Task`."""
+    def forward(self, model: TrainedModule, batch: Batch) -> Rows:
+        """Embeddings of utterances and of their images, and each channel's features; see `Task`."""
         brewclip = _brewclip(model)
         features = brewclip.encode_utterances(batch.utterances)
-        if batch.image_embeddings is not None:
-            return features, batch.image_embeddings
-        assert batch.pixels is not None
-        return features, brewclip.encode_images(batch.pixels)
+        images = batch.image_embeddings
+        if images is None:
+            assert batch.pixels is not None
+            images = brewclip.encode_images(batch.pixels)
+        rows = {
+            "utterances": features.embeddings,
+            "images": images[batch.image_index],
+            "image_ids": batch.image_ids,
+            "text": features.text,
+            "acoustic": features.acoustic,
+        }
+        return {name: row for name, row in rows.items() if row is not None}
 
-    def loss(
-        self, model: TrainedModule, batch: Batch, outputs: tuple[UtteranceFeatures, Tensor]
-    ) -> StepLoss:
+    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks) -> StepLoss:
         """Weighs outer and inner loss; see `Task`."""
-        features, images = outputs
-        both = None
-        if features.acoustic is not None and features.text is not None:
-            both = (features.acoustic, features.text)
+        text, acoustic = rows.get("text"), rows.get("acoustic")
         scale = _brewclip(model).logit_scale
         losses = brewclip_loss(
-            features.embeddings,
-            images[batch.image_index],
-            both,
+            rows["utterances"],
+            rows["images"],
+            None if text is None or acoustic is None else (acoustic, text),
             scale,
             self._switches.alpha or 0.0,
-            batch.image_index if self._recipe.mask_same_image else None,
+            rows["image_ids"] if self._recipe.mask_same_image else None,
+            ranks,
         )
         row: dict[str, Tensor | float] = {"outer_loss": losses.outer}
         if losses.inner is not None:
             row["inner_loss"] = losses.inner
-        for name, one in (("text_norm", features.text), ("acoustic_norm", features.acoustic)):
+        for name, one in (("text_norm", text), ("acoustic_norm", acoustic)):
             if one is not None:
                 row[name] = one.detach().norm(dim=-1).mean()
         return StepLoss(losses.total, row | {"logit_scale": scale.detach().clone()})

@@ -1,0 +1,178 @@
+"""Training in several processes, and in parts, gives what one process gives with whole batches."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from tiny_models import ACOUSTIC, IMAGE_SIZE, make_clip, variant, world_data
+
+from brewline.config import load_params
+from brewline.config.recipes import RecipeParams
+from brewline.config.variants import VariantParams
+from brewline.core.errors import BrewlineError
+from brewline.core.files import remove
+from brewline.core.ranks import ALONE, Ranks, in_ranks
+from brewline.models.backbones import make_backbone
+from brewline.models.folder import Row, Trained
+from brewline.training.loop import TrainingJob, train
+from brewline.training.tasks.retrieval import Retrieval
+
+CPU = torch.device("cpu")
+# What is dropped depends on who computes a row; all else does not.
+STEADY = ACOUSTIC.model_copy(update={"dropout": 0.0})
+VARIANTS = {
+    "prompted": variant(acoustic=None),
+    "full": variant(acoustic=STEADY),
+    "no-prompts": variant(acoustic=STEADY, prompts=0),
+}
+
+
+def run(
+    switches: VariantParams,
+    recipe: RecipeParams,
+    folder: Path,
+    ranks: Ranks = ALONE,
+    part_size: int | None = None,
+    on_row: Any = None,
+) -> Trained:
+    preprocess = image_transform_v2(PreprocessCfg(size=IMAGE_SIZE), is_train=False)
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    backbone = make_backbone(make_clip(), tokenizer, preprocess)
+    changes = {"device": "cpu", "checkpoint_every_s": 0, "train_part_size": part_size}
+    folder.mkdir(exist_ok=True)
+    return train(
+        TrainingJob(Retrieval(switches, recipe, backbone, 16), recipe, 0),
+        world_data(),
+        folder,
+        load_params().runtime.model_copy(update=changes),
+        on_row,
+        ranks=ranks,
+    )
+
+
+def run_and_keep(
+    switches: VariantParams,
+    recipe: RecipeParams,
+    folder: Path,
+    part_size: int | None,
+    ranks: Ranks = ALONE,
+) -> None:
+    trained = run(switches, recipe, folder, ranks, part_size)
+    if ranks.is_first:
+        torch.save((trained.model.trained_tensors(), trained.history), folder / "kept.pt")
+
+
+def run_all(recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
+    """Every variant, whole and in parts; and one by a gather that hands no gradient back."""
+    for name, switches in VARIANTS.items():
+        run_and_keep(switches, recipe, folder / name, None, ranks)
+        run_and_keep(switches, recipe, folder / f"{name} in parts", 3, ranks)
+    gather = Ranks.gather
+    Ranks.gather = lambda ranks, rows: gather(ranks, rows.detach())  # type: ignore[method-assign]
+    run_and_keep(VARIANTS["full"], recipe, folder / "without gradient", None, ranks)
+
+
+def run_and_end(switches: VariantParams, recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
+    def stop(row: Row) -> None:
+        if row["step"] == 3:
+            raise RuntimeError("the machine is needed")
+
+    run(switches, recipe, folder, ranks, on_row=stop)
+
+
+def run_and_be_killed(
+    switches: VariantParams, recipe: RecipeParams, folder: Path, ranks: Ranks
+) -> None:
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    run(switches, recipe, folder, ranks)
+
+
+def kept(folder: Path) -> tuple[dict[str, torch.Tensor], list[Row]]:
+    tensors, history = torch.load(folder / "kept.pt")
+    return tensors, history
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest difference of a parameter, or of a loss."""
+    (ours, rows), (theirs, other_rows) = kept(one), kept(other)
+    assert ours.keys() == theirs.keys() and len(rows) == len(other_rows)
+    pairs = zip(rows, other_rows, strict=True)
+    losses = [abs(row["loss"] - other["loss"]) for row, other in pairs if "loss" in row]
+    assert len(losses) == 5
+    differences = {name: (ours[name] - theirs[name]).abs() for name in ours}
+    for name, values in differences.items():
+        # What is added to all keys alike changes no attention: the gradient of their bias is
+        # rounding and nothing else, which Adam scales up to steps of full length.
+        if name.endswith("in_proj_bias"):
+            values.view(3, -1)[1] = 0
+    return max([*losses, *(float(values.max()) for values in differences.values())])
+
+
+@pytest.fixture
+def five(recipe: RecipeParams) -> RecipeParams:
+    return recipe.model_copy(update={"steps": 5, "evaluate_every": 5})
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path, five: RecipeParams) -> None:
+    """Each with half of the batch, whole or in parts; other takes of a picture are masked."""
+    in_ranks(run_all, (five, tmp_path), 2, CPU, tmp_path / "failures")
+    assert not (tmp_path / "failures").exists()
+    for name, switches in VARIANTS.items():
+        run_and_keep(switches, five, tmp_path / "one", None)
+        assert difference(tmp_path / "one", tmp_path / name) < 1e-5
+        assert difference(tmp_path / "one", tmp_path / f"{name} in parts") < 1e-5
+        if name == "full":
+            assert difference(tmp_path / "one", tmp_path / "without gradient") > 1e-3
+        remove(tmp_path / "one")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(
+    tmp_path: Path, five: RecipeParams, name: str
+) -> None:
+    run_and_keep(VARIANTS[name], five, tmp_path / "whole", None)
+    run_and_keep(VARIANTS[name], five, tmp_path / "parts", 3)
+    assert difference(tmp_path / "whole", tmp_path / "parts") < 1e-5
+
+
+def test_a_part_drops_the_same_in_both_of_its_passes(tmp_path: Path, five: RecipeParams) -> None:
+    """Else its gradients would belong to other rows: the loss would hardly fall."""
+    whole = run(variant(), five.model_copy(update={"steps": 40}), tmp_path / "whole")
+    parts = run(variant(), five.model_copy(update={"steps": 40}), tmp_path / "parts", part_size=3)
+    last = [[r["loss"] for r in one.history if "loss" in r][-5:] for one in (whole, parts)]
+    assert sum(last[1]) < 1.3 * sum(last[0])
+
+
+def test_another_number_of_processes_goes_on(tmp_path: Path, five: RecipeParams) -> None:
+    run_and_keep(VARIANTS["full"], five, tmp_path / "one", None)
+    given = (VARIANTS["full"], five, tmp_path / "two")
+    with pytest.raises(BrewlineError, match="the machine is needed") as caught:
+        in_ranks(run_and_end, given, 2, CPU, tmp_path / "failures")
+    assert caught.value.kind == "crash"
+    run_and_keep(*given, None)
+    assert difference(tmp_path / "one", tmp_path / "two") < 1e-5
+
+
+def test_one_that_dies_ends_all_with_a_sentence(tmp_path: Path, five: RecipeParams) -> None:
+    start_s = time.monotonic()
+    with pytest.raises(BrewlineError, match=r"process 1 of the 2 .* was killed \(signal 9\)"):
+        given = (VARIANTS["prompted"], five, tmp_path / "work")
+        in_ranks(run_and_be_killed, given, 2, CPU, tmp_path / "failures")
+    assert time.monotonic() - start_s < 60
+
+
+def test_what_a_user_can_mend_keeps_its_sentence(tmp_path: Path, five: RecipeParams) -> None:
+    odd = five.model_copy(update={"batch_size": 7})
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(BrewlineError, match="a batch of 7 cannot be shared equally by 2") as caught:
+        given = (VARIANTS["prompted"], odd, tmp_path / "work", None)
+        in_ranks(run_and_keep, given, 2, CPU, tmp_path / "failures")
+    assert caught.value.kind == "settings"
+    assert signal.getsignal(signal.SIGTERM) == before
