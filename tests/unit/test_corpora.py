@@ -323,7 +323,9 @@ def test_the_names_of_a_large_corpus_are_gone_through_few_times(
 
 def test_the_folder_with_the_most_files_of_a_kind_is_found(tmp_path: Path) -> None:
     write(tmp_path, {f"a/pictures/{name}": "" for name in ("1.jpg", "2.jpg", "x.b/3.jpg")})
-    write(tmp_path, {f"b/pictures/{name}": "" for name in ("1.wav", "2.ogg", "3.ogg", "4", "5.jpg")})
+    write(
+        tmp_path, {f"b/pictures/{name}": "" for name in ("1.wav", "2.ogg", "3.ogg", "4", "5.jpg")}
+    )
     write(tmp_path, {"c/PICTURES/1.jpg": "", "pictures.jpg": ""})
     store = MediaStore(tmp_path)
     assert find_folder(store, "pictures") == "a/pictures"
