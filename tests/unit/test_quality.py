@@ -866,7 +866,11 @@ def test_expectations_know_published_counts_types_and_plausible_medians(
     strict = limits.model_copy(
         update={"median_duration_s": [1.0, 2.0], "median_caption_words": [7.0, 9.0]}
     )
-    assert failed(expect(frame.astype({"num_channels": "float64"}), count_words(frame), listed, NO_LEAKS, strict)) == [
+    assert failed(
+        expect(
+            frame.astype({"num_channels": "float64"}), count_words(frame), listed, NO_LEAKS, strict
+        )
+    ) == [
         "schema: num_channels is of type int64",
         "utterances: the median duration is plausible",
         "captions: the median number of words in a caption is plausible",
