@@ -92,14 +92,15 @@ class LoudnessMeter:
         steps = np.asarray(sum(weight * meter.finish() for weight, meter in channels))
         if steps.size < _STEPS_PER_BLOCK:
             return None
-        block = np.full(_STEPS_PER_BLOCK, 1 / _STEPS_PER_BLOCK / full_scale**2)
-        powers = np.convolve(steps, block, "valid")
+        # Sums, as NumPy's mean takes several times as long of so few.
+        blocks = np.convolve(steps, np.ones(_STEPS_PER_BLOCK), "valid")
+        powers = blocks / (_STEPS_PER_BLOCK * full_scale**2)
         powers = powers[powers > _power(_ABSOLUTE_GATE_LUFS)]
         if not powers.size:
             return None
         # Never empty: the loudest block is above the mean.
-        gated = powers[powers > powers.mean() * 10 ** (_RELATIVE_GATE_LU / 10)]
-        return float(_OFFSET_LU + 10 * np.log10(gated.mean()))
+        gated = powers[powers > powers.sum() / powers.size * 10 ** (_RELATIVE_GATE_LU / 10)]
+        return float(_OFFSET_LU + 10 * np.log10(gated.sum() / gated.size))
 
 
 def _power(loudness_lufs: float) -> float:

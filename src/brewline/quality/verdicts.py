@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 
 from brewline.config.validate import ValidateParams
@@ -90,6 +91,8 @@ class Judge:
         # As hashes in dictionaries they would take several times the memory.
         self._bytes = self.recordings.numbered("sha256")
         self._contents = self.recordings.numbered("content")
+        # Arrow keeps what it has freed; of a large corpus, as much as the facts themselves.
+        pyarrow.default_memory_pool().release_unused()
 
     def corpus(self, listings: Sequence[Listing]) -> Iterator[Verdict]:
         """One verdict per listing, sorted by split and utterance id but for ids that occur twice.
