@@ -70,7 +70,7 @@ class KnownFacts(Generic[Facts]):
         return failed
 
     def take(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
-        """The cells of a column, which of files that could be opened are none that are empty."""
+        """The cells of some rows of a column; of a file that could not be opened a number is 0."""
         return self._columns[name].take(rows)
 
     def numbered(self, name: str) -> NDArray[np.int32]:
@@ -107,7 +107,7 @@ class _Column:
         return self.values.item(row) if self.is_known[row] else None
 
     def take(self, rows: NDArray[np.int64]) -> list[Any]:
-        """The cells of many rows at once, which takes a tenth of the time; of no number a zero."""
+        """The cells of many rows, which takes a tenth of the time that they take one by one."""
         taken = self.values.take(rows)
         cells: list[Any] = taken.to_pylist() if self.is_text else taken.tolist()
         return cells
