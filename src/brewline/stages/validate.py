@@ -31,9 +31,8 @@ def main() -> None:
     gc.disable()
     importing = import_ahead()  # beside the reading of the corpus
     store = MediaStore(Path("data/raw") / corpus)
-    listings, num_unused = with_transcripts(
-        store, READERS[source.reader](store, source), source.transcripts
-    )
+    listings = READERS[source.reader](store, source)
+    listings, num_unused = with_transcripts(store, listings, source.transcripts)
     if utterance_id:
         print("\n".join(explain(store, listings, utterance_id, facts, limits)))
         return
