@@ -110,10 +110,12 @@ def test_a_damaged_index_is_set_aside_and_made_again(
     assert told == (content is not None or name == "seek-points")
 
 
-def test_a_tar_with_a_damaged_header_does_not_just_end_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [1024, 1024 + 124, 1024 + 153])
+def test_a_tar_with_a_damaged_header_does_not_just_end_there(tmp_path: Path, at: int) -> None:
+    """In a name, a size, and the checksum itself."""
     write_tar(tmp_path / "a.tar", {"x": b"1", "y": b"2"})
     content = bytearray((tmp_path / "a.tar").read_bytes())
-    content[1024] ^= 1
+    content[at] ^= 1
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(BrewlineError, match=r"a\.tar is damaged at byte 1024"):
         MediaStore(tmp_path)

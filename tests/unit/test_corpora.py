@@ -19,7 +19,7 @@ from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import held_out
 from brewline.corpora.readers import READERS
-from brewline.corpora.reading import safe_id
+from brewline.corpora.reading import find_folder, safe_id
 from brewline.corpora.survey import survey
 from brewline.media.archives import MediaStore
 from brewline.tables.listing import Listing
@@ -303,6 +303,35 @@ def test_localized_narratives(tmp_path: Path) -> None:
         image_path="val2017/000000000001.jpg",
         caption="In this image we can see 1.",
     )
+
+
+def test_the_names_of_a_large_corpus_are_gone_through_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its tables, its pictures and its folders; not for each table, or each kind of folder."""
+    make_lncoco(tmp_path / "ln")
+    asked, names = [], MediaStore.names
+
+    def counted(store: MediaStore) -> list[str]:
+        asked.append(store)
+        return names(store)
+
+    monkeypatch.setattr(MediaStore, "names", counted)
+    read("localized_narratives", tmp_path / "ln", dev_fraction=0.25)
+    assert len(asked) == 2
+
+
+def test_the_folder_with_the_most_files_of_a_kind_is_found(tmp_path: Path) -> None:
+    write(tmp_path, {f"a/pictures/{name}": "" for name in ("1.jpg", "2.jpg", "x.b/3.jpg")})
+    write(
+        tmp_path, {f"b/pictures/{name}": "" for name in ("1.wav", "2.ogg", "3.ogg", "4", "5.jpg")}
+    )
+    write(tmp_path, {"c/PICTURES/1.jpg": "", "pictures.jpg": ""})
+    store = MediaStore(tmp_path)
+    assert find_folder(store, "pictures") == "a/pictures"
+    assert find_folder(store, "pictures", suffixes=(".wav", ".ogg")) == "b/pictures"
+    assert find_folder(store, "photos", "x.b") == "a/pictures/x.b"
+    assert find_folder(store, "photos", suffixes=(".png",)) == "photos"
 
 
 def test_narratives_of_one_image_stay_in_one_split(tmp_path: Path) -> None:

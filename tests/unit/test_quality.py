@@ -52,7 +52,7 @@ from brewline.quality.checks import (
     check_listing,
     first_fault,
 )
-from brewline.quality.corpus_suites import Account, account, expect
+from brewline.quality.corpus_suites import Account, account, count_words, expect
 from brewline.quality.expectations import Expectation
 from brewline.quality.explain import explain
 from brewline.quality.inspection import (
@@ -340,8 +340,10 @@ def validate(
     duplicates, leaks = write_tables(found, "ln", manifest, quarantine)
     good, bad = pandas.read_parquet(manifest), pandas.read_parquet(quarantine)
     listed = account(corpus.listings, len(bad))
-    outcomes = expect(good, listed, leaks, limits, published)
-    return good, bad, gather(good, bad.to_dict("records"), listed, duplicates, leaks, outcomes)
+    words = count_words(good)
+    outcomes = expect(good, words, listed, leaks, limits, published)
+    rows = bad.to_dict("records")
+    return good, bad, gather(good, words, rows, listed, duplicates, leaks, outcomes)
 
 
 def test_captions_that_a_layout_does_not_have_are_counted_by_split(
@@ -838,9 +840,9 @@ def test_expectations_notice_a_leak_between_splits_and_a_lost_row(
     frame, listed = ravdess(tmp_path / "r", limits)
     for column in ("image_id", "image_path"):
         frame[column] = frame[column].astype("str")
-    assert not failed(expect(frame, listed, NO_LEAKS, limits))
+    assert not failed(expect(frame, count_words(frame), listed, NO_LEAKS, limits))
     frame.loc[0, "split"] = "test"
-    assert failed(expect(frame[:-1], listed, NO_LEAKS, limits)) == [
+    assert failed(expect(frame[:-1], count_words(frame), listed, NO_LEAKS, limits)) == [
         "speakers: no speaker is in two splits",
         "corpus: all 8 listed utterances are in the manifest or in the quarantine",
     ]
@@ -853,18 +855,22 @@ def test_expectations_know_published_counts_types_and_plausible_medians(
     for column in ("image_id", "image_path"):
         frame[column] = frame[column].astype("str")
     right = ExpectedParams(utterances={"train+dev": 6, "test": 2}, tolerance=0.0)
-    assert not failed(expect(frame, listed, NO_LEAKS, limits, right))
+    assert not failed(expect(frame, count_words(frame), listed, NO_LEAKS, limits, right))
     near = ExpectedParams(utterances={"train+dev+test": 9}, tolerance=0.12)
-    assert not failed(expect(frame, listed, NO_LEAKS, limits, near))
+    assert not failed(expect(frame, count_words(frame), listed, NO_LEAKS, limits, near))
     wrong = ExpectedParams(utterances={"train+dev": 7}, images={"test": 1}, tolerance=0.1)
-    assert failed(expect(frame, listed, NO_LEAKS, limits, wrong)) == [
+    assert failed(expect(frame, count_words(frame), listed, NO_LEAKS, limits, wrong)) == [
         "corpus: the corpus lists as many utterances of train+dev as published: 7",
         "corpus: the corpus lists as many images of test as published: 1",
     ]
     strict = limits.model_copy(
         update={"median_duration_s": [1.0, 2.0], "median_caption_words": [7.0, 9.0]}
     )
-    assert failed(expect(frame.astype({"num_channels": "float64"}), listed, NO_LEAKS, strict)) == [
+    assert failed(
+        expect(
+            frame.astype({"num_channels": "float64"}), count_words(frame), listed, NO_LEAKS, strict
+        )
+    ) == [
         "schema: num_channels is of type int64",
         "utterances: the median duration is plausible",
         "captions: the median number of words in a caption is plausible",
@@ -888,7 +894,7 @@ def test_a_corpus_of_which_nothing_is_good_fails_in_words(
 
 def test_data_docs_are_built_on_request(tmp_path: Path, limits: ValidateParams) -> None:
     frame, listed = ravdess(tmp_path / "r", limits)
-    expect(frame, listed, NO_LEAKS, limits, data_docs=tmp_path / "docs")
+    expect(frame, count_words(frame), listed, NO_LEAKS, limits, data_docs=tmp_path / "docs")
     assert (tmp_path / "docs/index.html").exists()
 
 

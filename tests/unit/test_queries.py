@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from PIL import Image
 from sounds import FORMATS, sound, wav_of_one_sample_a_second
 from world import corrupted_recordings, encode_audio, picture, tone, tone_limits
@@ -21,20 +22,26 @@ from brewline.media.audio import decode, to_mono_16k
 from brewline.quality.queries import (
     GuardedChecks,
     RefusedError,
+    _answers,
+    _Query,
     check_audio,
     check_image,
-    hear,
-    look,
 )
 
 PROJECT = Path(__file__).parents[2]
 LIMITS = ValidateParams(**tone_limits())
 
 
+@pytest.fixture(scope="module")
+def checks() -> GuardedChecks:
+    return GuardedChecks(LIMITS, 60.0)
+
+
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_heard_as_the_corpus_is(name: str) -> None:
+def test_every_format_is_heard_as_the_corpus_is(name: str, checks: GuardedChecks) -> None:
     expected = to_mono_16k(decode(sound(name)))
-    np.testing.assert_allclose(hear(sound(name), LIMITS), expected, atol=1e-6)
+    assert not checks.is_picture(sound(name))
+    np.testing.assert_allclose(checks.hear(sound(name)), expected, atol=1e-6)
 
 
 def loud(level: float) -> bytes:
@@ -56,12 +63,14 @@ BAD_RECORDINGS = {
 
 
 @pytest.mark.parametrize("name", BAD_RECORDINGS)
-def test_a_recording_is_refused_in_the_words_of_the_quarantine(name: str) -> None:
+def test_a_recording_is_refused_in_the_words_of_the_quarantine(
+    name: str, checks: GuardedChecks
+) -> None:
     content = BAD_RECORDINGS[name]
     fault = check_audio(content, LIMITS).fault
     assert fault
     with pytest.raises(RefusedError) as error:
-        hear(content, LIMITS)
+        checks.hear(content)
     assert str(error.value) == f"the recording is refused (`{fault.reason}`): {fault.detail}"
     assert error.value.reason == fault.reason
     assert isinstance(error.value, BrewlineError)
@@ -76,17 +85,20 @@ def eps() -> bytes:
 @pytest.mark.parametrize(
     "content", [picture(1)[:300], eps(), b"<html>", sound("wav"), picture(1, (8, 8)), b""]
 )
-def test_a_picture_is_refused_in_the_words_of_the_quarantine(content: bytes) -> None:
+def test_a_picture_is_refused_in_the_words_of_the_quarantine(
+    content: bytes, checks: GuardedChecks
+) -> None:
     fault = check_image(content, LIMITS).fault
     assert fault
     with pytest.raises(RefusedError) as error:
-        look(content, LIMITS)
+        checks.look(content)
     assert str(error.value) == f"the picture is refused (`{fault.reason}`): {fault.detail}"
 
 
-def test_good_ones_pass() -> None:
-    look(picture(1), LIMITS)
-    assert len(hear(sound("opus"), LIMITS)) == 2 * 16_000
+def test_good_ones_pass(checks: GuardedChecks) -> None:
+    assert checks.is_picture(picture(1))
+    checks.look(picture(1))
+    assert len(checks.hear(sound("opus"))) == 2 * 16_000
 
 
 def flac_of_silence(hours: float) -> bytes:
@@ -105,32 +117,20 @@ def test_a_recording_is_decoded_no_further_than_it_may_be_long() -> None:
     # It says not how long it is.
     content[21] &= 0xF0
     content[22:26] = bytes(4)
+    # As its process does, whose memory cannot be looked at.
+    answer = _answers(limits)
     tracemalloc.start()
-    with pytest.raises(RefusedError, match=r"`too_long`\): it goes on after 20 s"):
-        hear(bytes(content), limits)
+    fault = answer(_Query("recording", bytes(content)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    assert fault == ("too_long", "it goes on after 20 s")
     # A block of samples, and not half an hour.
     assert peak < 250 << 20
 
 
-def test_a_rate_that_no_recording_has_costs_nothing() -> None:
+def test_a_rate_that_no_recording_has_costs_nothing(checks: GuardedChecks) -> None:
     with pytest.raises(RefusedError, match="low_sample_rate"):
-        hear(wav_of_one_sample_a_second(), LIMITS)
-
-
-def test_in_a_process_of_its_own_the_answers_are_the_same() -> None:
-    checks = GuardedChecks(LIMITS, 60.0)
-    np.testing.assert_array_equal(checks.hear(sound("opus")), hear(sound("opus"), LIMITS))
-    checks.look(picture(1))
-    for content in (BAD_RECORDINGS["half"], BAD_RECORDINGS["a picture"]):
-        with pytest.raises(RefusedError) as here:
-            hear(content, LIMITS)
-        with pytest.raises(RefusedError) as there:
-            checks.hear(content)
-        assert (str(there.value), there.value.reason) == (str(here.value), here.value.reason)
-    with pytest.raises(RefusedError, match="the picture is refused"):
-        checks.look(sound("opus"))
+        checks.hear(wav_of_one_sample_a_second())
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,26 @@ def test_a_script_that_cannot_be_imported_may_ask(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, script, *paths], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [str(len(hear(sound("wav"), LIMITS)))]
+    assert done.stdout.split() == [str(len(to_mono_16k(decode(sound("wav")))))]
+
+
+def test_a_query_that_hangs_the_decoder_does_not_hang_the_search(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "from brewline.media import decoders\n"
+        "decoders._StoredSamples.blocks = lambda *_: time.sleep(3600)\n"
+    )
+    (tmp_path / "a.wav").write_bytes(sound("wav"))
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params["runtime"]["inspect_decode_limit_s"] = 1.0
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    done = subprocess.run(
+        [sys.executable, "-m", "brewline.cli", "search", "a.wav"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{PROJECT / 'src'}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    told = "a.wav: the recording is refused (`decoder_timeout`): not done after 1 s"
+    assert (done.returncode, done.stderr) == (1, f"error: {told}\n")

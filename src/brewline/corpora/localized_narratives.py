@@ -12,7 +12,7 @@ published: val is our test split, as in BrewCLIP, and part of the training image
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,50 +77,58 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
             (`traces` is not: one published line has none).
     """
     subset = source.subset or "coco"
+    tables = [name for name in store.names() if name.endswith(".jsonl")]
+    # Open Images also comes in train_0 to train_f, the whole of ADE20K in a folder for each scene.
+    pictures = {path.rpartition("/")[2]: path for path in store.names() if path.endswith(".jpg")}
     listings = [
-        row for name, part in _PARTS[subset].items() for row in _listings(store, subset, name, part)
+        row
+        for prefix, part in _PARTS[subset].items()
+        for name in tables
+        # Beside them, `<prefix>_captions.jsonl` is published: the captions without recordings.
+        if re.fullmatch(rf"(.*/)?{prefix}(_v6)?_localized_narratives[^/]*\.jsonl", name)
+        for row in _listings(store, name, part, pictures, mended=subset in _MENDED)
     ]
     if not listings:
         raise BrewlineError(f"{store.root} has no {subset}_*_localized_narratives*.jsonl")
     return with_dev(with_records(listings), source)
 
 
-def _listings(store: MediaStore, subset: str, prefix: str, part: _Part) -> Iterator[Listing]:
+def _listings(
+    store: MediaStore, name: str, part: _Part, pictures: Mapping[str, str], mended: bool
+) -> Iterator[Listing]:
+    """The narratives of a table.
+
+    Args:
+        store: The corpus' files.
+        name: The table.
+        part: What it is a part of.
+        pictures: By their names, whatever folder they are in.
+        mended: See `_voice_recording`.
+    """
     images = find_folder(store, *part.image_folders)
-    # Open Images also comes in train_0 to train_f, the whole of ADE20K in a folder for each scene.
-    elsewhere = {path.rpartition("/")[2]: path for path in store.names() if path.endswith(".jpg")}
     folder_of = functools.cache(lambda name: find_folder(store, name, suffixes=AUDIO_SUFFIXES))
-    for name in store.names():
-        file = name.rpartition("/")[2]
-        # Beside them, `<prefix>_captions.jsonl` is published: the captions without recordings.
-        if not re.fullmatch(rf"{prefix}(_v6)?_localized_narratives.*\.jsonl", file):
+    for number, row in json_lines(store, name):
+        if isinstance(row, BrewlineError):
+            yield no_record(name, number, row, part.split)
             continue
-        for number, row in json_lines(store, name):
-            if isinstance(row, BrewlineError):
-                yield no_record(name, number, row, part.split)
-                continue
-            try:
-                folder, voice = _voice_recording(row, mended=subset in _MENDED)
-                image_id = text_of(row, "image_id")
-                image = part.image_name.format(image_id)
-                yield Listing(
-                    # An annotator may describe an image more than once; a recording has one name.
-                    utterance_id=safe_id(stem(voice)),
-                    split=part.split,
-                    audio_path=f"{folder_of(folder)}/{voice}",
-                    speaker_id=str(row["annotator_id"]),
-                    image_id=image_id,
-                    image_path=_image_path(store, images, image, elsewhere),
-                    caption=text_of(row, "caption"),
-                )
-            except (KeyError, ValueError, TypeError) as error:
-                told = BrewlineError(f"{name}, line {number} is no narrative: {error!r}")
-                yield no_record(name, number, told, part.split)
-
-
-def _image_path(store: MediaStore, folder: str, name: str, elsewhere: dict[str, str]) -> str:
-    path = f"{folder}/{name}"
-    return path if path in store else elsewhere.get(name, path)
+        try:
+            folder, voice = _voice_recording(row, mended)
+            image_id = text_of(row, "image_id")
+            image = part.image_name.format(image_id)
+            path = f"{images}/{image}"
+            yield Listing(
+                # An annotator may describe an image more than once; a recording has one name.
+                utterance_id=safe_id(stem(voice)),
+                split=part.split,
+                audio_path=f"{folder_of(folder)}/{voice}",
+                speaker_id=str(row["annotator_id"]),
+                image_id=image_id,
+                image_path=path if path in store else pictures.get(image, path),
+                caption=text_of(row, "caption"),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            told = BrewlineError(f"{name}, line {number} is no narrative: {error!r}")
+            yield no_record(name, number, told, part.split)
 
 
 def _voice_recording(row: dict[str, Any], mended: bool) -> tuple[str, str]:

@@ -66,9 +66,11 @@ def find_folder(store: MediaStore, *names: str, suffixes: tuple[str, ...] = (".j
     Returns:
         The path; the first name where there is no such folder.
     """
-    counts = Counter(each.rpartition("/")[0] for each in store.names() if each.endswith(suffixes))
-    found = [folder for folder in counts if folder.rpartition("/")[2] in names]
-    return min(found, key=lambda folder: (-counts[folder], folder), default=names[0])
+    counts: Counter[str] = Counter()
+    for (folder, suffix), count in store.folders.items():
+        if suffix in suffixes and folder.rpartition("/")[2] in names:
+            counts[folder] += count
+    return min(counts, key=lambda folder: (-counts[folder], folder), default=names[0])
 
 
 def lines_of(store: MediaStore, name: str) -> Iterator[tuple[int, str]]:

@@ -12,8 +12,10 @@ import hashlib
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -166,6 +168,16 @@ class MediaStore:
     def names(self) -> list[str]:
         """Every file, sorted; not to be changed."""
         return self._names
+
+    @cached_property
+    def folders(self) -> Mapping[tuple[str, str], int]:
+        """How many files each folder directly holds, by its path and their suffix."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for each in self._names:
+            folder, _, name = each.rpartition("/")
+            _, dot, suffix = name.rpartition(".")
+            counts[folder, dot + suffix] += 1
+        return counts
 
     def in_stored_order(self, names: Iterable[str]) -> list[str]:
         """Files in the order in which they lie in their archives.

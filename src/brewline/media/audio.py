@@ -26,6 +26,8 @@ from brewline.media.recording import Sound, check_joined, size_of_id3
 SAMPLE_RATE_HZ = 16_000
 
 # A FLAC stream: its magic, and the head of the block that always comes first (RFC 9639, 8.1).
+# The magic alone is found in a tenth of the time.
+_FLAC_MAGIC = b"fLaC"
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 
 
@@ -141,24 +143,25 @@ def _find_sounds(content: bytes) -> list[Sound]:
 
 def _flac_sounds(content: bytes) -> list[Sound]:
     """The sounds of FLAC streams that follow each other (RFC 9639)."""
-    starts = [0]
-    for found in _FLAC_START.finditer(content, 4):
-        starts.append(found.start())
-        check_joined(len(starts))
-    sounds = []
+    starts, at = [0], content.find(_FLAC_MAGIC, 4)
+    while at >= 0:
+        if _FLAC_START.match(content, at):
+            starts.append(at)
+            check_joined(len(starts))
+        at = content.find(_FLAC_MAGIC, at + 4)
+    whole, sounds = memoryview(content), []
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
-        part = bytearray(content[start:end])
+        head = bytearray(whole[start : min(start + 26, end)])
         # STREAMINFO: 20 bits of sample rate, and, after 8 others, 36 of the number of samples.
-        rate_hz = int.from_bytes(part[18:21], "big") >> 4
-        num_samples = int.from_bytes(part[21:26], "big") & 0xF_FFFF_FFFF
-        if len(part) >= 26 and rate_hz:
+        rate_hz = int.from_bytes(head[18:21], "big") >> 4
+        num_samples = int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
+        if len(head) == 26 and rate_hz:
             # libsndfile stops there; where it is 0, which is to say unknown, it goes on to the end.
-            part[21] &= 0xF0
-            part[22:26] = bytes(4)
+            head[21] &= 0xF0
+            head[22:26] = bytes(4)
+        part = b"".join((head, whole[start + len(head) : end]))
         promised = num_samples / rate_hz if rate_hz and num_samples else None
-        sounds.append(
-            Sound(bytes(part), "flac", by_libsndfile=True, promised_s=promised, is_open=True)
-        )
+        sounds.append(Sound(part, "flac", by_libsndfile=True, promised_s=promised, is_open=True))
     return sounds
 
 

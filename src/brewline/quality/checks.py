@@ -247,10 +247,11 @@ def check_listing(listing: Listing) -> Fault | None:
         return Fault("bad_record", printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
-    for name, text in zip(LISTED, listing.values(), strict=True):
-        if text is None or text.isascii():
-            continue
-        if not _is_text(text, is_path=name.endswith("_path")):
+    values = listing.values()
+    # Of most, all at once.
+    is_ascii = "".join(text for text in values if text is not None).isascii()
+    for name, text in () if is_ascii else zip(LISTED, values, strict=True):
+        if text is not None and not _is_text(text, is_path=name.endswith("_path")):
             return Fault("bad_text", f"its {name} is no UTF-8 text: {printable(text)}")
     if listing.caption is not None and not listing.caption.strip():
         return Fault("empty_caption", "the caption has no text")

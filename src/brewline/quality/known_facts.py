@@ -69,9 +69,15 @@ class KnownFacts(Generic[Facts]):
         failed: NDArray[np.bool_] = self._columns["reason"].is_known | faulty
         return failed
 
-    def cells(self, *names: str) -> "list[_Column]":
-        """Columns, of which cells are read by their rows."""
-        return [self._columns[name] for name in names]
+    def take(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
+        """The cells of some rows of a column; of a file that could not be opened a number is 0."""
+        return self._columns[name].take(rows)
+
+    def numbered(self, name: str) -> NDArray[np.int32]:
+        """A column of text as numbers, which are equal where the texts are, (num_rows,)."""
+        encoded = self._columns[name].values.dictionary_encode()
+        numbers: NDArray[np.int32] = encoded.indices.fill_null(-1).to_numpy()
+        return numbers
 
 
 class _Numbers:
@@ -99,6 +105,12 @@ class _Column:
         if self.is_text:
             return self.values[row].as_py()
         return self.values.item(row) if self.is_known[row] else None
+
+    def take(self, rows: NDArray[np.int64]) -> list[Any]:
+        """The cells of many rows, which takes a tenth of the time that they take one by one."""
+        taken = self.values.take(rows)
+        cells: list[Any] = taken.to_pylist() if self.is_text else taken.tolist()
+        return cells
 
     def numbers(self) -> NDArray[np.float64]:
         """All of them, and NaN for what is not known."""

@@ -40,7 +40,7 @@ class LeakFinder:
     """Looks at good utterances as they come."""
 
     # The first utterance with this content.
-    _recordings: dict[bytes, Listing] = field(default_factory=dict)
+    _recordings: dict[int, Listing] = field(default_factory=dict)
     _pictures: dict[str, tuple[int, str]] = field(default_factory=dict)
     _leaked: list[tuple[str, str]] = field(default_factory=list)
     _num_recordings: int = 0
@@ -49,7 +49,7 @@ class LeakFinder:
         """Looks at the next one."""
         row, split = verdict.listing, SPLITS.index(verdict.listing.split)
         self._num_recordings += split > 0
-        first = self._recordings.setdefault(bytes.fromhex(verdict.audio_content), row)
+        first = self._recordings.setdefault(verdict.audio_content, row)
         if first.split != row.split:
             earlier, later = sorted((first, row), key=lambda one: SPLITS.index(one.split))
             self._leaked.append((later.utterance_id, earlier.utterance_id))

@@ -1,8 +1,8 @@
 """Recordings and pictures from outside: the same checks as on a corpus, and the same words.
 
 `brewline search` and a served model ask here. What comes from outside is hostile until shown
-otherwise: what a recording costs is bounded while it is decoded, and where many ask, it is decoded
-in a process of its own, which is ended if it takes too long.
+otherwise: it is decoded in a process of its own, which is ended if it takes too long, and what a
+recording costs is bounded while it is decoded.
 """
 
 import weakref
@@ -18,7 +18,7 @@ from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.core.workers import Lost, Worker
 from brewline.media.audio import AudioError, open_recording, to_16k
-from brewline.media.pictures import PictureError
+from brewline.media.pictures import PictureError, is_picture
 from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, first_fault
 from brewline.quality.picture_facts import read_picture_facts
 from brewline.quality.recording_facts import RecordingMeter, read_recording_facts
@@ -63,40 +63,19 @@ class RefusedError(BrewlineError):
         self.reason = fault.reason
 
 
-def hear(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:
-    """A recording from outside as Whisper hears it, (num_samples,) at 16 kHz.
-
-    Raises:
-        RefusedError: it fails a check; see `AUDIO_CHECKS`, and docs/guide.md for all reasons.
-    """
-    try:
-        return _heard(content, limits)
-    except AudioError as error:
-        raise RefusedError("recording", Fault(error.reason, error.detail)) from None
-
-
-def look(content: bytes, limits: ValidateParams) -> None:
-    """Checks a picture from outside.
-
-    Raises:
-        RefusedError: it fails a check; see `IMAGE_CHECKS`, and docs/guide.md for all reasons.
-    """
-    fault = check_image(content, limits).fault
-    if fault:
-        raise RefusedError("picture", fault)
-
-
 @dataclass(frozen=True)
 class _Query:
-    kind: Literal["recording", "picture"]
+    # A file may be either: what it is, is asked.
+    kind: Literal["recording", "picture", "file"]
     content: bytes
 
 
-class GuardedChecks:
-    """`hear` and `look` in a process of its own: no file holds it for long, or ends more than it.
+# Of a file, whether it is a picture; of a recording, its samples; of a good picture, nothing.
+_Answer = NDArray[np.float32] | Fault | bool | None
 
-    One query at a time.
-    """
+
+class GuardedChecks:
+    """Decodes and checks in a process of its own, which no file holds for long; one at a time."""
 
     def __init__(self, limits: ValidateParams, limit_s: float) -> None:
         """Starts the process.
@@ -105,22 +84,38 @@ class GuardedChecks:
             limits: Thresholds.
             limit_s: Seconds that a file may take.
         """
-        self._worker: Worker[_Query, NDArray[np.float32] | Fault | None] = Worker(
+        self._worker: Worker[_Query, _Answer] = Worker(
             partial(_answers, limits), limit_s, chunk_size=1, knows_main=False
         )
         weakref.finalize(self, self._worker.close)
 
     def hear(self, content: bytes) -> NDArray[np.float32]:
-        """See `hear`; the reasons are `decoder_timeout` and `decoder_crash` too."""
+        """A recording from outside as Whisper hears it, (num_samples,) at 16 kHz.
+
+        Raises:
+            RefusedError: it fails a check; see `AUDIO_CHECKS`, and docs/guide.md for all reasons.
+        """
         waveform = self._ask(_Query("recording", content))
-        assert waveform is not None
+        assert isinstance(waveform, np.ndarray)
         return waveform
 
     def look(self, content: bytes) -> None:
-        """See `look`; the reasons are `decoder_timeout` and `decoder_crash` too."""
+        """Checks a picture from outside.
+
+        Raises:
+            RefusedError: it fails a check; see `IMAGE_CHECKS`, and docs/guide.md for all reasons.
+        """
         self._ask(_Query("picture", content))
 
-    def _ask(self, query: _Query) -> NDArray[np.float32] | None:
+    def is_picture(self, content: bytes) -> bool:
+        """Whether a file from outside begins like a picture; it may be damaged, or a recording.
+
+        Raises:
+            RefusedError: that could not be found out.
+        """
+        return self._ask(_Query("file", content)) is True
+
+    def _ask(self, query: _Query) -> NDArray[np.float32] | bool | None:
         (answer,) = self._worker.map([query])
         if isinstance(answer, Lost):
             answer = Fault(f"decoder_{answer.how}", answer.detail)
@@ -129,10 +124,12 @@ class GuardedChecks:
         return answer
 
 
-def _answers(limits: ValidateParams) -> Callable[[_Query], NDArray[np.float32] | Fault | None]:
+def _answers(limits: ValidateParams) -> Callable[[_Query], _Answer]:
     """Called in the process of `GuardedChecks`, gives what answers a query there."""
 
-    def answer(query: _Query) -> NDArray[np.float32] | Fault | None:
+    def answer(query: _Query) -> _Answer:
+        if query.kind == "file":
+            return is_picture(query.content)
         if query.kind == "picture":
             return check_image(query.content, limits).fault
         try:

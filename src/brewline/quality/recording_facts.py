@@ -185,8 +185,10 @@ def _levels(powers: NDArray[Any], scale: int) -> tuple[float, float, float]:
     """The loud and the quiet level in dBFS, and the share of the energy in the loudest burst."""
     if not powers.size:
         return FLOOR_DBFS, FLOOR_DBFS, 0.0
-    in_order = np.sqrt(np.sort(powers)) / scale
-    quiet, loud = (in_order[int(share * (powers.size - 1))] for share in (_QUIET, _LOUD))
+    in_order = np.sort(powers)
+    quiet, loud = (
+        math.sqrt(in_order[int(share * (powers.size - 1))]) / scale for share in (_QUIET, _LOUD)
+    )
     bursts = np.convolve(powers, np.ones(min(_BURST_FRAMES, powers.size)), "valid")
     total = float(powers.sum(dtype=np.float64))
     share = float(bursts.max()) / total if total else 0.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brewline.quality.corpus_suites import Account, count_words
+from brewline.quality.corpus_suites import Account
 from brewline.quality.expectations import Expectation, complaints
 from brewline.quality.leaks import LeakFinder, Leaks
 from brewline.quality.verdicts import Verdict, count_reasons
@@ -103,6 +103,7 @@ def write_tables(
 
 def gather(
     utterances: "pandas.DataFrame",
+    num_words: "pandas.Series[int]",
     quarantine: list[dict[str, Any]],
     listed: Account,
     duplicates: list[tuple[str, str]],
@@ -113,13 +114,14 @@ def gather(
 
     Args:
         utterances: The manifest.
+        num_words: Of its captions; see `count_words`.
         quarantine: Its rows.
         listed: What the corpus lists.
         duplicates: See `write_tables`.
         leaks: See `write_tables`.
         expectations: Their outcomes.
     """
-    columns = {"duration_s": utterances["duration_s"], "caption_words": count_words(utterances)}
+    columns = {"duration_s": utterances["duration_s"], "caption_words": num_words}
     return Results(
         num_listed=listed.num_listed,
         num_good=len(utterances),

@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
 
 from brewline.config.validate import ValidateParams
 from brewline.media.archives import MediaStore, canonical_name
@@ -19,18 +22,13 @@ from brewline.quality.checks import (
 from brewline.quality.known_facts import known_pictures, known_recordings
 from brewline.tables.listing import LISTED, SPLITS, Listing
 
-# What a verdict has of a good recording, and the fact that it is.
-_FROM_FACTS = {
-    "duration_s": "duration_s",
-    "sample_rate_hz": "sample_rate_hz",
-    "num_channels": "num_channels",
-    "audio_sha256": "sha256",
-    "audio_content": "content",
-}
+# What a verdict has of a good recording.
+_FACTS = ("duration_s", "sample_rate_hz", "num_channels", "sha256")
+# Facts that are taken out of their columns at a time.
+_ROWS_AT_ONCE = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was found out about one utterance: facts, or why it is dropped."""
 
     listing: Listing
@@ -40,8 +38,10 @@ class Verdict:
     sample_rate_hz: int = 0
     num_channels: int = 0
     audio_sha256: str = ""
-    # Of the samples, and of what one sees; see `tables.facts`.
-    audio_content: str = ""
+    # Of recordings with the same bytes, and of those with the same samples, the same number.
+    audio_bytes: int = -1
+    audio_content: int = -1
+    # Of what one sees; see `tables.facts`.
     image_content: str | None = None
     # The first utterance whose recording has the same bytes, if that is another.
     same_audio_as: str | None = None
@@ -88,9 +88,11 @@ class Judge:
         # All at once; a sentence is made only for those that are at fault.
         self._bad_recordings = self.recordings.at_fault(AUDIO_CHECKS, limits)
         self._bad_pictures = self.pictures.at_fault(IMAGE_CHECKS, limits)
-        columns = self.recordings.cells(*_FROM_FACTS.values())
-        self._good = dict(zip(_FROM_FACTS, columns, strict=True))
-        self._looks = self.pictures.cells("content")[0]
+        # As hashes in dictionaries they would take several times the memory.
+        self._bytes = self.recordings.numbered("sha256")
+        self._contents = self.recordings.numbered("content")
+        # Arrow keeps what it has freed; of a large corpus, as much as the facts themselves.
+        pyarrow.default_memory_pool().release_unused()
 
     def corpus(self, listings: Sequence[Listing]) -> Iterator[Verdict]:
         """One verdict per listing, sorted by split and utterance id but for ids that occur twice.
@@ -98,7 +100,8 @@ class Judge:
         Raises:
             BrewlineError: a file is new since the facts were found out.
         """
-        first_with: dict[bytes, str] = {}
+        # By the number of the bytes of its recording.
+        first_with: list[str | None] = [None] * self._bytes.size
         listed = sorted(judge_listings(self._store, listings), key=lambda pair: _order(pair[0]))
         judged = self._each(listed)
         for verdict in one_of_each_id(judged, (row.utterance_id for row in listings)):
@@ -106,24 +109,30 @@ class Judge:
 
     def _each(self, listed: Sequence[tuple[Listing, str | Fault]]) -> Iterator[Verdict]:
         """A verdict on each utterance by itself."""
-        places = iter(
-            self.recordings.rows([found for _, found in listed if isinstance(found, str)]).tolist()
-        )
+        names = [found for _, found in listed if isinstance(found, str)]
+        known = self._known(self.recordings.rows(names))
         # Several utterances describe a picture.
         pictures = self._pictures({row.image_path for row, _ in listed if row.image_path})
         for row, found in listed:
             if isinstance(found, Fault):
                 yield Verdict(row, *found)
                 continue
-            place = next(places)
+            place, *facts = next(known)
             picture = pictures[row.image_path] if row.image_path else None
             if self._bad_recordings[place]:
                 yield Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[place]))
             elif isinstance(picture, Fault):
                 yield Verdict(row, *picture)
             else:
-                facts: dict[str, Any] = {name: column[place] for name, column in self._good.items()}
-                yield Verdict(row, **facts, image_content=picture)
+                yield Verdict._make((row, None, "", *facts, picture, None))
+
+    def _known(self, places: NDArray[np.int64]) -> Iterator[tuple[Any, ...]]:
+        """The row of each recording in the table of facts, and what a verdict has of it."""
+        for start in range(0, places.size, _ROWS_AT_ONCE):
+            part = places[start : start + _ROWS_AT_ONCE]
+            facts = (self.recordings.take(name, part) for name in _FACTS)
+            numbers = self._bytes[part].tolist(), self._contents[part].tolist()
+            yield from zip(part.tolist(), *facts, *numbers, strict=True)
 
     def _fault(self, checks: Mapping[str, Check], facts: Any) -> Fault:
         """Of a file that is at fault, what it is."""
@@ -133,17 +142,15 @@ class Judge:
 
     def _pictures(self, paths: Iterable[str]) -> dict[str, Fault | str | None]:
         """What is wrong with each picture, or else the hash of what one sees, if it has one."""
-        found = {path: canonical_name(path) for path in paths if path in self._store}
-        places = dict(zip(found, self.pictures.rows(list(found.values())).tolist(), strict=True))
-        return {path: self._judge_picture(path, places.get(path)) for path in paths}
-
-    def _judge_picture(self, path: str, place: int | None) -> Fault | str | None:
-        if place is None:
-            return Fault("missing_image", self._store.absence(path))
-        if self._bad_pictures[place]:
-            return self._fault(IMAGE_CHECKS, self.pictures[place])
-        look: str | None = self._looks[place]
-        return look
+        stored = {path: canonical_name(path) for path in paths if path in self._store}
+        rows = self.pictures.rows(list(stored.values()))
+        looks = zip(stored, rows.tolist(), self.pictures.take("content", rows), strict=True)
+        found: dict[str, Fault | str | None] = {
+            path: self._fault(IMAGE_CHECKS, self.pictures[row]) if self._bad_pictures[row] else look
+            for path, row, look in looks
+        }
+        missing = (path for path in paths if path not in stored)
+        return found | {path: Fault("missing_image", self._store.absence(path)) for path in missing}
 
 
 def one_of_each_id(verdicts: Iterable[Verdict], ids: Iterable[str]) -> Iterator[Verdict]:
@@ -198,17 +205,19 @@ def judge_listings(
 
 
 def _with_duplicate(
-    verdict: Verdict, first_with: dict[bytes, str], limits: ValidateParams
+    verdict: Verdict, first_with: list[str | None], limits: ValidateParams
 ) -> Verdict:
     """Names the first good utterance whose recording has the same bytes."""
     if verdict.reason:
         return verdict
-    first = first_with.setdefault(bytes.fromhex(verdict.audio_sha256), verdict.listing.utterance_id)
-    if first == verdict.listing.utterance_id:
+    name, first = verdict.listing.utterance_id, first_with[verdict.audio_bytes]
+    if first is None:
+        first_with[verdict.audio_bytes] = name
+    if first is None or first == name:
         return verdict
     if limits.duplicate_audio == "quarantine":
         return Verdict(verdict.listing, "duplicate_audio", f"the same bytes as {first}")
-    return replace(verdict, same_audio_as=first)
+    return verdict._replace(same_audio_as=first)
 
 
 def count_reasons(quarantine: Iterable[Mapping[str, Any]]) -> dict[str, int]:

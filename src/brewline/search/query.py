@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from brewline.config import Params, load_versions
-from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import fingerprint, read_json, work_dir
-from brewline.media.pictures import is_picture
 from brewline.models.names import model_names
-from brewline.quality.queries import RefusedError, hear, look
+from brewline.quality.queries import GuardedChecks, RefusedError
 from brewline.tables.parquet import read_table
 
 if TYPE_CHECKING:
@@ -100,8 +98,8 @@ def search(
         content = query.read_bytes()
     except OSError as error:
         raise BrewlineError(f"{query} cannot be read: {error.strerror}") from None
-    kind: Kind = "photo" if is_picture(content) else "recording"
-    waveform = _checked(content, kind, query.name, params.validation)
+    waveform = _checked(content, query.name, params)
+    kind: Kind = "photo" if waveform is None else "recording"
     # Imported late: a mistake above is named before torch is loaded.
     from brewline.evaluation.vectors import closest
 
@@ -125,14 +123,13 @@ def search(
     )
 
 
-def _checked(
-    content: bytes, kind: Kind, name: str, limits: ValidateParams
-) -> "NDArray[np.float32] | None":
+def _checked(content: bytes, name: str, params: Params) -> "NDArray[np.float32] | None":
     """What a recording sounds like, once it has passed the checks; nothing of a photo."""
+    checks = GuardedChecks(params.validation, params.runtime.inspect_decode_limit_s)
     try:
-        if kind == "recording":
-            return hear(content, limits)
-        look(content, limits)
+        if not checks.is_picture(content):
+            return checks.hear(content)
+        checks.look(content)
     except RefusedError as error:
         if error.reason in ("not_audio", "empty_file"):
             raise BrewlineError(

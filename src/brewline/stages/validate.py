@@ -11,7 +11,7 @@ from brewline.corpora.readers import READERS
 from brewline.corpora.survey import survey
 from brewline.corpora.transcripts import with_transcripts
 from brewline.media.archives import MediaStore
-from brewline.quality.corpus_suites import account, expect
+from brewline.quality.corpus_suites import account, count_words, expect
 from brewline.quality.expectations import import_ahead
 from brewline.quality.explain import explain
 from brewline.quality.page import validation_page
@@ -31,9 +31,8 @@ def main() -> None:
     gc.disable()
     importing = import_ahead()  # beside the reading of the corpus
     store = MediaStore(Path("data/raw") / corpus)
-    listings, num_unused = with_transcripts(
-        store, READERS[source.reader](store, source), source.transcripts
-    )
+    listings = READERS[source.reader](store, source)
+    listings, num_unused = with_transcripts(store, listings, source.transcripts)
     if utterance_id:
         print("\n".join(explain(store, listings, utterance_id, facts, limits)))
         return
@@ -55,8 +54,9 @@ def main() -> None:
         utterances = read_frame(manifest)
         importing.join()
         data_docs = reports / "data_docs" if limits.data_docs else None
-        outcomes = expect(utterances, listed, leaks, limits, source.expected, data_docs)
-        results = gather(utterances, dropped, listed, duplicates, leaks, outcomes)
+        words = count_words(utterances)
+        outcomes = expect(utterances, words, listed, leaks, limits, source.expected, data_docs)
+        results = gather(utterances, words, dropped, listed, duplicates, leaks, outcomes)
         print(
             f"{corpus}: {results.num_listed} listed = {results.num_good} good + "
             f"{results.num_quarantined} quarantined {results.reasons or ''}"

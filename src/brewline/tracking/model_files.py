@@ -41,6 +41,7 @@ SERVED_PACKAGES = (
     "pydantic",
     "pyyaml",
     "safetensors",
+    "scipy",
     "soundfile",
     "soxr",
     "torch",
