@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -19,6 +20,9 @@ from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
 
+GUIDE = Path(__file__).parents[2] / "docs/guide.md"
+
+
 def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
     torch.manual_seed(1)
     return BrewClip(backbone, switches, STATE_WIDTH)
@@ -28,10 +32,10 @@ def collate(backbone, switches, utterances) -> Batch:
     return Collator(input_transforms(backbone, switches), switches, cache_mb=1).collate(utterances)
 
 
-@pytest.fixture(scope="module")
-def paper_backbone() -> ClipBackbone:
+def paper_backbone(name: str) -> ClipBackbone:
+    """A published CLIP's sizes, without its numbers."""
     with torch.device("meta"):
-        clip = open_clip.CLIP(**open_clip.get_model_config("ViT-L-14"))
+        clip = open_clip.CLIP(**open_clip.get_model_config(name))
     preprocess = image_transform_v2(PreprocessCfg(size=224), is_train=False)
     return make_backbone(clip, open_clip.SimpleTokenizer(), preprocess)
 
@@ -39,22 +43,38 @@ def paper_backbone() -> ClipBackbone:
 PAPERS = AcousticParams(
     layers=1, heads=8, feedforward_width=4096, dropout=0.1, pool_frames=1, padding_mask="none"
 )
+PAPERS_VARIANTS = {
+    "zero-shot": variant(prompts=0, acoustic=None),
+    "prompted": variant(prompts=4, acoustic=None),
+    "e2e": variant(prompts=4, acoustic=PAPERS, text=None),
+    "full": variant(prompts=4, acoustic=PAPERS),
+}
+# Of the encoder's states: base.en goes with both.
+PAPERS_STATE_WIDTH = 512
 
 
-@pytest.mark.parametrize(
-    ("switches", "expected"),
-    [
-        (variant(prompts=4, acoustic=PAPERS), 10_439_168),
-        (variant(prompts=4, acoustic=PAPERS, text=None), 10_439_168),
-        (variant(prompts=4, acoustic=None), 790_528),
-        (variant(prompts=0, acoustic=None), 0),
-    ],
-)
-def test_parameter_counts_at_the_papers_sizes(paper_backbone, switches, expected):
+def num_trained(name: str, switches: VariantParams) -> int:
     with torch.device("meta"):
-        model = BrewClip(paper_backbone, switches, 512, learn_temperature=True)
-    assert model.num_trained_parameters == expected
+        model = BrewClip(paper_backbone(name), switches, PAPERS_STATE_WIDTH, learn_temperature=True)
     assert not any(name.startswith("clip.") for name in model.trained_parameters())
+    return model.num_trained_parameters
+
+
+def test_parameter_counts_at_the_papers_sizes() -> None:
+    """Those that the paper's sizes give by hand, with ViT-L/14."""
+    found = {key: num_trained("ViT-L-14", one) for key, one in PAPERS_VARIANTS.items()}
+    assert found == {"zero-shot": 0, "prompted": 790_528, "e2e": 10_439_168, "full": 10_439_168}
+
+
+def test_the_guides_table_of_trained_parameters_is_true() -> None:
+    """It is made by this: a row of docs/guide.md for each variant, a column for each CLIP."""
+    clips = ["ViT-B-32", "ViT-L-14"]
+    rows = [
+        f"| `{key}` | {' | '.join(f'{num_trained(name, one):,}' for name in clips)} |"
+        for key, one in PAPERS_VARIANTS.items()
+    ]
+    table = "\n".join([f"| variant | {' | '.join(clips)} |", "|---|--:|--:|", *rows])
+    assert table in GUIDE.read_text(encoding="utf-8"), f"docs/guide.md lacks\n{table}"
 
 
 def test_zero_shot_equals_stock_open_clip(backbone):
