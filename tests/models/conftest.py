@@ -31,7 +31,7 @@ def recipe() -> RecipeParams:
         grad_clip=4.0,
         temperature=0.07,
         learn_temperature=True,
-        mask_same_image=True,
+        same_image="mask",
         precision="fp32",
         evaluate_every=4,
     )

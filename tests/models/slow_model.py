@@ -1,6 +1,6 @@
 """The whole model written down once more, slowly, from the papers and the authors' layout.
 
-In double precision, one utterance, one picture, one head and one row of a batch at a time. It shares
+In double precision, one utterance, one picture, one head, one row of a batch at a time. It shares
 no code with the library: nothing but the model's tensors and their names, and the tokeniser and the
 preprocessing that belong to the CLIP.
 """
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from brewline.config.recipes import SameImage
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.samples.shards import Utterance
@@ -51,9 +52,17 @@ class SlowModel:
         return float(unit(self.utterance(utterance, bump)) @ unit(self.image(utterance, bump)))
 
     def utterance(self, utterance: Utterance, bump: Bump = None) -> Tensor:
-        """The sum of the channels, as they are."""
-        parts = self.channels(utterance, bump).values()
-        return torch.stack(list(parts)).sum(dim=0)
+        """What becomes of the channels."""
+        return self.fused(self.channels(utterance, bump), utterance.confidence)
+
+    def fused(self, channels: dict[str, Tensor], confidence: float) -> Tensor:
+        if len(channels) == 1 or self.switches.fusion == "sum":
+            return torch.stack(list(channels.values())).sum(dim=0)
+        weight = torch.tensor(0.5).double()
+        if self.switches.fusion == "gate":
+            line = self.tensors["gate.slope"] * confidence + self.tensors["gate.offset"]
+            weight = 1 / (1 + (-line).exp())
+        return weight * unit(channels["text"]) + (1 - weight) * unit(channels["acoustic"])
 
     def channels(self, utterance: Utterance, bump: Bump = None) -> dict[str, Tensor]:
         """F_T and F_A, as far as the model has them."""
@@ -66,10 +75,21 @@ class SlowModel:
         return found
 
     def text(self, text: str, bump: Bump = None) -> Tensor:
+        """Its beginning, or the mean of windows that are spaced evenly."""
+        words = self.tokenizer.encode(text)
+        room = len(self.tensors["clip.positional_embedding"]) - self.switches.prompts - 2
+        if self.switches.long_texts == "truncate" or len(words) <= room:
+            return self.window(words[:room], bump)
+        beyond, overlap = len(words) - room, math.ceil(room / 4)
+        more = math.ceil(beyond / (room - overlap))
+        starts = [round(number * beyond / more) for number in range(more + 1)]
+        rows = [self.window(words[start : start + room], bump) for start in starts]
+        return torch.stack(rows).mean(dim=0)
+
+    def window(self, words: list[int], bump: Bump = None) -> Tensor:
         """Start, prompts, words, end: with a place each, and each sees those before it."""
         positions = self.tensors["clip.positional_embedding"]
         embeddings = self.tensors["clip.token_embedding.weight"]
-        words = self.tokenizer.encode(text)[: len(positions) - self.switches.prompts - 2]
         rows = [embeddings[START], *self.prompts(), *embeddings[[*words, END]]]
         x = torch.stack(rows) + positions[: len(rows)]
         x = self.tower(x, "clip.transformer", "text", len(rows) - 1, bump)
@@ -87,8 +107,7 @@ class SlowModel:
                 patch = pixels[:, top : top + size, left : left + size]
                 rows.append((kernel * patch).sum(dim=(1, 2, 3)))
         x = torch.stack(rows) + self.tensors["clip.visual.positional_embedding"]
-        for prompt in self.prompts():
-            x = torch.cat([x, self.linear(prompt, "prompts_to_image")[None]])
+        x = torch.cat([x, *(one[None] for one in self.image_prompts(0))])
         x = self.norm(x, "clip.visual.ln_pre")
         x = self.tower(x, "clip.visual.transformer", "image", 0, bump)
         return self.norm(x[0], "clip.visual.ln_post") @ self.tensors["clip.visual.proj"]
@@ -110,8 +129,16 @@ class SlowModel:
             x = self.norm(x + self.linear(hidden, f"{name}.linear2"), f"{name}.norm2")
         return self.linear(self.norm(x[0], "acoustic.norm"), "acoustic.project_out")
 
-    def prompts(self) -> list[Tensor]:
-        return list(self.tensors["prompt_tokens"]) if self.switches.prompts else []
+    def prompts(self, layer: int = 0) -> list[Tensor]:
+        """Those that enter before a layer."""
+        if not self.switches.prompts or layer >= self.switches.prompt_depth:
+            return []
+        deep = f"deep_prompt_tokens.{layer - 1}"
+        return list(self.tensors["prompt_tokens" if layer == 0 else deep])
+
+    def image_prompts(self, layer: int) -> list[Tensor]:
+        name = "prompts_to_image" if layer == 0 else f"deep_prompts_to_image.{layer - 1}"
+        return [self.linear(one, name) for one in self.prompts(layer)]
 
     def tower(self, x: Tensor, name: str, tower: str, row: int, bump: Bump) -> Tensor:
         """The pre-norm layers of a tower of CLIP."""
@@ -122,6 +149,10 @@ class SlowModel:
         )
         for number in range(depth):
             block = f"{name}.resblocks.{number}"
+            if number and tower == "text" and (deep := self.prompts(number)):
+                x = torch.cat([x[:1], torch.stack(deep), x[1 + len(deep) :]])
+            if number and tower == "image" and (deep := self.image_prompts(number)):
+                x = torch.cat([x[: -len(deep)], torch.stack(deep)])
             # Maps are made of the last layer but one.
             watched = tower if number == max(0, depth - 2) else ""
             normed, heads = self.norm(x, f"{block}.ln_1"), self.num_heads[tower]
@@ -163,26 +194,34 @@ class SlowModel:
     def linear(self, x: Tensor, name: str) -> Tensor:
         return x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
 
-    def loss(self, utterances: Sequence[Utterance]) -> Tensor:
+    def loss(self, utterances: Sequence[Utterance], same_image: SameImage = "mask") -> Tensor:
         """Of a batch: alpha times the inner loss, and the rest times the outer one."""
         channels = [self.channels(one) for one in utterances]
-        spoken = [unit(torch.stack(list(one.values())).sum(dim=0)) for one in channels]
+        spoken = [
+            unit(self.fused(one, utterance.confidence))
+            for one, utterance in zip(channels, utterances, strict=True)
+        ]
         seen = [unit(self.image(one)) for one in utterances]
         ids = [one.image_id for one in utterances]
-        outer = self.contrast(spoken, seen, ids)
+        outer = self.contrast(spoken, seen, ids, same_image)
         if self.switches.alpha is None:
             return outer
         inner = self.contrast(
             [unit(one["acoustic"]) for one in channels],
             [unit(one["text"]) for one in channels],
             ids,
+            same_image,
         )
         return self.switches.alpha * inner + (1 - self.switches.alpha) * outer
 
     def contrast(
-        self, ones: Sequence[Tensor], others: Sequence[Tensor], ids: Sequence[str | None]
+        self,
+        ones: Sequence[Tensor],
+        others: Sequence[Tensor],
+        ids: Sequence[str | None],
+        same_image: SameImage,
     ) -> Tensor:
-        """InfoNCE both ways; another row of the same picture is neither right nor wrong."""
+        """InfoNCE both ways, over what rows of the same picture leave in the sum."""
         scale = self.tensors["log_logit_scale"].exp()
         terms = []
         for left, right in ((ones, others), (others, ones)):
@@ -190,9 +229,16 @@ class SlowModel:
                 logits = {
                     other: scale * (mine @ theirs)
                     for other, theirs in enumerate(right)
-                    if other == place or ids[other] != ids[place]
+                    if same_image != "mask" or other == place or ids[other] != ids[place]
                 }
-                terms.append(torch.stack(list(logits.values())).exp().sum().log() - logits[place])
+                rights = [
+                    logit
+                    for other, logit in logits.items()
+                    if other == place
+                    or (same_image == "multi_positive" and ids[other] == ids[place])
+                ]
+                total = torch.stack(list(logits.values())).exp().sum().log()
+                terms.append(total - torch.stack(rights).mean())
         return torch.stack(terms).mean()
 
 

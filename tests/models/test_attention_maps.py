@@ -3,25 +3,22 @@
 import io
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from numpy.typing import NDArray
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from slow_model import SlowModel
-from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world
+from tiny_models import E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
 
 from brewline.analysis.attended import AttentionMaps
 from brewline.analysis.attention_maps import attention_maps, join_tokens
 from brewline.config.variants import VariantParams
-from brewline.core.errors import BrewlineError
 from brewline.models.attention import watch_attention
-from brewline.models.backbones import ClipBackbone, make_backbone
+from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
-from brewline.models.crop_box import CropBox, crop_box
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
@@ -77,8 +74,9 @@ def test_maps_are_those_of_a_slow_computation(
         one, other, rtol=2e-3, atol=1e-7
     )
     # Class token, sixteen patches, prompts.
-    close(found.patches, expected["image"][1:17].reshape(4, 4))
-    assert found.patches.max() > 0
+    (patches,) = found.patches
+    close(patches, expected["image"][1:17].reshape(4, 4))
+    assert patches.max() > 0
     if switches.text:
         # Start token, prompts, words, end token: of "a blue picture, take 0." seven parts.
         close(found.word_weights, expected["text"][first:-1])
@@ -101,24 +99,24 @@ def test_each_map_is_of_its_own_tower(backbone: ClipBackbone) -> None:
     """Without what a tower gives, its map is nothing, and the others are not."""
     model = make_model(backbone, FULL)
     before = maps(backbone, model)
-    assert all(one.max() > 0 for one in (before.patches, before.word_weights, before.frames))
+    assert all(one.max() > 0 for one in (before.patches[0], before.word_weights, before.frames))
     assert model.acoustic is not None
     with torch.no_grad():
         # What the branch gives no longer depends on what it hears.
         model.acoustic.project_out.weight.zero_()
     after = maps(backbone, model)
     assert not after.frames.any()
-    assert after.patches.any() and after.word_weights.any()
+    assert after.patches[0].any() and after.word_weights.any()
 
 
 def test_watching_changes_nothing_that_comes_out(backbone: ClipBackbone) -> None:
     model, given = make_model(backbone, FULL), collator(backbone, FULL)
     utterances = make_world(num_images=3)
-    inputs, pixels = given.utterance_inputs(utterances), given.pixels(utterances)
+    inputs, pictures = given.utterance_inputs(utterances), given.pictures(utterances)
     with torch.no_grad():
-        before = model.encode_utterances(inputs), model.encode_images(pixels)
+        before = model.encode_utterances(inputs), model.encode_images(pictures)
     with watch_attention() as watched:
-        during = model.encode_utterances(inputs), model.encode_images(pixels)
+        during = model.encode_utterances(inputs), model.encode_images(pictures)
     # Two blocks of each tower, and the branch.
     assert len(watched) == 5
     torch.testing.assert_close(during[0].embeddings, before[0].embeddings)
@@ -132,8 +130,26 @@ def test_watching_changes_nothing_that_comes_out(backbone: ClipBackbone) -> None
     hidden = ~inputs.frame_mask[:, None, None].expand(-1, watched[last].shape[1], 1, -1)
     assert hidden.any() and not watched[last][..., 1 + FULL.prompts :][hidden].any()
     with torch.no_grad():
-        model.encode_images(pixels)
+        model.encode_images(pictures)
     assert len(watched) == 5, "nobody watches any more"
+
+
+def test_a_long_text_and_a_long_picture_are_looked_at_whole(backbone: ClipBackbone) -> None:
+    """Every word has its place, wherever the windows are cut, and every square its own map."""
+    switches = variant(acoustic=None, long_texts="chunk", pictures="multicrop")
+    text = "one two three four five six seven eight nine ten eleven twelve thirteen dog"
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(UTTERANCE.image or b"")).resize((100, 40)).save(buffer, "PNG")
+    long = replace(UTTERANCE, transcript=text, image=buffer.getvalue())
+    model = make_model(backbone, switches)
+    found = attention_maps(model, backbone, collator(backbone, switches), long)
+    assert found.words == text.split()
+    assert found.word_weights is not None and found.word_weights[[0, -1]].min() > 0
+    assert [patches.shape for patches in found.patches] == [(4, 4)] * 3
+    cut = variant(acoustic=None)
+    short = attention_maps(make_model(backbone, cut), backbone, collator(backbone, cut), long)
+    assert short.words == text.split()[:12]
+    assert len(short.patches) == 1
 
 
 def test_parts_of_a_word_are_joined(backbone: ClipBackbone) -> None:
@@ -147,63 +163,6 @@ def test_parts_of_a_word_are_joined(backbone: ClipBackbone) -> None:
     parts = len(backbone.tokenizer.encode("unbelievability"))
     assert parts > 1
     assert weights[-1] == sum(range(len(inner) - parts + 1, len(inner) + 1))
-
-
-@pytest.mark.parametrize("size", [(90, 60), (61, 97), (64, 64), (400, 37)])
-@pytest.mark.parametrize("side", [32, 112])
-def test_a_square_in_the_crop_lies_where_it_was_in_the_picture(
-    side: int, size: tuple[int, int]
-) -> None:
-    """A white square in a black picture goes through CLIP's own crop, and is sent back."""
-    preprocess = image_transform_v2(PreprocessCfg(size=side), is_train=False)
-    backbone = make_backbone(
-        open_clip.CLIP(8, {"image_size": side, "layers": 1, "width": 8, "patch_size": 16,
-                           "head_width": 8},
-                       {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1,
-                        "layers": 1}),
-        open_clip.SimpleTokenizer(context_length=8), preprocess,
-    )  # fmt: skip
-    width, height = size
-    short = min(size)
-    left, top = (width - short) // 2 + short // 4, (height - short) // 2 + short // 3
-    square = short // 4
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[top : top + square, left : left + square] = 255
-    cropped = np.asarray(input_transforms(backbone, ZERO_SHOT).crop(Image.fromarray(pixels)))
-    seen = cropped[..., 0].astype(float) / 255
-    box = crop_box(backbone, width, height)
-    # The middle and the area of the square, in pixels of the picture.
-    rows, columns = (seen.sum(axis=axis) / seen.sum() for axis in (1, 0))
-    places = np.arange(side) + 0.5
-    middle = (
-        (box.left + box.width * (columns @ places) / side) * width,
-        (box.top + box.height * (rows @ places) / side) * height,
-    )
-    expected = left + square / 2, top + square / 2
-    # Half a pixel of the crop, and what rounding costs.
-    room = 0.75 * short / side + 0.5
-    assert middle == pytest.approx(expected, abs=room)
-    area = seen.sum() * (box.width * width / side) * (box.height * height / side)
-    assert area == pytest.approx(square**2, rel=0.15)
-    assert box.lost == pytest.approx(1 - short / max(size), abs=2 / side)
-
-
-def test_a_picture_of_three_to_two_loses_its_sides(backbone: ClipBackbone) -> None:
-    # Scaled to 48 by 32, of which 32 by 32 remain.
-    assert crop_box(backbone, 96, 64) == CropBox(8 / 48, 0, 32 / 48, 1)
-    assert crop_box(backbone, 64, 96) == CropBox(0, 8 / 48, 1, 32 / 48)
-    assert crop_box(backbone, 50, 50) == CropBox(0, 0, 1, 1)
-
-
-def test_other_ways_to_prepare_a_picture(backbone: ClipBackbone) -> None:
-    for mode in ("squash", "longest"):
-        preprocess = image_transform_v2(PreprocessCfg(size=32, resize_mode=mode), is_train=False)
-        other = make_backbone(backbone.clip, backbone.tokenizer, preprocess)
-        if mode == "squash":
-            assert crop_box(other, 96, 64) == CropBox(0, 0, 1, 1)
-        else:
-            with pytest.raises(BrewlineError, match=r"resize_mode .* is shortest or squash"):
-                crop_box(other, 96, 64)
 
 
 def test_the_pictures_of_the_world_are_no_squares() -> None:

@@ -19,7 +19,6 @@ from brewline.models.inputs import Batch
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
-
 GUIDE = Path(__file__).parents[2] / "docs/guide.md"
 
 
@@ -189,8 +188,8 @@ def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone):
 def test_an_image_is_encoded_once_in_a_batch(backbone):
     utterances = make_world(3, takes=2)
     batch = collate(backbone, FULL, [utterances[i] for i in (4, 0, 5, 1)])
-    assert batch.pixels is not None
-    assert len(batch.pixels) == 2
+    assert batch.pictures is not None
+    assert len(batch.pictures.pixels) == 2
     assert batch.image_index.tolist() == [0, 1, 0, 1]
 
 
@@ -202,8 +201,8 @@ def test_pixels_equal_open_clips_own_preprocessing(backbone):
         [backbone.preprocess(Image.open(io.BytesIO(u.image or b""))) for u in utterances]
     )
     expected = backbone.clip.encode_image(pixels, normalize=True)
-    assert batch.pixels is not None
-    torch.testing.assert_close(model.encode_images(batch.pixels), expected, rtol=1e-4, atol=1e-5)
+    assert batch.pictures is not None
+    torch.testing.assert_close(model.encode_images(batch.pictures), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
@@ -211,7 +210,7 @@ def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
     torch.manual_seed(1)
     model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True).train()
     similarity = model.encode_utterances(batch.utterances).embeddings @ (
-        model.encode_images(batch.pixels).T
+        model.encode_images(batch.pictures).T
     )
     (model.logit_scale * similarity).std().backward()
     assert all(p.grad is not None for p in model.trained_parameters().values())
@@ -227,7 +226,7 @@ def test_half_precision_gives_about_the_same(backbone):
     expected = model.encode_utterances(batch.utterances).embeddings
     with torch.autocast("cpu", torch.bfloat16):
         ours = model.encode_utterances(batch.utterances).embeddings
-        images = model.encode_images(batch.pixels)
+        images = model.encode_images(batch.pictures)
     assert ours.dtype == images.dtype == torch.float32
     assert F.cosine_similarity(ours, expected).min() > 0.99
 

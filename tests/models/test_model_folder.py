@@ -53,7 +53,7 @@ def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone):
         [encode(one) for one in (loaded, trained.model)]
         for encode in (
             lambda model: model.encode_utterances(batch.utterances).embeddings,
-            lambda model: model.encode_images(batch.pixels),
+            lambda model: model.encode_images(batch.pictures),
         )
     )
     assert not loaded.training

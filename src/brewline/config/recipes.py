@@ -1,6 +1,6 @@
 """Section `recipes`: how models are trained."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from brewline.core.compute import Precision
 # The recipe of experiments that train nothing, the states of variants that hear none, and the
 # start of models that start from no other one. In `dvc.yaml` it names an empty folder.
 NONE = "none"
+
+# What another row of a batch with the same picture is. mask: neither right nor wrong, as in the
+# authors' code. multi_positive: right too. contrast: wrong, as in the paper.
+SameImage = Literal["mask", "multi_positive", "contrast"]
 
 
 class RecipeParams(Section):
@@ -24,6 +28,6 @@ class RecipeParams(Section):
     grad_clip: PositiveFloat
     temperature: PositiveFloat
     learn_temperature: bool
-    mask_same_image: bool
+    same_image: SameImage
     precision: Precision
     evaluate_every: PositiveInt

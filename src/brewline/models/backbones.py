@@ -57,6 +57,12 @@ class ClipBackbone:
         return int(self.clip.token_embedding.weight.shape[0])
 
     @property
+    def num_layers(self) -> int:
+        """Of the tower that has fewer."""
+        towers = (self.clip.transformer, self.clip.visual.transformer)
+        return min(len(tower.resblocks) for tower in towers)
+
+    @property
     def image_size(self) -> int:
         """Side of the square that an image is cropped to, in pixels."""
         return int(self.clip.visual.image_size[0])
@@ -119,6 +125,12 @@ def misfits(
         f"{backbone.context_length} tokens of this CLIP's texts; {room} at most"
         for name, variant in variants.items()
         if variant.prompts > room
+    ]
+    problems += [
+        f"variants.{name}.prompt_depth: {variant.prompt_depth} are more than the "
+        f"{backbone.num_layers} layers that both towers of this CLIP have"
+        for name, variant in variants.items()
+        if variant.prompts and variant.prompt_depth > backbone.num_layers
     ]
     if shard.image_short_side_px < side:
         problems.append(

@@ -1,6 +1,7 @@
 """Task `retrieval`: recordings and pictures find one another (BrewCLIP, section 3.4 and 4)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip, UtteranceFeatures
 from brewline.models.inputs import Batch
-from brewline.models.losses import brewclip_loss
+from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
@@ -31,7 +32,7 @@ class Retrieval:
 
     Args:
         switches: The variant.
-        recipe: Batch size, temperature, and whether other takes of a picture are contrasts.
+        recipe: Batch size, temperature, and what other takes of a picture are.
         backbone: The frozen CLIP.
         cache_mb: Memory for decoded images.
     """
@@ -87,8 +88,8 @@ class Retrieval:
         features = brewclip.encode_utterances(batch.utterances)
         if batch.image_embeddings is not None:
             return features, batch.image_embeddings
-        assert batch.pixels is not None
-        return features, brewclip.encode_images(batch.pixels)
+        assert batch.pictures is not None
+        return features, brewclip.encode_images(batch.pictures)
 
     def loss(
         self, model: TrainedModule, batch: Batch, outputs: tuple[UtteranceFeatures, Tensor]
@@ -99,13 +100,13 @@ class Retrieval:
         if features.acoustic is not None and features.text is not None:
             both = (features.acoustic, features.text)
         scale = _brewclip(model).logit_scale
+        pairs = pair_rows(batch.image_index, self._recipe.same_image)
         losses = brewclip_loss(
             features.embeddings,
             images[batch.image_index],
             both,
-            scale,
             self._switches.alpha or 0.0,
-            batch.image_index if self._recipe.mask_same_image else None,
+            partial(contrastive_loss, logit_scale=scale, pairs=pairs),
         )
         row: dict[str, Tensor | float] = {"outer_loss": losses.outer}
         if losses.inner is not None:
