@@ -65,6 +65,7 @@ def settings(steps: int) -> RecipeParams:
         "temperature": 0.07,
         "learn_temperature": True,
         "same_image": "mask",
+        "loss": "info_nce",
         "precision": "fp32",
         "evaluate_every": steps,
     }

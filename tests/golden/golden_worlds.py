@@ -92,6 +92,7 @@ RECIPE = {
     "temperature": 0.07,
     "learn_temperature": True,
     "same_image": "mask",
+    "loss": "info_nce",
     "precision": "fp32",
     "evaluate_every": 3,
 }

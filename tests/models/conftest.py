@@ -31,6 +31,7 @@ def recipe() -> RecipeParams:
         grad_clip=4.0,
         temperature=0.07,
         learn_temperature=True,
+        loss="info_nce",
         same_image="mask",
         precision="fp32",
         evaluate_every=4,

@@ -18,7 +18,6 @@ from brewline.config.variants import VariantParams
 from brewline.models.attention import watch_attention
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
-from brewline.models.texts import layout_of
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance
 from brewline.speech.windows import FRAMES_PER_SECOND
@@ -31,7 +30,7 @@ def attention_maps(
 
     Args:
         model: In evaluation mode.
-        backbone: The CLIP that it is put on.
+        backbone: The CLIP that it is put on, which can be watched.
         collator: Made for the same variant.
         utterance: With its states, where the model has an acoustic channel.
     """
@@ -41,13 +40,14 @@ def attention_maps(
         spoken = model.encode_utterances(inputs).embeddings
         seen = model.encode_images(collator.pictures([utterance]).to(device))
     similarity = (spoken * seen).sum()
+    text_tower, image_tower = backbone.towers
     first = 1 + model.switches.prompts
 
     def weights(layer: nn.Module, rows: Sequence[int]) -> list[Weights]:
         return gradient_weighted(similarity, watched[layer], rows)
 
-    num_rows, num_columns = backbone.clip.visual.grid_size
-    of_image = _attention_of(backbone.clip.visual.transformer)
+    num_rows, num_columns = image_tower.module.grid_size
+    of_image = _attention_of(image_tower.blocks)
     # Behind the class token; prompts follow.
     patches = [
         found[1 : 1 + num_rows * num_columns].reshape(num_rows, num_columns)
@@ -55,14 +55,8 @@ def attention_maps(
     ]
     words = word_weights = frames = frame_s = None
     if inputs.token_ids is not None:
-        ends = inputs.token_ids.argmax(dim=1).tolist()
-        of_tokens = [
-            # Behind the start token and the prompts, before the end token.
-            found[first:end]
-            for found, end in zip(
-                weights(_attention_of(backbone.clip.transformer), ends), ends, strict=True
-            )
-        ]
+        rows = text_tower.rows_that_are_read(inputs.token_ids).tolist()
+        of_tokens = weights(_attention_of(text_tower.blocks), rows)
         words, word_weights = _words(model.switches, backbone, utterance, of_tokens)
     if model.acoustic is not None and model.switches.acoustic is not None:
         last: Any = model.acoustic.layers[-1]
@@ -71,9 +65,9 @@ def attention_maps(
     return AttentionMaps(similarity.item(), patches, words, word_weights, frames, frame_s)
 
 
-def _attention_of(transformer: Any) -> nn.Module:
+def _attention_of(blocks: Sequence[Any]) -> nn.Module:
     """The attention of the last layer but one; of the only one, where there is no other."""
-    attention: nn.Module = transformer.resblocks[-2:][0].attn
+    attention: nn.Module = blocks[-2:][0].attn
     return attention
 
 
@@ -84,14 +78,16 @@ def _words(
     windows: Sequence[Weights],
 ) -> tuple[list[str], Weights]:
     """The words that are read and their weights, from those of the tokens of each window."""
-    layout = layout_of(backbone)
+    layout = backbone.layout
+    # Behind start and prompts.
+    first = layout.num_before + switches.prompts
     text = utterance.transcript if switches.text == "asr" else utterance.caption
     token_ids = layout.words(text or "")
     parts = layout.windows(len(token_ids), switches.prompts, switches.long_texts)
     # What stands in two windows weighs what it does in both.
     weights = np.zeros(parts[-1].stop)
     for part, found in zip(parts, windows, strict=True):
-        weights[part] += found
+        weights[part] += found[first : first + part.stop - part.start]
     return join_tokens(backbone.tokenizer, token_ids[: len(weights)], weights)
 
 

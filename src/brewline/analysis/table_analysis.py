@@ -53,7 +53,8 @@ def analyse_table(
     lost_of = {name: boxes[image].lost for name, image in inputs.image_of.items()}
     rates = recall_between(LOST_ENDS, lost_of, inputs.ranks, inputs.image_of, k, few, bootstrap)
     groups = choose_groups(inputs, queries, channels, boxes, params)
-    attended = choose_queries(inputs, groups, params.attention_queries, k, evaluate.bootstrap_seed)
+    number = params.attention_queries if backbone.can_be_watched else 0
+    attended = choose_queries(inputs, groups, number, k, evaluate.bootstrap_seed)
     return Analysis(
         word_errors=word_errors,
         channels=described,

@@ -28,6 +28,9 @@ class RecipeParams(Section):
     grad_clip: PositiveFloat
     temperature: PositiveFloat
     learn_temperature: bool
+    # info_nce: the right one among all of the batch (the paper's). sigmoid: each pair by itself,
+    # with a bias that is learned (SigLIP's, which starts with a temperature of 0.1).
+    loss: Literal["info_nce", "sigmoid"]
     same_image: SameImage
     precision: Precision
     evaluate_every: PositiveInt

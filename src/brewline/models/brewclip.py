@@ -12,17 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brewline.config.variants import VariantParams
+from brewline.core.errors import BrewlineError
 from brewline.models.acoustic import AcousticBranch
-from brewline.models.backbones import ClipBackbone
+from brewline.models.attention import is_watched
+from brewline.models.backbones import ClipBackbone, prompts_refused
 from brewline.models.fusion import ConfidenceGate, add_at_unit_length
 from brewline.models.inputs import PictureInputs, UtteranceInputs
-from brewline.models.towers import encode_image, encode_text
 from brewline.models.trained import TrainedModule
 
 # As in CLIP: a larger scale makes training unstable.
 MAX_LOG_LOGIT_SCALE = math.log(100)
 _PROMPT_STD = 0.02
 _TEMPERATURE = 0.07
+# As in SigLIP: at the start nearly all pairs of a batch are wrong.
+_LOGIT_BIAS = -10.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class BrewClip(TrainedModule):
         state_width: Width of Whisper's states; needed with an acoustic channel.
         temperature: Start (or, if it is not learned, value) of the losses' temperature.
         learn_temperature: Whether the temperature is trained.
+        with_bias: Whether logits get a bias, which is trained: for the sigmoid loss.
+
+    Raises:
+        BrewlineError: it is to have prompts, which the CLIP cannot carry.
     """
 
     def __init__(
@@ -54,15 +61,19 @@ class BrewClip(TrainedModule):
         state_width: int | None = None,
         temperature: float = _TEMPERATURE,
         learn_temperature: bool = False,
+        with_bias: bool = False,
     ) -> None:
         super().__init__()
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.switches = switches
         self.clip = backbone.clip
+        self._backbone = backbone
         mean, std = _normalisation(backbone)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
+        if switches.prompts and backbone.problem:
+            raise BrewlineError(prompts_refused(backbone), "settings")
         width = backbone.text_width
         self.prompt_tokens: nn.Parameter | None = None
         self.prompts_to_image: nn.Linear | None = None
@@ -87,6 +98,7 @@ class BrewClip(TrainedModule):
         self.log_logit_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )
+        self.logit_bias = nn.Parameter(torch.tensor(_LOGIT_BIAS)) if with_bias else None
         self.eval()
 
     def train(self, mode: bool = True) -> "BrewClip":
@@ -97,9 +109,10 @@ class BrewClip(TrainedModule):
 
     @property
     def num_trained_parameters(self) -> int:
-        """How many numbers are trained, the temperature not counted (as the paper counts)."""
+        """How many numbers are trained, those of the loss not counted (as the paper counts)."""
         parameters = self.trained_parameters()
-        return sum(p.numel() for name, p in parameters.items() if name != "log_logit_scale")
+        of_loss = ("log_logit_scale", "logit_bias")
+        return sum(p.numel() for name, p in parameters.items() if name not in of_loss)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -121,8 +134,12 @@ class BrewClip(TrainedModule):
             Unit embeddings (I, E) in fp32.
         """
         pixels = pictures.pixels.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
-        features = encode_image(self.clip, pixels, self._image_prompts()).float()
-        embeddings = F.normalize(features, dim=-1)
+        prompts = self._image_prompts()
+        if prompts or is_watched():
+            features = self._backbone.towers[1].encode(pixels, prompts)
+        else:
+            features = self.clip.encode_image(pixels, normalize=False)
+        embeddings = F.normalize(features.float(), dim=-1)
         if pictures.picture_index is None:
             return embeddings
         return F.normalize(mean_by(pictures.picture_index, embeddings), dim=-1)
@@ -130,7 +147,12 @@ class BrewClip(TrainedModule):
     def encode_text(self, inputs: UtteranceInputs) -> Tensor:
         """Text features (B, E), not normalised; of a text in several rows, their mean."""
         assert inputs.token_ids is not None
-        features = encode_text(self.clip, inputs.token_ids, self._text_prompts()).float()
+        prompts = self._text_prompts()
+        if prompts or is_watched():
+            start = self._backbone.layout.num_before
+            features = self._backbone.towers[0].encode(inputs.token_ids, prompts, start).float()
+        else:
+            features = self.clip.encode_text(inputs.token_ids, normalize=False).float()
         return features if inputs.text_index is None else mean_by(inputs.text_index, features)
 
     def _text_prompts(self) -> list[Tensor]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,8 +87,3 @@ class TextLayout:
         if padded:
             rows = [row + [padding] * (self.context_length - len(row)) for row in rows]
         return torch.tensor(rows)
-
-
-def layout_of(backbone: Any) -> TextLayout:
-    """The layout that the texts of a CLIP have."""
-    return TextLayout(backbone.tokenizer, backbone.context_length)

@@ -8,7 +8,6 @@ from brewline.config.variants import VariantParams
 from brewline.models.acoustic import pool_frames
 from brewline.models.backbones import ClipBackbone
 from brewline.models.inputs import InputTransforms
-from brewline.models.texts import layout_of
 from brewline.models.views import picture_views
 
 
@@ -20,12 +19,13 @@ def input_transforms(backbone: ClipBackbone, switches: VariantParams) -> InputTr
         switches: How many prompts the tokens are laid out for, what is read of long texts and seen
             of pictures, and how states are pooled.
     """
-    layout = layout_of(backbone)
 
     def tokenise(text: str) -> Tensor:
         if not switches.prompts and switches.long_texts == "truncate":
             return backbone.tokenizer([text])
-        return layout.rows(text, switches.prompts, switches.long_texts)
+        # The library's own encoder takes whole contexts.
+        padded = not switches.prompts or backbone.towers[0].reads_padding
+        return backbone.layout.rows(text, switches.prompts, switches.long_texts, padded)
 
     pool = partial(pool_frames, params=switches.acoustic) if switches.acoustic else None
     return InputTransforms(picture_views(backbone, switches.pictures), tokenise, pool)

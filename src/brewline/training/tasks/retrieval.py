@@ -13,7 +13,7 @@ from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip, UtteranceFeatures
 from brewline.models.inputs import Batch
-from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows
+from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows, sigmoid_loss
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
@@ -67,6 +67,7 @@ class Retrieval:
             state_width,
             recipe.temperature,
             recipe.learn_temperature,
+            with_bias=recipe.loss == "sigmoid",
         )
 
     def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:
@@ -99,14 +100,18 @@ class Retrieval:
         both = None
         if features.acoustic is not None and features.text is not None:
             both = (features.acoustic, features.text)
-        scale = _brewclip(model).logit_scale
+        brewclip = _brewclip(model)
+        scale, bias = brewclip.logit_scale, brewclip.logit_bias
         pairs = pair_rows(batch.image_index, self._recipe.same_image)
+        contrast = partial(contrastive_loss, logit_scale=scale, pairs=pairs)
+        if bias is not None:
+            contrast = partial(sigmoid_loss, logit_scale=scale, logit_bias=bias, pairs=pairs)
         losses = brewclip_loss(
             features.embeddings,
             images[batch.image_index],
             both,
             self._switches.alpha or 0.0,
-            partial(contrastive_loss, logit_scale=scale, pairs=pairs),
+            contrast,
         )
         row: dict[str, Tensor | float] = {"outer_loss": losses.outer}
         if losses.inner is not None:
@@ -114,7 +119,10 @@ class Retrieval:
         for name, one in (("text_norm", features.text), ("acoustic_norm", features.acoustic)):
             if one is not None:
                 row[name] = one.detach().norm(dim=-1).mean()
-        return StepLoss(losses.total, row | {"logit_scale": scale.detach().clone()})
+        row["logit_scale"] = scale.detach().clone()
+        if bias is not None:
+            row["logit_bias"] = bias.detach().clone()
+        return StepLoss(losses.total, row)
 
     def measure(
         self, model: TrainedModule, utterances: Iterable[Utterance], split: str
