@@ -497,6 +497,7 @@ def make_samples(folder: Path) -> None:
                     "transcript": f" A {colour} thing, take {number}.",
                     "caption": f"something {colour}",
                     "num_frames": 4 + place,
+                    "avg_logprob": -0.1 * place,
                 }
                 samples.append(
                     {

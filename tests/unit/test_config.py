@@ -107,6 +107,26 @@ def test_a_bad_value_names_the_key_and_the_choices(
         parse_params(values)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "was"),
+    [("loss", "sigmoid", "info_nce"), ("learn_temperature", False, True)],
+)
+def test_a_start_has_what_the_recipe_trains(
+    values: dict[str, Any], option: str, value: object, was: object
+) -> None:
+    """Else the tensors of the one would not be those of the other."""
+    values["recipes"]["again"] = {**values["recipes"]["mini"]}
+    put(values, "experiments.mini-flickr8k-full-of-lncoco.recipe", "again")
+    parse_params(values)
+    put(values, f"recipes.again.{option}", value)
+    message = (
+        f"mini-flickr8k-full-of-lncoco.init: 'mini-lncoco-full' was trained with {option}: {was}, "
+        f"and recipes.again has {option}: {value}"
+    )
+    with pytest.raises(BrewlineError, match=re.escape(message)):
+        parse_params(values)
+
+
 def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +364,8 @@ def examples(path: str) -> list[dict[str, Any]]:
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     # Two add rows to the shipped tables, which `merge` would replace.
-    source, imported, _, _, emotion, flickr, own = examples("docs/guide.md")
+    source, imported, _, siglip, _, emotion, flickr, own = examples("docs/guide.md")
+    assert "SigLIP" in parse_params(merge(values, siglip)).backbones.clip.source
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
     assert len(parse_params(merge(values, imported)).sources["flickr8k"].transcripts) == 1

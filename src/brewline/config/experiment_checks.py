@@ -152,12 +152,27 @@ def _bad_training(params: Params, key: str, one: ExperimentParams) -> Iterator[s
     if trained is None:
         yield f"{key}.init: of {one.init!r} nothing is trained"
         return
+    yield from _other_loss(params, key, one)
     missing = [seed for seed in params.seeds_of_recipe(one.recipe) if seed not in trained]
     if missing:
         yield (
             f"{key}.init: {one.init!r} has no seed {missing[0]}, which recipes.{one.recipe}.seeds "
             f"names; it has {', '.join(map(str, trained))}"
         )
+
+
+def _other_loss(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
+    """What a recipe would train and the model that it starts from does not have, or the reverse."""
+    origin = params.origin_of(one.init)
+    assert origin is not None
+    recipe, start = params.recipes[one.recipe], params.recipes[params.experiments[origin].recipe]
+    for option in ("loss", "learn_temperature"):
+        ours, theirs = getattr(recipe, option, None), getattr(start, option, None)
+        if recipe is not None and ours != theirs:
+            yield (
+                f"{key}.init: {one.init!r} was trained with {option}: {theirs}, and "
+                f"recipes.{one.recipe} has {option}: {ours}"
+            )
 
 
 def bad_external(params: Params) -> Iterator[str]:
