@@ -43,6 +43,7 @@ SERVED_PACKAGES = (
     "safetensors",
     "soundfile",
     "soxr",
+    "timm",
     "torch",
     "torchvision",
     "webdataset",
