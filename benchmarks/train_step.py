@@ -66,7 +66,8 @@ def settings(steps: int) -> RecipeParams:
         "grad_clip": 4.0,
         "temperature": 0.07,
         "learn_temperature": True,
-        "mask_same_image": True,
+        "same_image": "mask",
+        "loss": "info_nce",
         "precision": "fp32",
         "evaluate_every": steps,
     }

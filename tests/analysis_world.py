@@ -135,7 +135,7 @@ def _attended(row: str, picture: bytes) -> AttendedQuery:
         "test-image-0",
         row,
         1,
-        AttentionMaps(0.5, patches, words, np.array([0.1, 0.4, 0.2]), frames, 0.25),
-        draw_picture_map(picture, 320, 240, patches, _BOX),
+        AttentionMaps(0.5, [patches], words, np.array([0.1, 0.4, 0.2]), frames, 0.25),
+        draw_picture_map(picture, 320, 240, [(patches, _BOX)]),
         draw_sound_map(loudness, 1.0, frames, 0.25, times),
     )

@@ -120,6 +120,7 @@ def _make_shard(root: Path, split: str) -> None:
             "transcript": transcript_of(number),
             "caption": caption_of(number),
             "num_frames": 20,
+            "avg_logprob": -0.5,
         }
         key = f"{split}-{number}"
         image = report_world.drawing(number // 2)

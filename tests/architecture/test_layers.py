@@ -247,5 +247,4 @@ def test_a_served_model_pins_every_package_that_it_imports() -> None:
     }
     pinned = set(SERVED_PACKAGES)
     assert not {top: names for top, names in needed.items() if not names & pinned}
-    # open_clip imports torchvision, which has to be the one that belongs to torch.
-    assert pinned - set().union(*needed.values()) == {"torchvision"}
+    assert pinned <= set().union(*needed.values())

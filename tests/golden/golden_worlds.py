@@ -93,7 +93,8 @@ RECIPE = {
     "grad_clip": 4.0,
     "temperature": 0.07,
     "learn_temperature": True,
-    "mask_same_image": True,
+    "same_image": "mask",
+    "loss": "info_nce",
     "precision": "fp32",
     "evaluate_every": 3,
 }
@@ -498,6 +499,7 @@ def make_samples(folder: Path) -> None:
                     "transcript": f" A {colour} thing, take {number}.",
                     "caption": f"something {colour}",
                     "num_frames": 4 + place,
+                    "avg_logprob": -0.1 * place,
                 }
                 samples.append(
                     {

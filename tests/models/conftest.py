@@ -33,7 +33,8 @@ def recipe() -> RecipeParams:
         grad_clip=4.0,
         temperature=0.07,
         learn_temperature=True,
-        mask_same_image=True,
+        loss="info_nce",
+        same_image="mask",
         precision="fp32",
         evaluate_every=4,
     )

@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -18,6 +19,8 @@ from brewline.models.inputs import Batch
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 
+GUIDE = Path(__file__).parents[2] / "docs/guide.md"
+
 
 def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
     torch.manual_seed(1)
@@ -28,10 +31,10 @@ def collate(backbone, switches, utterances) -> Batch:
     return Collator(input_transforms(backbone, switches), switches, cache_mb=1).collate(utterances)
 
 
-@pytest.fixture(scope="module")
-def paper_backbone() -> ClipBackbone:
+def paper_backbone(name: str) -> ClipBackbone:
+    """A published CLIP's sizes, without its numbers."""
     with torch.device("meta"):
-        clip = open_clip.CLIP(**open_clip.get_model_config("ViT-L-14"))
+        clip = open_clip.CLIP(**open_clip.get_model_config(name))
     preprocess = image_transform_v2(PreprocessCfg(size=224), is_train=False)
     return make_backbone(clip, open_clip.SimpleTokenizer(), preprocess)
 
@@ -39,22 +42,38 @@ def paper_backbone() -> ClipBackbone:
 PAPERS = AcousticParams(
     layers=1, heads=8, feedforward_width=4096, dropout=0.1, pool_frames=1, padding_mask="none"
 )
+PAPERS_VARIANTS = {
+    "zero-shot": variant(prompts=0, acoustic=None),
+    "prompted": variant(prompts=4, acoustic=None),
+    "e2e": variant(prompts=4, acoustic=PAPERS, text=None),
+    "full": variant(prompts=4, acoustic=PAPERS),
+}
+# Of the encoder's states: base.en goes with both.
+PAPERS_STATE_WIDTH = 512
 
 
-@pytest.mark.parametrize(
-    ("switches", "expected"),
-    [
-        (variant(prompts=4, acoustic=PAPERS), 10_439_168),
-        (variant(prompts=4, acoustic=PAPERS, text=None), 10_439_168),
-        (variant(prompts=4, acoustic=None), 790_528),
-        (variant(prompts=0, acoustic=None), 0),
-    ],
-)
-def test_parameter_counts_at_the_papers_sizes(paper_backbone, switches, expected):
+def num_trained(name: str, switches: VariantParams) -> int:
     with torch.device("meta"):
-        model = BrewClip(paper_backbone, switches, 512, learn_temperature=True)
-    assert model.num_trained_parameters == expected
+        model = BrewClip(paper_backbone(name), switches, PAPERS_STATE_WIDTH, learn_temperature=True)
     assert not any(name.startswith("clip.") for name in model.trained_parameters())
+    return model.num_trained_parameters
+
+
+def test_parameter_counts_at_the_papers_sizes() -> None:
+    """Those that the paper's sizes give by hand, with ViT-L/14."""
+    found = {key: num_trained("ViT-L-14", one) for key, one in PAPERS_VARIANTS.items()}
+    assert found == {"zero-shot": 0, "prompted": 790_528, "e2e": 10_439_168, "full": 10_439_168}
+
+
+def test_the_guides_table_of_trained_parameters_is_true() -> None:
+    """It is made by this: a row of docs/guide.md for each variant, a column for each CLIP."""
+    clips = ["ViT-B-32", "ViT-L-14"]
+    rows = [
+        f"| `{key}` | {' | '.join(f'{num_trained(name, one):,}' for name in clips)} |"
+        for key, one in PAPERS_VARIANTS.items()
+    ]
+    table = "\n".join([f"| variant | {' | '.join(clips)} |", "|---|--:|--:|", *rows])
+    assert table in GUIDE.read_text(encoding="utf-8"), f"docs/guide.md lacks\n{table}"
 
 
 def test_zero_shot_equals_stock_open_clip(backbone):
@@ -169,8 +188,8 @@ def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone):
 def test_an_image_is_encoded_once_in_a_batch(backbone):
     utterances = make_world(3, takes=2)
     batch = collate(backbone, FULL, [utterances[i] for i in (4, 0, 5, 1)])
-    assert batch.pixels is not None
-    assert len(batch.pixels) == 2
+    assert batch.pictures is not None
+    assert len(batch.pictures.pixels) == 2
     assert batch.image_index.tolist() == [0, 1, 0, 1]
 
 
@@ -182,8 +201,8 @@ def test_pixels_equal_open_clips_own_preprocessing(backbone):
         [backbone.preprocess(Image.open(io.BytesIO(u.image or b""))) for u in utterances]
     )
     expected = backbone.clip.encode_image(pixels, normalize=True)
-    assert batch.pixels is not None
-    torch.testing.assert_close(model.encode_images(batch.pixels), expected, rtol=1e-4, atol=1e-5)
+    assert batch.pictures is not None
+    torch.testing.assert_close(model.encode_images(batch.pictures), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
@@ -191,7 +210,7 @@ def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
     torch.manual_seed(1)
     model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True).train()
     similarity = model.encode_utterances(batch.utterances).embeddings @ (
-        model.encode_images(batch.pixels).T
+        model.encode_images(batch.pictures).T
     )
     (model.logit_scale * similarity).std().backward()
     assert all(p.grad is not None for p in model.trained_parameters().values())
@@ -207,7 +226,7 @@ def test_half_precision_gives_about_the_same(backbone):
     expected = model.encode_utterances(batch.utterances).embeddings
     with torch.autocast("cpu", torch.bfloat16):
         ours = model.encode_utterances(batch.utterances).embeddings
-        images = model.encode_images(batch.pixels)
+        images = model.encode_images(batch.pictures)
     assert ours.dtype == images.dtype == torch.float32
     assert F.cosine_similarity(ours, expected).min() > 0.99
 

@@ -64,7 +64,7 @@ def test_images_are_decoded_once_while_the_cache_lasts(backbone, monkeypatch):
         decode = maker._decode
         monkeypatch.setattr(maker, "_decode", lambda u, d=decode, n=decoded: (n.append(u), d(u))[1])
         first, second = maker.collate(world), maker.collate(world)
-        assert torch.equal(first.pixels, second.pixels)
+        assert torch.equal(first.pictures.pixels, second.pictures.pixels)
         assert len(decoded) == expected
 
 

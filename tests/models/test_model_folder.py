@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import FULL, STATE_WIDTH, ZERO_SHOT, make_world
+from tiny_models import FULL, STATE_WIDTH, ZERO_SHOT, make_world, variant
 
 from brewline.core.errors import BrewlineError
 from brewline.models.brewclip import BrewClip
@@ -53,12 +53,35 @@ def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone):
         [encode(one) for one in (loaded, trained.model)]
         for encode in (
             lambda model: model.encode_utterances(batch.utterances).embeddings,
-            lambda model: model.encode_images(batch.pixels),
+            lambda model: model.encode_images(batch.pictures),
         )
     )
     assert not loaded.training
     assert torch.equal(*spoken)
     assert torch.equal(*seen)
+
+
+def test_every_option_is_in_the_folder(tmp_path, card, backbone):
+    """And a model with them embeds as the one that was saved."""
+    options = {"fusion": "gate", "long_texts": "chunk", "pictures": "multicrop", "prompt_depth": 2}
+    switches = variant(**options)
+    model = BrewClip(backbone, switches, STATE_WIDTH, learn_temperature=True, with_bias=True)
+    with torch.no_grad():
+        for one in model.trained_parameters().values():
+            one.normal_(std=0.5)
+    recipe = card.recipe | {"loss": "sigmoid"}
+    card = card.model_copy(update={"switches": switches, "recipe": recipe})
+    save_model(tmp_path / "model", card, Trained(model, 4, DEV, []))
+    loaded, found = load_model(tmp_path / "model", backbone, HASHES)
+    assert found.switches == switches
+    assert loaded.logit_bias == model.logit_bias
+    world = [replace(one, transcript="red dog " * 20, confidence=0.3) for one in make_world(2)]
+    batch = Collator(input_transforms(backbone, found.switches), found.switches, 1).collate(world)
+    for encode in (
+        lambda model: model.encode_utterances(batch.utterances).embeddings,
+        lambda model: model.encode_images(batch.pictures),
+    ):
+        assert torch.equal(encode(loaded), encode(model))
 
 
 def test_a_fixed_temperature_is_the_one_of_the_card(tmp_path, card, backbone):

@@ -78,6 +78,30 @@ def test_the_loss_falls(run, switches):
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
 
 
+def test_the_sigmoid_loss_falls_and_goes_on_after_a_kill(run):
+    """With its bias, which has nothing of the loop in it."""
+    settings = {"loss": "sigmoid", "temperature": 0.1, "steps": 60, "warmup_steps": 4}
+    undisturbed = run(FULL, "undisturbed", **settings)
+    found = losses(undisturbed)
+    assert sum(found[-5:]) < 0.9 * sum(found[:5])
+    assert undisturbed.history[0]["logit_bias"] == -10
+    assert "logit_bias" in undisturbed.model.trained_tensors()
+
+    def stop(row):
+        if row["step"] == 31:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(FULL, "killed", on_row=stop, **settings)
+    assert same(run(FULL, "killed", **settings), undisturbed)
+
+
+@pytest.mark.parametrize("same_image", ["multi_positive", "contrast"])
+def test_the_loss_falls_whatever_other_takes_are(run, same_image):
+    found = losses(run(FULL, steps=60, warmup_steps=4, same_image=same_image))
+    assert sum(found[-5:]) < 0.95 * sum(found[:5])
+
+
 def test_a_longer_training_begins_like_a_shorter_one(run):
     """In particular with the same initial weights."""
     short, long = (run(FULL, folder=f"{steps}", steps=steps, warmup_steps=4) for steps in (12, 60))

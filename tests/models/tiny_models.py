@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -51,10 +51,11 @@ def variant(
     acoustic: AcousticParams | None = ACOUSTIC,
     prompts: int = 2,
     alpha: float = 0.1,
+    **options: Any,
 ) -> VariantParams:
     both = text is not None and acoustic is not None
     return VariantParams(
-        text=text, acoustic=acoustic, prompts=prompts, alpha=alpha if both else None
+        text=text, acoustic=acoustic, prompts=prompts, alpha=alpha if both else None, **options
     )
 
 

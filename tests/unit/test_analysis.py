@@ -491,8 +491,13 @@ def test_figures_bring_everything_and_escape_words() -> None:
     assert svg.count("<text") == 3 + 1
     # The third frame begins behind the end.
     assert 'width="720.0" height="22"' in svg
-    picture = draw_picture_map(b"jpeg", 100, 80, np.eye(2), CropBox(0.1, 0, 0.8, 1))
+    picture = draw_picture_map(b"jpeg", 100, 80, [(np.eye(2), CropBox(0.1, 0, 0.8, 1))])
     assert 'x="10.00" y="0.00" width="80.00" height="80.00"' in picture
+    assert "M10.00 0.00H90.00V80.00H10.00Z" in picture
+    # Two squares side by side: only what neither sees is in the shade.
+    squares = [(np.eye(2), CropBox(left, 0, 0.5, 1)) for left in (0, 0.4)]
+    sides = draw_picture_map(b"jpeg", 100, 80, squares)
+    assert sides.count("image/png") == 2 and "M0.00 0.00H90.00V80.00H0.00Z" in sides
     assert "http://www.w3.org/2000/svg" in picture
     assert all("http" not in part or "w3.org" in part for part in picture.split("href="))
 

@@ -66,6 +66,12 @@ GONE = object()
         ("recipes.mini", None, "recipes.mini: is empty; only none may be"),
         ("variants.full.alpha", 1.5, "alpha: 1.5: input should be less than or equal to 1"),
         ("variants.full.alpha", GONE, "variants.full.alpha: is missing; it weighs the loss"),
+        ("variants.e2e.fusion", "gate", "'gate' joins two channels, and this variant has one"),
+        ("variants.full.fusion", "product", "fusion: 'product'"),
+        ("variants.e2e.long_texts", "chunk", "long_texts: 'chunk' needs a text channel"),
+        ("variants.zero-shot.prompt_depth", 2, "prompt_depth: 2 needs prompts"),
+        ("variants.full.pictures", "stretch", "pictures: 'stretch'"),
+        ("recipes.mini.same_image", True, "recipes.mini.same_image"),
         ("variants.e2e.alpha", 0.1, "variants.e2e.alpha: weighs a loss between two channels"),
         ("variants.e2e.acoustic", None, "variants.e2e: needs a channel: text, acoustic or both"),
         ("variants.full.text", "captions", "full.text: 'captions': input should be 'asr' or 'cap"),
@@ -97,6 +103,26 @@ def test_a_bad_value_names_the_key_and_the_choices(
     values: dict[str, Any], key: str, value: object, message: str
 ) -> None:
     put(values, key, value)
+    with pytest.raises(BrewlineError, match=re.escape(message)):
+        parse_params(values)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "was"),
+    [("loss", "sigmoid", "info_nce"), ("learn_temperature", False, True)],
+)
+def test_a_start_has_what_the_recipe_trains(
+    values: dict[str, Any], option: str, value: object, was: object
+) -> None:
+    """Else the tensors of the one would not be those of the other."""
+    values["recipes"]["again"] = {**values["recipes"]["mini"]}
+    put(values, "experiments.mini-flickr8k-full-of-lncoco.recipe", "again")
+    parse_params(values)
+    put(values, f"recipes.again.{option}", value)
+    message = (
+        f"mini-flickr8k-full-of-lncoco.init: 'mini-lncoco-full' was trained with {option}: {was}, "
+        f"and recipes.again has {option}: {value}"
+    )
     with pytest.raises(BrewlineError, match=re.escape(message)):
         parse_params(values)
 
@@ -338,7 +364,8 @@ def examples(path: str) -> list[dict[str, Any]]:
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     # Two add rows to the shipped tables, which `merge` would replace.
-    source, imported, _, _, emotion, flickr, own = examples("docs/guide.md")
+    source, imported, _, siglip, _, emotion, flickr, own = examples("docs/guide.md")
+    assert "SigLIP" in parse_params(merge(values, siglip)).backbones.clip.source
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
     assert len(parse_params(merge(values, imported)).sources["flickr8k"].transcripts) == 1

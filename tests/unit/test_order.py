@@ -54,6 +54,7 @@ def write_shards(folder: Path, rows: Sequence[Row], per_shard: int) -> None:
                             "transcript": "",
                             "caption": None,
                             "num_frames": 0,
+                            "avg_logprob": None,
                         }
                     ).encode(),
                 }

@@ -42,6 +42,7 @@ def make_shards(folder: Path, sizes: list[int], *, other_keys: bool = False) -> 
         keys = [f"u{number + i:03d}" for i in range(size)]
         number += size
         facts = {"image_id": "i", "transcript": "t", "caption": None, "num_frames": 2}
+        facts["avg_logprob"] = -0.5
         samples = [
             {"__key__": key, "jpg": b"jpeg", "json": json.dumps(facts).encode()} for key in keys
         ]
@@ -163,6 +164,7 @@ def make_captioned(folder: Path, captions: dict[str, list[str | None]]) -> None:
     for split, texts in captions.items():
         for number, caption in enumerate(texts):
             facts = {"image_id": "i", "transcript": "t", "caption": caption, "num_frames": 2}
+            facts["avg_logprob"] = None
             content = json.dumps(facts).encode()
             sample = {"__key__": f"u{number}", "jpg": b"j" * 700, "json": content}
             name = shard_name(split, number)

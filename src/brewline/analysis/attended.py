@@ -13,13 +13,13 @@ Weights = NDArray[np.float64]
 class AttentionMaps:
     """What the similarity of a recording and a picture rests on; none of it is negative.
 
-    `patches` (rows, columns) of the cropped picture; `words` of the text as the tokeniser has them,
-    as far as they fit, and `word_weights` (W,); `frames` (T,) of the recording, each
-    `frame_s` long. Of a channel that the model does not have there is None.
+    `patches` (rows, columns) of each square that is seen of the picture; `words` of the text as the
+    tokeniser has them, as far as they are read, and `word_weights` (W,); `frames` (T,) of the
+    recording, each `frame_s` long. Of a channel that the model does not have there is None.
     """
 
     similarity: float
-    patches: Weights
+    patches: Sequence[Weights]
     words: Sequence[str] | None = None
     word_weights: Weights | None = None
     frames: Weights | None = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from brewline.analysis.attended import AttentionMaps, Weights
+from brewline.config.variants import VariantParams
 from brewline.models.attention import watch_attention
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
@@ -29,7 +30,7 @@ def attention_maps(
 
     Args:
         model: In evaluation mode.
-        backbone: The CLIP that it is put on.
+        backbone: The CLIP that it is put on, which can be watched.
         collator: Made for the same variant.
         utterance: With its states, where the model has an acoustic channel.
     """
@@ -37,50 +38,76 @@ def attention_maps(
     inputs = collator.utterance_inputs([utterance]).to(device)
     with watch_attention() as watched:
         spoken = model.encode_utterances(inputs).embeddings
-        seen = model.encode_images(collator.pixels([utterance]).to(device))
+        seen = model.encode_images(collator.pictures([utterance]).to(device))
     similarity = (spoken * seen).sum()
+    text_tower, image_tower = backbone.towers
     first = 1 + model.switches.prompts
 
-    def weights(layer: nn.Module, row: int) -> Weights:
-        return gradient_weighted(similarity, watched[layer], row)
+    def weights(layer: nn.Module, rows: Sequence[int]) -> list[Weights]:
+        return gradient_weighted(similarity, watched[layer], rows)
 
-    num_rows, num_columns = backbone.clip.visual.grid_size
+    num_rows, num_columns = image_tower.module.grid_size
+    of_image = _attention_of(image_tower.blocks)
     # Behind the class token; prompts follow.
-    of_patches = weights(_attention_of(backbone.clip.visual.transformer), 0)[1:]
-    patches = of_patches[: num_rows * num_columns].reshape(num_rows, num_columns)
+    patches = [
+        found[1 : 1 + num_rows * num_columns].reshape(num_rows, num_columns)
+        for found in weights(of_image, [0] * len(watched[of_image]))
+    ]
     words = word_weights = frames = frame_s = None
     if inputs.token_ids is not None:
-        end = int(inputs.token_ids[0].argmax())
-        # Behind the start token and the prompts, before the end token.
-        of_tokens = weights(_attention_of(backbone.clip.transformer), end)[first:end]
-        token_ids = inputs.token_ids[0, first:end].tolist()
-        words, word_weights = join_tokens(backbone.tokenizer, token_ids, of_tokens)
+        rows = text_tower.rows_that_are_read(inputs.token_ids).tolist()
+        of_tokens = weights(_attention_of(text_tower.blocks), rows)
+        words, word_weights = _words(model.switches, backbone, utterance, of_tokens)
     if model.acoustic is not None and model.switches.acoustic is not None:
         last: Any = model.acoustic.layers[-1]
-        frames = weights(last.self_attn, 0)[first:]
+        frames = weights(last.self_attn, [0])[0][first:]
         frame_s = model.switches.acoustic.pool_frames / FRAMES_PER_SECOND
     return AttentionMaps(similarity.item(), patches, words, word_weights, frames, frame_s)
 
 
-def _attention_of(transformer: Any) -> nn.Module:
+def _attention_of(blocks: Sequence[Any]) -> nn.Module:
     """The attention of the last layer but one; of the only one, where there is no other."""
-    attention: nn.Module = transformer.resblocks[-2:][0].attn
+    attention: nn.Module = blocks[-2:][0].attn
     return attention
 
 
-def gradient_weighted(similarity: Tensor, weights_1HQL: Tensor, row: int) -> Weights:
-    """The map of one row: (L,).
+def _words(
+    switches: VariantParams,
+    backbone: ClipBackbone,
+    utterance: Utterance,
+    windows: Sequence[Weights],
+) -> tuple[list[str], Weights]:
+    """The words that are read and their weights, from those of the tokens of each window."""
+    layout = backbone.layout
+    # Behind start and prompts.
+    first = layout.num_before + switches.prompts
+    text = utterance.transcript if switches.text == "asr" else utterance.caption
+    token_ids = layout.words(text or "")
+    parts = layout.windows(len(token_ids), switches.prompts, switches.long_texts)
+    # What stands in two windows weighs what it does in both.
+    weights = np.zeros(parts[-1].stop)
+    for part, found in zip(parts, windows, strict=True):
+        weights[part] += found[first : first + part.stop - part.start]
+    return join_tokens(backbone.tokenizer, token_ids[: len(weights)], weights)
+
+
+def gradient_weighted(
+    similarity: Tensor, weights_BHQL: Tensor, rows: Sequence[int]
+) -> list[Weights]:
+    """The maps of one row of each sequence: (L,) each.
 
     Args:
         similarity: A number that depends on the weights.
-        weights_1HQL: What each row attends to, or the row in question alone.
-        row: Which one.
+        weights_BHQL: What each row attends to, or the row in question alone.
+        rows: Which one of each sequence.
     """
-    (gradient_1HQL,) = torch.autograd.grad(similarity, weights_1HQL, retain_graph=True)
-    at = row if weights_1HQL.shape[2] > 1 else 0
-    products_HL = (weights_1HQL * gradient_1HQL)[0, :, at].detach().clamp(min=0)
-    found: Weights = products_HL.mean(dim=0).double().cpu().numpy()
-    return found
+    (gradient_BHQL,) = torch.autograd.grad(similarity, weights_BHQL, retain_graph=True)
+    products_BHQL = (weights_BHQL * gradient_BHQL).detach().clamp(min=0)
+    alone = weights_BHQL.shape[2] == 1
+    return [
+        products_BHQL[place, :, 0 if alone else row].mean(dim=0).double().cpu().numpy()
+        for place, row in enumerate(rows)
+    ]
 
 
 def join_tokens(

@@ -16,10 +16,10 @@ from brewline.media.audio import SAMPLE_RATE_HZ, decode, to_mono_16k
 from brewline.media.corpus_media import CorpusMedia
 from brewline.models.backbones import ClipBackbone
 from brewline.models.card import load_backbone_hashes
-from brewline.models.crop_box import crop_box
 from brewline.models.folder import load_model
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 from brewline.models.transforms import input_transforms
+from brewline.models.views import seen_parts
 from brewline.pages.album import thumbnail
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance, read_split
@@ -84,9 +84,10 @@ def look_at_queries(
             duration_s = len(waveform) / SAMPLE_RATE_HZ
             loudness = spectrogram(waveform, _NUM_TIMES)
             sound = draw_sound_map(loudness, duration_s, maps.frames, maps.frame_s, times[name])
-        box = crop_box(backbone, *inputs.size_of[image_id])
+        boxes = seen_parts(backbone, switches.pictures, *inputs.size_of[image_id])
         small = thumbnail(media.image(image_id), image_id)
-        picture = draw_picture_map(*small, maps.patches, box)
+        views = list(zip(maps.patches, boxes, strict=True))
+        picture = draw_picture_map(*small, views)
         rank = inputs.ranks[row][0][name]
         yield AttendedQuery(name, image_id, row, rank, maps, picture, sound)
 

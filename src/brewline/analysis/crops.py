@@ -1,4 +1,4 @@
-"""What the centre crop of a CLIP loses of pictures that are not square, and who misses them."""
+"""What a crop loses of pictures that are not square, and who misses them."""
 
 from collections.abc import Mapping
 

@@ -46,7 +46,7 @@ def choose_groups(
         inputs: The table.
         queries: The recordings whose word error rate is known.
         channels: Of the first model of each row with two.
-        boxes: What is seen of each picture.
+        boxes: The middle square of each picture.
         params: How many are shown, and what is a hit.
     """
     shown = inputs.shown_row

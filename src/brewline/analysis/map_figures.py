@@ -23,38 +23,51 @@ _NUM_LINES = 3
 
 
 def draw_picture_map(
-    thumbnail: bytes, width: int, height: int, patches: Weights, box: CropBox
+    thumbnail: bytes, width: int, height: int, views: Sequence[tuple[Weights, CropBox]]
 ) -> str:
-    """A picture with what is attended to laid over it, and what is cropped in the shade.
+    """A picture with what is attended to laid over it, and what is not seen in the shade.
 
     Args:
         thumbnail: The whole picture, a JPEG.
         width: Of the thumbnail in pixels.
         height: The same.
-        patches: (rows, columns) of the part that the model sees.
-        box: Where that part lies.
+        views: Of each part that the model sees its patches (rows, columns), and where it lies.
     """
-    left, top = box.left * width, box.top * height
-    wide, high = box.width * width, box.height * height
-    frame = f'x="{left:.2f}" y="{top:.2f}" width="{wide:.2f}" height="{high:.2f}"'
-    overlay = data_uri("image/png", overlay_png(patches))
+    # The parts together are one rectangle: they stand side by side.
+    left, right = (end * width for end in _span([(one.left, one.width) for _, one in views]))
+    top, bottom = (end * height for end in _span([(one.top, one.height) for _, one in views]))
+    most = max(float(patches.max(initial=0)) for patches, _ in views)
+    overlays = "".join(_overlay(patches, box, width, height, most) for patches, box in views)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
         f'<image width="{width}" height="{height}" href="{data_uri("image/jpeg", thumbnail)}"/>'
         f'<path fill="#000" fill-opacity=".55" fill-rule="evenodd" d="M0 0H{width}V{height}H0Z'
-        f'M{left:.2f} {top:.2f}H{left + wide:.2f}V{top + high:.2f}H{left:.2f}Z"/>'
-        f'<image {frame} preserveAspectRatio="none" href="{overlay}"/></svg>'
+        f'M{left:.2f} {top:.2f}H{right:.2f}V{bottom:.2f}H{left:.2f}Z"/>'
+        f"{overlays}</svg>"
     )
 
 
-def overlay_png(weights: Weights) -> bytes:
-    """Weights (rows, columns) as a picture that is opaque where they are largest."""
-    return _png(_relative(weights) * _OPACITY, _SMOOTHER)
+def _span(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return min(start for start, _ in ends), max(start + length for start, length in ends)
 
 
-def _relative(weights: Weights) -> Weights:
+def _overlay(patches: Weights, box: CropBox, width: int, height: int, most: float) -> str:
+    frame = (
+        f'x="{box.left * width:.2f}" y="{box.top * height:.2f}" '
+        f'width="{box.width * width:.2f}" height="{box.height * height:.2f}"'
+    )
+    uri = data_uri("image/png", overlay_png(patches, most))
+    return f'<image {frame} preserveAspectRatio="none" href="{uri}"/>'
+
+
+def overlay_png(weights: Weights, most: float) -> bytes:
+    """Weights (rows, columns) as a picture that is opaque where they are `most`."""
+    return _png(_relative(weights, most) * _OPACITY, _SMOOTHER)
+
+
+def _relative(weights: Weights, most: float) -> Weights:
     """As shares of the largest one; nothing where all are nothing."""
-    return weights / (weights.max(initial=0) or 1.0)
+    return weights / (most or 1.0)
 
 
 def _png(opacities: Weights, smoother: int = 1) -> bytes:
@@ -96,7 +109,7 @@ def draw_sound_map(
     strip_top = _SOUND_HEIGHT + 2
     text_top = strip_top + _STRIP + 4
     axis = text_top + _TEXT_LINE * num_lines
-    strip = data_uri("image/png", _png(_relative(shown)[None]))
+    strip = data_uri("image/png", _png(_relative(shown, shown.max(initial=0))[None]))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SOUND_WIDTH} {axis + 18}" '
         f'font-family="sans-serif" font-size="11" fill="#8a8177">',

@@ -103,10 +103,12 @@ def _write_attention(attention: Sequence[AttendedQuery], folder: Path) -> None:
 
 def _weights(one: AttendedQuery) -> Iterator[dict[str, Any]]:
     """Yields every weight: a patch by its row and column, a word, a frame by its start."""
+    squares = one.maps.patches
     found: dict[str, list[tuple[str, float]]] = {
         "patch": [
-            (f"row {row} column {column}", weight)
-            for row, weights in enumerate(one.maps.patches.tolist())
+            (f"{f'square {square} ' if len(squares) > 1 else ''}row {row} column {column}", weight)
+            for square, patches in enumerate(squares)
+            for row, weights in enumerate(patches.tolist())
             for column, weight in enumerate(weights)
         ]
     }

@@ -13,7 +13,7 @@ from brewline.config.evaluate import EvaluateParams
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.media.corpus_media import CorpusMedia
 from brewline.models.backbones import ClipBackbone
-from brewline.models.crop_box import crop_box
+from brewline.models.crop_box import middle_square
 
 
 def analyse_table(
@@ -49,11 +49,12 @@ def analyse_table(
         described[row] = describe_channels(
             measured, split.utterance_image_ids, split.image_ids, k, bootstrap
         )
-    boxes = {image: crop_box(backbone, *size) for image, size in inputs.size_of.items()}
+    boxes = {image: middle_square(*size) for image, size in inputs.size_of.items()}
     lost_of = {name: boxes[image].lost for name, image in inputs.image_of.items()}
     rates = recall_between(LOST_ENDS, lost_of, inputs.ranks, inputs.image_of, k, few, bootstrap)
     groups = choose_groups(inputs, queries, channels, boxes, params)
-    attended = choose_queries(inputs, groups, params.attention_queries, k, evaluate.bootstrap_seed)
+    number = params.attention_queries if backbone.can_be_watched else 0
+    attended = choose_queries(inputs, groups, number, k, evaluate.bootstrap_seed)
     return Analysis(
         word_errors=word_errors,
         channels=described,

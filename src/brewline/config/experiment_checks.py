@@ -6,6 +6,7 @@ from brewline.config.choices import suggest
 from brewline.config.experiments import ExperimentParams, TableParams
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
+from brewline.config.variants import VariantParams
 
 # Folders beside the models of the experiments.
 _TAKEN = ("backbones", NONE)
@@ -24,12 +25,25 @@ def bad_variants(params: Params) -> Iterator[str]:
             yield f"{key}.alpha: is missing; it weighs the loss between the two channels"
         if not both and variant.alpha is not None:
             yield f"{key}.alpha: weighs a loss between two channels, and this variant has one"
+        yield from _bad_options(key, variant, both)
         pads = variant.acoustic is not None and variant.acoustic.padding_mask == "none"
         if pads and params.asr.states == "valid":
             yield (
                 f"{key}.acoustic.padding_mask: 'none' attends to the padding, of which asr.states: "
                 "'valid' stores nothing; set asr.states: all"
             )
+
+
+def _bad_options(key: str, variant: VariantParams, both: bool) -> Iterator[str]:
+    """Options of a part that is not there."""
+    if variant.fusion != "sum" and not both:
+        yield f"{key}.fusion: {variant.fusion!r} joins two channels, and this variant has one"
+    if variant.fusion == "gate" and variant.text == "caption":
+        yield f"{key}.fusion: 'gate' needs a recogniser's confidence, and captions have none"
+    if variant.long_texts != "truncate" and variant.text is None:
+        yield f"{key}.long_texts: {variant.long_texts!r} needs a text channel"
+    if variant.prompt_depth > 1 and not variant.prompts:
+        yield f"{key}.prompt_depth: {variant.prompt_depth} needs prompts"
 
 
 def bad_recipes(params: Params) -> Iterator[str]:
@@ -138,12 +152,27 @@ def _bad_training(params: Params, key: str, one: ExperimentParams) -> Iterator[s
     if trained is None:
         yield f"{key}.init: of {one.init!r} nothing is trained"
         return
+    yield from _other_loss(params, key, one)
     missing = [seed for seed in params.seeds_of_recipe(one.recipe) if seed not in trained]
     if missing:
         yield (
             f"{key}.init: {one.init!r} has no seed {missing[0]}, which recipes.{one.recipe}.seeds "
             f"names; it has {', '.join(map(str, trained))}"
         )
+
+
+def _other_loss(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
+    """What a recipe would train and the model that it starts from does not have, or the reverse."""
+    origin = params.origin_of(one.init)
+    assert origin is not None
+    recipe, start = params.recipes[one.recipe], params.recipes[params.experiments[origin].recipe]
+    for option in ("loss", "learn_temperature"):
+        ours, theirs = getattr(recipe, option, None), getattr(start, option, None)
+        if recipe is not None and ours != theirs:
+            yield (
+                f"{key}.init: {one.init!r} was trained with {option}: {theirs}, and "
+                f"recipes.{one.recipe} has {option}: {ours}"
+            )
 
 
 def bad_external(params: Params) -> Iterator[str]:

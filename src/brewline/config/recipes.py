@@ -11,6 +11,10 @@ from brewline.core.compute import Precision
 # start of models that start from no other one. In `dvc.yaml` it names an empty folder.
 NONE = "none"
 
+# What another row of a batch with the same picture is. mask: neither right nor wrong, as in the
+# authors' code. multi_positive: right too. contrast: wrong, as in the paper.
+SameImage = Literal["mask", "multi_positive", "contrast"]
+
 
 class RecipeParams(Section):
     """The training loop (BrewCLIP, section 4; learning-rate schedule from the authors' code)."""
@@ -28,6 +32,9 @@ class RecipeParams(Section):
     grad_clip: PositiveFloat
     temperature: PositiveFloat
     learn_temperature: bool
-    mask_same_image: bool
+    # info_nce: the right one among all of the batch (the paper's). sigmoid: each pair by itself,
+    # with a bias that is learned (SigLIP's, which starts with a temperature of 0.1).
+    loss: Literal["info_nce", "sigmoid"]
+    same_image: SameImage
     precision: Precision
     evaluate_every: PositiveInt

@@ -6,6 +6,18 @@ from pydantic import Field
 
 from brewline.config.types import Fraction, PositiveInt, Section
 
+# How the features of two channels become one. sum: as they are, so that their lengths decide which
+# speaks louder (the authors' code). unit_sum: each at unit length. gate: each at unit length, and
+# how much the text counts is learned as a function of the recogniser's confidence in it.
+FusionName = Literal["sum", "unit_sum", "gate"]
+# What is seen of a picture that is no square. own: what the CLIP was trained with. crop: its middle
+# square. letterbox: all of it, with bars. squash: all of it, out of shape. multicrop: as many
+# squares side by side as cover it, whose embeddings are averaged.
+PictureViews = Literal["own", "crop", "letterbox", "squash", "multicrop"]
+# What is read of a text that is longer than the text tower's context. truncate: its beginning.
+# chunk: all of it, in windows that overlap, whose features are averaged.
+LongTexts = Literal["truncate", "chunk"]
+
 
 class AcousticParams(Section):
     """The acoustic branch (BrewCLIP, section 3.2; layout from the authors' code)."""
@@ -31,8 +43,14 @@ class VariantParams(Section):
     text: Literal["asr", "caption"] | None = None
     acoustic: AcousticParams | None = None
     prompts: Annotated[int, Field(ge=0)]
+    # In how many of the first layers of CLIP's towers prompts are put in, each time others; 1: at
+    # the input alone, as the paper has it.
+    prompt_depth: PositiveInt = 1
     # Weight of the inner loss, between the two channels; for variants that have both.
     alpha: Fraction | None = None
+    fusion: FusionName = "sum"
+    long_texts: LongTexts = "truncate"
+    pictures: PictureViews = "own"
 
     @property
     def is_trainable(self) -> bool:

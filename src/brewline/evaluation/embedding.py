@@ -44,8 +44,8 @@ def embed_split(
 
     def flush() -> None:
         if waiting:
-            pixels = collator.pixels(waiting).to(device)
-            seen.append(model.encode_images(pixels).cpu().numpy())
+            pictures = collator.pictures(waiting).to(device)
+            seen.append(model.encode_images(pictures).cpu().numpy())
             waiting.clear()
 
     for batch in chunks(iter(utterances), batch_size):

@@ -1,91 +1,131 @@
-"""The frozen CLIP: loaded from a folder in open_clip's format, its sizes read from the weights.
+"""The frozen CLIP: any model of open_clip, from a folder in its format, with sizes of its own.
 
 Whisper, the other frozen backbone, is run by `brewline.speech`; the models see only its states.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from brewline.config.shard import ShardParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.models.names import BACKBONES_FOLDER, CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS
+from brewline.models.texts import TextLayout
+from brewline.models.towers import (
+    CannotCarryPromptsError,
+    ImageTower,
+    TextTower,
+    TimmImageTower,
+    find_image_tower,
+    find_text_tower,
+)
 
 
 @dataclass(frozen=True)
 class ClipBackbone:
-    """A frozen CLIP with what belongs to it.
+    """A frozen model of open_clip with what belongs to it.
 
-    `tokenizer` maps a list of texts to token ids (B, context_length); `preprocess` maps a PIL
-    image to normalised pixels (3, image_size, image_size).
+    `tokenizer` maps a list of texts, and how many tokens each gets, to ids (B, context_length);
+    `preprocess` maps a PIL image to normalised pixels (3, image_size, image_size).
     """
 
     clip: Any
-    tokenizer: Callable[[list[str]], Tensor]
+    tokenizer: Callable[..., Tensor]
     preprocess: Callable[[Any], Tensor]
+
+    @cached_property
+    def towers(self) -> tuple[TextTower, ImageTower | TimmImageTower]:
+        """Its two towers, if both can carry prompts.
+
+        Raises:
+            CannotCarryPromptsError: one of them has no place for them.
+        """
+        return find_text_tower(self.clip), find_image_tower(self.clip)
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot carry prompts; nothing if it can."""
+        try:
+            find_text_tower(self.clip)
+            find_image_tower(self.clip)
+        except CannotCarryPromptsError as error:
+            return str(error)
+        return ""
+
+    @property
+    def can_be_watched(self) -> bool:
+        """Whether what it attends to can be looked at."""
+        return not self.problem and isinstance(self.towers[1], ImageTower)
+
+    @cached_property
+    def layout(self) -> TextLayout:
+        """How its texts are laid out."""
+        return TextLayout(self.tokenizer, self.context_length)
 
     @property
     def text_width(self) -> int:
-        """Width of the text transformer; prompts are learned in it."""
-        return int(self.clip.token_embedding.weight.shape[1])
+        """Width of the text tower, in which prompts are learned; without one, of what it gives."""
+        return self.embedding_size if self.problem else self.towers[0].width
 
     @property
     def vision_width(self) -> int:
-        """Width of the image transformer."""
-        return int(self.clip.visual.class_embedding.shape[0])
+        """Width of the image tower."""
+        return self.towers[1].width
 
-    @property
+    @cached_property
     def embedding_size(self) -> int:
         """Size of the space that texts and images share."""
-        return int(self.clip.visual.proj.shape[1])
+        device = next(self.clip.parameters()).device
+        nothing = torch.zeros(1, self.context_length, dtype=torch.long, device=device)
+        with torch.no_grad():
+            return int(self.clip.encode_text(nothing).shape[1])
 
     @property
     def context_length(self) -> int:
         """The most tokens of a text, start and end included."""
-        return int(self.clip.positional_embedding.shape[0])
+        return int(self.clip.context_length)
 
     @property
-    def vocabulary_size(self) -> int:
-        """Number of token ids; the end token has the largest one."""
-        return int(self.clip.token_embedding.weight.shape[0])
+    def num_layers(self) -> int:
+        """Of the tower that has fewer."""
+        return min(len(tower.blocks) for tower in self.towers)
 
     @property
     def image_size(self) -> int:
-        """Side of the square that an image is cropped to, in pixels."""
-        return int(self.clip.visual.image_size[0])
+        """Side of the square that an image becomes, in pixels."""
+        size = self.clip.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
 
 
 def make_backbone(
     clip: nn.Module,
-    tokenizer: Callable[[list[str]], Tensor],
+    tokenizer: Callable[..., Tensor],
     preprocess: Callable[[Any], Tensor],
 ) -> ClipBackbone:
-    """Freezes a CLIP of open_clip, after a check that the towers can carry prompts.
-
-    Raises:
-        BrewlineError: the architecture has no place for the prompts (BrewCLIP, section 3.3): it is
-            not a plain vision transformer with a causal text transformer.
-    """
-    problem = _unsupported(clip)
-    if problem:
-        raise BrewlineError(
-            f"this CLIP cannot carry prompts: {problem}; use one of the CLIP ViT models", "settings"
-        )
+    """Freezes a model of open_clip."""
     return ClipBackbone(clip.eval().requires_grad_(False), tokenizer, preprocess)
+
+
+def prompts_refused(backbone: ClipBackbone) -> str:
+    """What to tell whoever wants prompts in a CLIP that cannot carry them."""
+    return (
+        f"this CLIP cannot carry prompts: {backbone.problem}; set prompts: 0, or use a CLIP ViT or "
+        "a SigLIP"
+    )
 
 
 def load_clip(folder: Path = BACKBONES_FOLDER / CLIP_FOLDER) -> ClipBackbone:
     """Loads the CLIP in `folder` in fp32 on the processor, frozen and in evaluation mode.
 
     Raises:
-        BrewlineError: a file is missing, damaged, or of an architecture that is not supported.
+        BrewlineError: a file is missing or damaged, or a package that it needs.
     """
     for name in (CLIP_CONFIG, CLIP_WEIGHTS):
         if not (folder / name).is_file():
@@ -94,6 +134,10 @@ def load_clip(folder: Path = BACKBONES_FOLDER / CLIP_FOLDER) -> ClipBackbone:
     try:
         clip, preprocess = open_clip.create_model_from_pretrained(name)
         tokenizer = open_clip.get_tokenizer(name)
+    except ModuleNotFoundError as error:
+        raise BrewlineError(
+            f"the CLIP in {folder} needs {error.name}: `uv pip install '.[siglip]'`", "settings"
+        ) from None
     # open_clip lets through whatever the parsers of JSON, safetensors and torch raise.
     except Exception as error:  # noqa: BLE001
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -112,13 +156,24 @@ def misfits(
         for name, variant in variants.items()
         if variant.acoustic and width % variant.acoustic.heads
     ]
-    # The start token, the end token and one of a word.
-    room = backbone.context_length - 3
+    problems += [
+        f"variants.{name}.prompts: {prompts_refused(backbone)}"
+        for name, variant in variants.items()
+        if variant.prompts and backbone.problem
+    ]
+    # One word has to fit.
+    room = backbone.layout.room(num_prompts=1)
     problems += [
         f"variants.{name}.prompts: {variant.prompts} leave no room for words in the "
         f"{backbone.context_length} tokens of this CLIP's texts; {room} at most"
         for name, variant in variants.items()
         if variant.prompts > room
+    ]
+    problems += [
+        f"variants.{name}.prompt_depth: {variant.prompt_depth} are more than the "
+        f"{backbone.num_layers} layers that both towers of this CLIP have"
+        for name, variant in variants.items()
+        if variant.prompts and not backbone.problem and variant.prompt_depth > backbone.num_layers
     ]
     if shard.image_short_side_px < side:
         problems.append(
@@ -126,19 +181,3 @@ def misfits(
             f"{side} pixels that this CLIP looks at"
         )
     return problems
-
-
-def _unsupported(clip: nn.Module) -> str:
-    visual = getattr(clip, "visual", None)
-    if not isinstance(clip, open_clip.CLIP) or not isinstance(visual, VisionTransformer):
-        return f"{type(clip).__name__} with {type(visual).__name__} as image tower"
-    if visual.pool_type != "tok" or visual.attn_pool is not None:
-        return "its image tower does not read the class token"
-    if clip.attn_mask is None or clip.text_pool_type != "argmax":
-        return "its text tower is not causal up to the end token"
-    if not isinstance(clip.text_projection, torch.Tensor):
-        return "its text projection is not a matrix"
-    blocks = [*visual.transformer.resblocks, *clip.transformer.resblocks]
-    if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
-        return "its blocks are not the standard ones"
-    return ""

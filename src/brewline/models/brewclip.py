@@ -12,21 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brewline.config.variants import VariantParams
+from brewline.core.errors import BrewlineError
 from brewline.models.acoustic import AcousticBranch
-from brewline.models.backbones import ClipBackbone
-from brewline.models.inputs import UtteranceInputs
-from brewline.models.towers import encode_image, encode_text
+from brewline.models.attention import is_watched
+from brewline.models.backbones import ClipBackbone, prompts_refused
+from brewline.models.fusion import ConfidenceGate, add_at_unit_length
+from brewline.models.inputs import PictureInputs, UtteranceInputs
 from brewline.models.trained import TrainedModule
 
 # As in CLIP: a larger scale makes training unstable.
 MAX_LOG_LOGIT_SCALE = math.log(100)
 _PROMPT_STD = 0.02
 _TEMPERATURE = 0.07
+# As in SigLIP: at the start nearly all pairs of a batch are wrong.
+_LOGIT_BIAS = -10.0
 
 
 @dataclass(frozen=True)
 class UtteranceFeatures:
-    """The features of an utterance's channels and their unit-length sum, (B, E) each."""
+    """The features of an utterance's channels and what becomes of both, of unit length, (B, E)."""
 
     text: Tensor | None
     acoustic: Tensor | None
@@ -44,6 +48,10 @@ class BrewClip(TrainedModule):
         state_width: Width of Whisper's states; needed with an acoustic channel.
         temperature: Start (or, if it is not learned, value) of the losses' temperature.
         learn_temperature: Whether the temperature is trained.
+        with_bias: Whether logits get a bias, which is trained: for the sigmoid loss.
+
+    Raises:
+        BrewlineError: it is to have prompts, which the CLIP cannot carry.
     """
 
     def __init__(
@@ -53,21 +61,32 @@ class BrewClip(TrainedModule):
         state_width: int | None = None,
         temperature: float = _TEMPERATURE,
         learn_temperature: bool = False,
+        with_bias: bool = False,
     ) -> None:
         super().__init__()
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.switches = switches
         self.clip = backbone.clip
+        self._backbone = backbone
         mean, std = _normalisation(backbone)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
+        if switches.prompts and backbone.problem:
+            raise BrewlineError(prompts_refused(backbone), "settings")
         width = backbone.text_width
         self.prompt_tokens: nn.Parameter | None = None
         self.prompts_to_image: nn.Linear | None = None
+        # Those of the layers behind the first one.
+        self.deep_prompt_tokens = nn.ParameterList()
+        self.deep_prompts_to_image = nn.ModuleList()
         if switches.prompts:
-            self.prompt_tokens = nn.Parameter(torch.randn(switches.prompts, width) * _PROMPT_STD)
+            shape = (switches.prompts, width)
+            self.prompt_tokens = nn.Parameter(torch.randn(shape) * _PROMPT_STD)
             self.prompts_to_image = nn.Linear(width, backbone.vision_width)
+            for _ in range(1, switches.prompt_depth):
+                self.deep_prompt_tokens.append(torch.randn(shape) * _PROMPT_STD)
+                self.deep_prompts_to_image.append(nn.Linear(width, backbone.vision_width))
         self.acoustic: AcousticBranch | None = None
         if switches.acoustic:
             if state_width is None:
@@ -75,9 +94,11 @@ class BrewClip(TrainedModule):
             self.acoustic = AcousticBranch(
                 state_width, width, backbone.embedding_size, switches.acoustic
             )
+        self.gate = ConfidenceGate() if switches.fusion == "gate" else None
         self.log_logit_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )
+        self.logit_bias = nn.Parameter(torch.tensor(_LOGIT_BIAS)) if with_bias else None
         self.eval()
 
     def train(self, mode: bool = True) -> "BrewClip":
@@ -88,9 +109,10 @@ class BrewClip(TrainedModule):
 
     @property
     def num_trained_parameters(self) -> int:
-        """How many numbers are trained, the temperature not counted (as the paper counts)."""
+        """How many numbers are trained, those of the loss not counted (as the paper counts)."""
         parameters = self.trained_parameters()
-        return sum(p.numel() for name, p in parameters.items() if name != "log_logit_scale")
+        of_loss = ("log_logit_scale", "logit_bias")
+        return sum(p.numel() for name, p in parameters.items() if name not in of_loss)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -102,30 +124,51 @@ class BrewClip(TrainedModule):
         """Keeps the scale at 100 at most."""
         self.log_logit_scale.clamp_(max=MAX_LOG_LOGIT_SCALE)
 
-    def encode_images(self, pixels_ICHW: Tensor) -> Tensor:
-        """Embeds images.
+    def encode_images(self, pictures: PictureInputs) -> Tensor:
+        """Embeds images; of one that is seen in several squares, their mean.
 
         Args:
-            pixels_ICHW: Resized and cropped images, uint8.
+            pictures: What is seen of I pictures.
 
         Returns:
             Unit embeddings (I, E) in fp32.
         """
-        prompts = None
-        if self.prompt_tokens is not None and self.prompts_to_image is not None:
-            prompts = self.prompts_to_image(self.prompt_tokens)
-        pixels = pixels_ICHW.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
-        return F.normalize(encode_image(self.clip, pixels, prompts).float(), dim=-1)
+        pixels = pictures.pixels.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
+        prompts = self._image_prompts()
+        if prompts or is_watched():
+            features = self._backbone.towers[1].encode(pixels, prompts)
+        else:
+            features = self.clip.encode_image(pixels, normalize=False)
+        embeddings = F.normalize(features.float(), dim=-1)
+        if pictures.picture_index is None:
+            return embeddings
+        return F.normalize(mean_by(pictures.picture_index, embeddings), dim=-1)
 
-    def encode_text(self, token_ids_BL: Tensor) -> Tensor:
-        """Text features (B, E) of token ids that are laid out for the prompts, not normalised."""
-        return encode_text(self.clip, token_ids_BL, self.prompt_tokens).float()
+    def encode_text(self, inputs: UtteranceInputs) -> Tensor:
+        """Text features (B, E), not normalised; of a text in several rows, their mean."""
+        assert inputs.token_ids is not None
+        prompts = self._text_prompts()
+        if prompts or is_watched():
+            start = self._backbone.layout.num_before
+            features = self._backbone.towers[0].encode(inputs.token_ids, prompts, start).float()
+        else:
+            features = self.clip.encode_text(inputs.token_ids, normalize=False).float()
+        return features if inputs.text_index is None else mean_by(inputs.text_index, features)
+
+    def _text_prompts(self) -> list[Tensor]:
+        """(M, W) for each of the first layers of the text tower."""
+        return [] if self.prompt_tokens is None else [self.prompt_tokens, *self.deep_prompt_tokens]
+
+    def _image_prompts(self) -> list[Tensor]:
+        """Those of the text tower in the width of the image tower, each by a projection."""
+        if self.prompts_to_image is None:
+            return []
+        projections = [self.prompts_to_image, *self.deep_prompts_to_image]
+        pairs = zip(projections, self._text_prompts(), strict=True)
+        return [project(prompts) for project, prompts in pairs]
 
     def encode_utterances(self, inputs: UtteranceInputs) -> UtteranceFeatures:
         """Embeds utterances by the channels that the switches name.
-
-        The channels are summed as they are, so that their lengths decide which one speaks louder;
-        only the sum is normalised (the authors' code; the paper does not say).
 
         Args:
             inputs: Tokens or text features for the text channel, states for the acoustic one.
@@ -134,13 +177,32 @@ class BrewClip(TrainedModule):
         if self.switches.text:
             text = inputs.text_features
             if text is None:
-                assert inputs.token_ids is not None
-                text = self.encode_text(inputs.token_ids)
+                text = self.encode_text(inputs)
         if self.acoustic is not None:
             assert inputs.states is not None and inputs.frame_mask is not None
             acoustic = self.acoustic(inputs.states, inputs.frame_mask, self.prompt_tokens).float()
-        channels = [features for features in (text, acoustic) if features is not None]
-        return UtteranceFeatures(text, acoustic, F.normalize(torch.stack(channels).sum(0), dim=-1))
+        fused = self._fuse(text, acoustic, inputs.confidence)
+        return UtteranceFeatures(text, acoustic, F.normalize(fused, dim=-1))
+
+    def _fuse(
+        self, text: Tensor | None, acoustic: Tensor | None, confidence: Tensor | None
+    ) -> Tensor:
+        if text is None or acoustic is None:
+            (alone,) = (one for one in (text, acoustic) if one is not None)
+            return alone
+        if self.gate is not None:
+            assert confidence is not None
+            return self.gate(text, acoustic, confidence)  # type: ignore[no-any-return]
+        if self.switches.fusion == "unit_sum":
+            return add_at_unit_length(text, acoustic)
+        return text + acoustic
+
+
+def mean_by(index_R: Tensor, rows_RE: Tensor) -> Tensor:
+    """The mean of the rows with each number, from 0 to that of the last row: (N, E)."""
+    count_N = torch.bincount(index_R)
+    sums_NE = rows_RE.new_zeros(len(count_N), rows_RE.shape[1])
+    return sums_NE.index_add(0, index_R, rows_RE) / count_N[:, None]
 
 
 def _normalisation(backbone: ClipBackbone) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,16 @@ from brewline.core.files import read_json, write_json
 from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
 
 CARD_FILE = "model.json"
+# What options that are no default do, in a few words.
+_OPTIONS = {
+    "unit_sum": "channels at unit length",
+    "gate": "channels weighed by confidence",
+    "chunk": "long texts in windows",
+    "crop": "pictures cropped",
+    "letterbox": "pictures with bars",
+    "squash": "pictures squashed",
+    "multicrop": "pictures in squares",
+}
 
 
 class ModelCard(BaseModel):
@@ -118,12 +128,19 @@ def describe(params: Params, experiment: str) -> str:
     one, variant = params.experiments[experiment], params.variant_of(experiment)
     read = {"asr": ["transcripts"], "caption": ["captions"], None: []}[variant.text]
     channels = " and ".join([*read, *(["voice"] if variant.acoustic else [])])
+    options = [
+        _OPTIONS[key]
+        for key in (variant.fusion, variant.long_texts, variant.pictures)
+        if key in _OPTIONS
+    ]
     source = params.trained_on(experiment)
     if source is None:
-        return f"{channels}, nothing trained"
+        return ", ".join([channels, *options, "nothing trained"])
     prompts = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
-    elsewhere = "" if source == one.data else f", trained on {source}"
-    return f"{channels}, {prompts}{elsewhere}"
+    if variant.prompt_depth > 1:
+        prompts += f" in each of {variant.prompt_depth} layers"
+    elsewhere = [] if source == one.data else [f"trained on {source}"]
+    return ", ".join([channels, prompts, *options, *elsewhere])
 
 
 def flatten(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:

@@ -96,6 +96,7 @@ def load_model(
             card.switches,
             state_width,
             learn_temperature=bool(card.recipe and card.recipe["learn_temperature"]),
+            with_bias=bool(card.recipe and card.recipe["loss"] == "sigmoid"),
             **temperature,
         )
         model.load_trained_tensors(tensors)

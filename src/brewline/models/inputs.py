@@ -1,6 +1,6 @@
 """What models take: batches of plain tensors, and how they are made of texts, images and states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -42,15 +42,31 @@ class _OnDevice:
 class UtteranceInputs(_OnDevice):
     """Inputs of the utterance's channels; those of a channel that is off are None.
 
-    Token ids (B, L) are laid out for the prompts and cut after the last end token; states
-    (B, T, S) are pooled and padded, `frame_mask` (B, T) is True for frames to attend to;
-    `text_features` (B, E) stand in for tokens where they never change.
+    Token ids (R, L) are laid out for the prompts; `text_index` (R,) says which of the B utterances
+    a row is of, in their order, and is None where each has one. States (B, T, S) are pooled and
+    padded, `frame_mask` (B, T) is True for frames to attend to; `confidence` (B,) is the
+    recogniser's, where it is asked for. `text_features` (B, E) stand in for tokens where they
+    never change.
     """
 
     token_ids: Tensor | None = None
+    text_index: Tensor | None = None
     text_features: Tensor | None = None
     states: Tensor | None = None
     frame_mask: Tensor | None = None
+    confidence: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PictureInputs(_OnDevice):
+    """Squares of pictures, uint8 (R, 3, side, side).
+
+    `picture_index` (R,) says which of the I pictures a square is of, in their order, and is None
+    where each has one.
+    """
+
+    pixels: Tensor
+    picture_index: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,14 @@ class Batch(_OnDevice):
     """Utterances and their images, each image once.
 
     `image_index` (B,) says which of the I images an utterance shows; `image_ids` (B,) are numbers
-    of these images, the same in every batch and process. `pixels` is uint8 (I, 3, side, side);
-    `image_embeddings` (I, E) stand in for pixels where they never change.
+    of these images, the same in every batch and process. `image_embeddings` (I, E) stand in for
+    `pictures` where they never change.
     """
 
     utterances: UtteranceInputs
     image_index: Tensor
     image_ids: Tensor
-    pixels: Tensor | None = None
+    pictures: PictureInputs | None = None
     image_embeddings: Tensor | None = None
 
 
@@ -73,12 +89,12 @@ class Batch(_OnDevice):
 class InputTransforms:
     """How a model wants its inputs; see `brewline.models.transforms`.
 
-    `crop` maps a PIL image to the uint8 picture that the model sees; `tokenise` a text to its token
-    ids (L,), laid out for the prompts and cut after the end token; `pool` the encoder states of a
-    recording (T, S), and how many of them are its own, to pooled ones. Without an acoustic channel
-    there is no `pool`.
+    `views` maps a PIL image to the squares that the model sees of it; `tokenise` a text to its
+    rows of token ids (R, L), laid out for the prompts; `pool` the encoder states of a recording
+    (T, S), and how many of them are its own, to pooled ones. Without an acoustic channel there is
+    no `pool`.
     """
 
-    crop: Callable[[Any], Any]
+    views: Callable[[Any], Sequence[Any]]
     tokenise: Callable[[str], Tensor]
     pool: Callable[[NDArray[np.float16], int], NDArray[np.float32]] | None = None

@@ -1,98 +1,240 @@
-"""The two CLIP towers with prompts, as functions of a frozen CLIP (BrewCLIP, section 3.3).
+"""The towers of open_clip that can carry prompts (BrewCLIP, section 3.3).
+
+The text tower gets them behind its start token, or at its front where it has none; the image tower
+behind its patches, without a position. They may be put in before several of the first layers
+(MaPLe, Khattak et al., 2023): those of a later one take the place of what the layers before have
+made of the earlier ones. With no prompts the results are those of open_clip's own encoders.
 
 Shapes: B texts or images, L tokens, W width of a tower, M prompts, E embedding size.
-
-Only one row of each tower's last block is ever read (the end token, the class token), so only that
-row is computed there; with no prompts the results are those of open_clip's own encoders.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
+from timm.models import vision_transformer as timm_transformer
+from torch import Tensor, nn
 
 from brewline.models.attention import attend, project
 
 
-def lay_out_tokens(token_ids_BL: Tensor, num_prompts: int, end_id: int) -> Tensor:
-    """Makes room for the prompts after the start token: [start, 0 x M, words..., end, 0...].
+class CannotCarryPromptsError(Exception):
+    """Why a tower has no place for them."""
 
-    The length stays; words that no longer fit are dropped, and the end token is kept.
 
-    Args:
-        token_ids_BL: Token ids as CLIP's tokeniser pads them, (B, L).
-        num_prompts: M.
-        end_id: Id of the end token.
+@dataclass(frozen=True)
+class TextTower:
+    """A transformer over tokens, causal as CLIP's or not, as SigLIP's.
 
-    Returns:
-        Token ids (B, L), with 0 in the prompts' places.
+    `module` has embeddings, blocks and projection; `pool` says which row is read: that of the
+    largest id (`argmax`, CLIP's end token), of `end_id` (`eos`), or the last one of the context.
     """
-    if num_prompts == 0:
-        return token_ids_BL
-    length = token_ids_BL.shape[1]
-    slots = token_ids_BL.new_zeros(len(token_ids_BL), num_prompts)
-    words = token_ids_BL[:, 1 : length - num_prompts]
-    laid_out = torch.cat([token_ids_BL[:, :1], slots, words], dim=1)
-    # Not told by the last id, which may be 0 where words go on too: that of "!" is.
-    is_cut_B = (laid_out != end_id).all(dim=1)
-    laid_out[is_cut_B, -1] = end_id
-    return laid_out
+
+    module: Any
+    pool: str
+    end_id: int
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return int(self.module.token_embedding.weight.shape[1])
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The layers, in their order."""
+        return list(self.module.transformer.resblocks)
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether what comes behind the end token matters."""
+        return self.module.attn_mask is None or self.pool == "last"
+
+    def rows_that_are_read(self, token_ids_BL: Tensor) -> Tensor:
+        """The row of each text that becomes its feature, (B,)."""
+        if self.pool == "last":
+            return torch.full_like(token_ids_BL[:, 0], token_ids_BL.shape[1] - 1)
+        if self.pool == "eos":
+            return (token_ids_BL == self.end_id).int().argmax(dim=1)
+        return token_ids_BL.argmax(dim=1)
+
+    def encode(
+        self, token_ids_BL: Tensor, prompts: Sequence[Tensor] = (), start: int = 1
+    ) -> Tensor:
+        """Encodes texts.
+
+        Only one row of the last layer is ever read, so only that row is computed there.
+
+        Args:
+            token_ids_BL: Token ids as `models.texts` lays them out, (B, L); columns beyond the
+                last end token may be cut off, unless it reads padding.
+            prompts: (M, W) for each of the first layers.
+            start: How many tokens come before the prompts.
+
+        Returns:
+            Text features (B, E), not normalised.
+        """
+        module, length = self.module, token_ids_BL.shape[1]
+        x_BLW = module.token_embedding(token_ids_BL)
+        if prompts:
+            x_BLW = _put_in(prompts[0], x_BLW, start)
+        x_BLW = x_BLW + module.positional_embedding[:length]
+        row_B = self.rows_that_are_read(token_ids_BL)
+        mask_LL = seen_BL = None
+        if module.attn_mask is not None:
+            mask_LL = torch.ones(length, length, dtype=torch.bool, device=row_B.device).tril()
+            seen_BL = torch.arange(length, device=row_B.device) <= row_B[:, None]
+        x_BLW = _up_to_last(self.blocks, x_BLW, prompts, start, mask_LL)
+        x_BW = module.ln_final(_last_block(self.blocks[-1], x_BLW, row_B, seen_BL))
+        projection = module.text_projection
+        if projection is None:
+            return x_BW  # type: ignore[no-any-return]
+        features: Tensor = (
+            projection(x_BW) if isinstance(projection, nn.Linear) else x_BW @ projection
+        )
+        return features
 
 
-def encode_text(clip: Any, token_ids_BL: Tensor, prompts_MW: Tensor | None = None) -> Tensor:
-    """Encodes texts.
+@dataclass(frozen=True)
+class ImageTower:
+    """open_clip's own vision transformer, which reads the class token: that of CLIP."""
 
-    Args:
-        clip: An open_clip CLIP that `make_backbone` accepted.
-        token_ids_BL: Token ids as `lay_out_tokens` gives them, (B, L); trailing columns beyond
-            the last end token may be cut off, which changes nothing because attention is causal.
-        prompts_MW: Prompts in the text tower's width, or None.
+    module: Any
 
-    Returns:
-        Text features (B, E), not normalised.
+    @property
+    def width(self) -> int:
+        """W."""
+        return int(self.module.class_embedding.shape[0])
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The layers, in their order."""
+        return list(self.module.transformer.resblocks)
+
+    def encode(self, pixels_BCHW: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+        """Encodes images.
+
+        Args:
+            pixels_BCHW: Normalised pixels.
+            prompts: (M, W) for each of the first layers.
+
+        Returns:
+            Image features (B, E), not normalised.
+        """
+        module = self.module
+        x_BLW = module._embeds(pixels_BCHW)
+        num_tokens = x_BLW.shape[1]
+        if prompts:
+            x_BLW = _put_in(module.ln_pre(prompts[0]), x_BLW, num_tokens)
+        x_BLW = _up_to_last(self.blocks, x_BLW, prompts, num_tokens, None)
+        class_row_B = x_BLW.new_zeros(len(x_BLW), dtype=torch.long)
+        x_BW = _last_block(self.blocks[-1], x_BLW, class_row_B, None)
+        features: Tensor = module.ln_post(x_BW) @ module.proj
+        return features
+
+
+@dataclass(frozen=True)
+class TimmImageTower:
+    """timm's vision transformer, which may pool all patches: that of SigLIP.
+
+    What it pools are its own tokens; prompts act through what these have taken from them.
     """
-    x_BLW = clip.token_embedding(token_ids_BL)
-    length = token_ids_BL.shape[1]
-    if prompts_MW is not None:
-        num_prompts = len(prompts_MW)
-        prompts_BMW = prompts_MW.expand(len(x_BLW), -1, -1)
-        x_BLW = torch.cat([x_BLW[:, :1], prompts_BMW, x_BLW[:, 1 + num_prompts :]], dim=1)
-    x_BLW = x_BLW + clip.positional_embedding[:length]
-    # The end token has the largest id of the vocabulary.
-    end_B = token_ids_BL.argmax(dim=1)
-    *blocks, last = clip.transformer.resblocks
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=end_B.device).tril()
-    for block in blocks:
-        x_BLW = _block(block, x_BLW, causal_LL)
-    seen_BL = torch.arange(length, device=end_B.device) <= end_B[:, None]
-    x_BW = _last_block(last, x_BLW, end_B, seen_BL)
-    features: Tensor = clip.ln_final(x_BW) @ clip.text_projection
-    return features
+
+    module: Any
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return int(self.module.trunk.embed_dim)
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The layers, in their order."""
+        return list(self.module.trunk.blocks)
+
+    def encode(self, pixels_BCHW: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+        """Encodes images; see `ImageTower`."""
+        trunk = self.module.trunk
+        x_BLW = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels_BCHW))))
+        num_tokens = x_BLW.shape[1]
+        for number, block in enumerate(self.blocks):
+            if number < len(prompts):
+                x_BLW = _put_in(prompts[number], x_BLW, num_tokens)
+            x_BLW = block(x_BLW)
+        features: Tensor = self.module.head(trunk.forward_head(trunk.norm(x_BLW[:, :num_tokens])))
+        return features
 
 
-def encode_image(clip: Any, pixels_BCHW: Tensor, prompts_MW: Tensor | None = None) -> Tensor:
-    """Encodes images; prompts follow the patches and carry no position.
+def find_text_tower(clip: Any) -> TextTower:
+    """The text tower of a model of open_clip.
 
-    Args:
-        clip: An open_clip CLIP that `make_backbone` accepted.
-        pixels_BCHW: Normalised pixels.
-        prompts_MW: Prompts in the image tower's width, or None.
-
-    Returns:
-        Image features (B, E), not normalised.
+    Raises:
+        CannotCarryPromptsError: it is built in another way.
     """
-    visual = clip.visual
-    x_BLW = visual._embeds(pixels_BCHW)
-    if prompts_MW is not None:
-        prompts_BMW = visual.ln_pre(prompts_MW).expand(len(x_BLW), -1, -1)
-        x_BLW = torch.cat([x_BLW, prompts_BMW.to(x_BLW.dtype)], dim=1)
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        x_BLW = _block(block, x_BLW, None)
-    class_row_B = x_BLW.new_zeros(len(x_BLW), dtype=torch.long)
-    x_BW = _last_block(last, x_BLW, class_row_B, None)
-    features: Tensor = visual.ln_post(x_BW) @ visual.proj
-    return features
+    module = getattr(clip, "text", clip)
+    if module is not clip and not isinstance(module, TextTransformer):
+        raise CannotCarryPromptsError(f"its text tower is {type(module).__name__}")
+    if not hasattr(module, "token_embedding"):
+        raise CannotCarryPromptsError(f"{type(clip).__name__} has no text tower that is known")
+    if getattr(module, "cls_emb", None) is not None:
+        raise CannotCarryPromptsError("its text tower reads a class token behind the text")
+    if getattr(module, "use_pad_mask", False):
+        raise CannotCarryPromptsError("its text tower masks padding")
+    # A model that holds its text tower itself has other names for the two.
+    own = module is clip
+    pool = clip.text_pool_type if own else module.pool_type
+    if pool not in ("argmax", "eos", "last"):
+        raise CannotCarryPromptsError(f"its text tower pools {pool!r}")
+    _require_standard(module.transformer.resblocks)
+    return TextTower(module, pool, clip.text_eos_id if own else module.eos_id)
+
+
+def find_image_tower(clip: Any) -> ImageTower | TimmImageTower:
+    """The image tower of a model of open_clip.
+
+    Raises:
+        CannotCarryPromptsError: it is built in another way.
+    """
+    visual = getattr(clip, "visual", None)
+    if isinstance(visual, TimmModel):
+        if isinstance(visual.trunk, timm_transformer.VisionTransformer):
+            return TimmImageTower(visual)
+        raise CannotCarryPromptsError(f"its image tower is {type(visual.trunk).__name__}")
+    if not isinstance(visual, VisionTransformer):
+        raise CannotCarryPromptsError(f"its image tower is {type(visual).__name__}")
+    if visual.pool_type != "tok" or visual.attn_pool is not None:
+        raise CannotCarryPromptsError("its image tower does not read the class token")
+    _require_standard(visual.transformer.resblocks)
+    return ImageTower(visual)
+
+
+def _require_standard(blocks: Iterable[Any]) -> None:
+    if not all(type(block) is ResidualAttentionBlock for block in blocks):
+        raise CannotCarryPromptsError("its layers are not the standard ones")
+
+
+def _put_in(prompts_MW: Tensor, x_BLW: Tensor, start: int) -> Tensor:
+    """Puts prompts into rows from `start` on, in place of what is there, or at the end."""
+    prompts_BMW = prompts_MW.to(x_BLW.dtype).expand(len(x_BLW), -1, -1)
+    return torch.cat([x_BLW[:, :start], prompts_BMW, x_BLW[:, start + len(prompts_MW) :]], dim=1)
+
+
+def _up_to_last(
+    blocks: Sequence[Any],
+    x_BLW: Tensor,
+    prompts: Sequence[Tensor],
+    start: int,
+    mask_LL: Tensor | None,
+) -> Tensor:
+    """What the last block takes: all others are run, with their own prompts from `start` on."""
+    for number, block in enumerate(blocks):
+        if 0 < number < len(prompts):
+            x_BLW = _put_in(prompts[number], x_BLW, start)
+        if block is not blocks[-1]:
+            x_BLW = _block(block, x_BLW, mask_LL)
+    return x_BLW
 
 
 def _block(block: Any, x_BLW: Tensor, mask_LL: Tensor | None) -> Tensor:

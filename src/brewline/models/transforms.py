@@ -1,7 +1,6 @@
 """From texts, images and encoder states to what a model takes, one at a time."""
 
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -9,7 +8,7 @@ from brewline.config.variants import VariantParams
 from brewline.models.acoustic import pool_frames
 from brewline.models.backbones import ClipBackbone
 from brewline.models.inputs import InputTransforms
-from brewline.models.towers import lay_out_tokens
+from brewline.models.views import picture_views
 
 
 def input_transforms(backbone: ClipBackbone, switches: VariantParams) -> InputTransforms:
@@ -17,21 +16,16 @@ def input_transforms(backbone: ClipBackbone, switches: VariantParams) -> InputTr
 
     Args:
         backbone: Its tokeniser and preprocessing are used.
-        switches: How many prompts the tokens are laid out for, and how states are pooled.
+        switches: How many prompts the tokens are laid out for, what is read of long texts and seen
+            of pictures, and how states are pooled.
     """
-    # The last two make a tensor and normalise it, which models do themselves.
-    *steps, _, _ = backbone.preprocess.transforms  # type: ignore[attr-defined]
-
-    def crop(picture: Any) -> Any:
-        for step in steps:
-            picture = step(picture)
-        return picture
 
     def tokenise(text: str) -> Tensor:
-        end_id = backbone.vocabulary_size - 1
-        row_1L = lay_out_tokens(backbone.tokenizer([text]), switches.prompts, end_id)
-        length = int(row_1L[0].argmax()) + 1
-        return row_1L[0, :length].clone()
+        if not switches.prompts and switches.long_texts == "truncate":
+            return backbone.tokenizer([text])
+        # The library's own encoder takes whole contexts.
+        padded = not switches.prompts or backbone.towers[0].reads_padding
+        return backbone.layout.rows(text, switches.prompts, switches.long_texts, padded)
 
     pool = partial(pool_frames, params=switches.acoustic) if switches.acoustic else None
-    return InputTransforms(crop, tokenise, pool)
+    return InputTransforms(picture_views(backbone, switches.pictures), tokenise, pool)

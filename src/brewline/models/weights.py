@@ -25,6 +25,19 @@ from brewline.models.whisper_formats import convert_whisper, files_of_model
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
 _QUICK = "-quickgelu"
+# Of CLIPs whose tokeniser is one of Hugging Face's.
+_TOKENISER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 # What was asked for, so that it is not fetched again for nothing.
 _SOURCES_FILE = "sources.json"
 
@@ -157,6 +170,9 @@ def _prepare_clip(backbone: BackboneParams, target: Path) -> None:
         if not path.is_file():
             raise BrewlineError(f"{path} is missing; it belongs to a CLIP in open_clip's format")
         shutil.copyfile(path, target / path.name)
+    for path in (source / name for name in _TOKENISER_FILES):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
     _check_hash(backbone, target)
     if packed.exists():
         _unpack(target / packed.name, target / CLIP_WEIGHTS)
@@ -196,12 +212,19 @@ def _download_clip(name: str, target: Path) -> None:
     _refuse_other_activation(architecture, tag)
     try:
         model = open_clip.create_model(architecture, pretrained=tag)
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except ModuleNotFoundError as error:
+        raise BrewlineError(
+            f"the tokeniser of {name} needs {error.name}: `uv pip install '.[siglip]'`", "settings"
+        ) from None
     except (OSError, RuntimeError) as error:
         raise BrewlineError(f"cannot download CLIP {name}: {error}", "network") from None
     config = {
         "model_cfg": open_clip.get_model_config(architecture),
         "preprocess_cfg": open_clip.get_model_preprocess_cfg(model),
     }
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(target)
     (target / CLIP_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     save_file(tensors, target / CLIP_WEIGHTS)

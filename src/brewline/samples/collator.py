@@ -21,7 +21,7 @@ from torch import Tensor
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.system import usable_cores
-from brewline.models.inputs import Batch, InputTransforms, UtteranceInputs
+from brewline.models.inputs import Batch, InputTransforms, PictureInputs, UtteranceInputs
 from brewline.samples.shards import Utterance
 
 _MB = 1 << 20
@@ -105,7 +105,7 @@ class Collator:
         if self._frozen is not None:
             rows = [self._frozen.images[image_id] for image_id in images]
             return replace(batch, image_embeddings=torch.stack(rows))
-        return replace(batch, pixels=self.pixels(list(images.values())))
+        return replace(batch, pictures=self.pictures(list(images.values())))
 
     def utterance_inputs(self, utterances: Sequence[Utterance]) -> UtteranceInputs:
         """Makes the inputs of the utterance's channels.
@@ -118,14 +118,18 @@ class Collator:
             rows = [self._frozen.texts[utterance.utterance_id] for utterance in utterances]
             inputs = replace(inputs, text_features=torch.stack(rows))
         elif self._switches.text:
-            inputs = replace(inputs, token_ids=self._token_ids(utterances))
+            token_ids, text_index = self._token_ids(utterances)
+            inputs = replace(inputs, token_ids=token_ids, text_index=text_index)
         if self._switches.acoustic:
             states, frame_mask = self._states(utterances)
             inputs = replace(inputs, states=states, frame_mask=frame_mask)
+        if self._switches.fusion == "gate":
+            confidence = [self._confidence_in(utterance) for utterance in utterances]
+            inputs = replace(inputs, confidence=torch.tensor(confidence))
         return inputs
 
-    def pixels(self, utterances: Sequence[Utterance]) -> Tensor:
-        """The images of utterances as CLIP's own preprocessing crops them, uint8 (I, 3, H, W).
+    def pictures(self, utterances: Sequence[Utterance]) -> PictureInputs:
+        """What the model sees of the images of utterances.
 
         Raises:
             BrewlineError: an image is missing or damaged.
@@ -141,28 +145,33 @@ class Collator:
             image_id = image_id_of(utterance)
             row = decoded.get(image_id)
             rows.append(self._images.get(image_id) if row is None else row)
-        return torch.stack([row for row in rows if row is not None])
+        views = [row for row in rows if row is not None]
+        return PictureInputs(torch.cat(views), _owners(views))
 
     def _decode(self, utterance: Utterance) -> Tensor:
         if utterance.image is None:
             raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
         try:
-            picture = self._transforms.crop(Image.open(io.BytesIO(utterance.image)))
+            views = self._transforms.views(Image.open(io.BytesIO(utterance.image)))
         except (UnidentifiedImageError, OSError) as error:
             raise BrewlineError(
                 f"the image of utterance {utterance.utterance_id!r} is damaged: {error}"
             ) from None
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
 
-    def _token_ids(self, utterances: Sequence[Utterance]) -> Tensor:
-        rows = [self._tokenise(_text_of(utterance, self._switches)) for utterance in utterances]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    def _token_ids(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor | None]:
+        texts = [self._tokenise(_text_of(utterance, self._switches)) for utterance in utterances]
+        rows = [row for text in texts for row in text]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), _owners(texts)
+
+    def _confidence_in(self, utterance: Utterance) -> float:
+        return utterance.confidence if self._switches.text == "asr" else 1.0
 
     def _tokenise(self, text: str) -> Tensor:
         token_ids = self._texts.get(text)
         if token_ids is None:
             token_ids = self._transforms.tokenise(text)
-            self._texts.put(text, token_ids, 8 * len(token_ids) + len(text) + _OVERHEAD_BYTES)
+            self._texts.put(text, token_ids, 8 * token_ids.numel() + len(text) + _OVERHEAD_BYTES)
         return token_ids
 
     def _states(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
@@ -175,6 +184,14 @@ class Collator:
         for index, row in enumerate(rows):
             states[index, : len(row)] = torch.from_numpy(row)
         return states, torch.arange(longest) < lengths[:, None]
+
+
+def _owners(parts: Sequence[Tensor]) -> Tensor | None:
+    """For each row of some tensors the number of its tensor; None where each has one."""
+    lengths = torch.tensor([len(part) for part in parts])
+    if bool((lengths == 1).all()):
+        return None
+    return torch.arange(len(parts)).repeat_interleave(lengths)
 
 
 def image_id_of(utterance: Utterance) -> str:

@@ -11,6 +11,7 @@ opens no shard for it.
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ class Utterance:
 
     `image` is a JPEG; `transcript` is "" where recognition failed; `num_frames` counts the valid
     encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
-    behind (`asr.states: all`), present only when asked for.
+    behind (`asr.states: all`), present only when asked for; `confidence` is the recogniser's in the
+    transcript, from 0 to 1: see `confidence_in`.
     """
 
     utterance_id: str
@@ -44,6 +46,17 @@ class Utterance:
     caption: str | None
     num_frames: int
     states: NDArray[np.float16] | None = None
+    confidence: float = 1.0
+
+
+def confidence_in(transcript: str, avg_logprob: float | None) -> float:
+    """How sure a recogniser was of its text: the geometric mean of its tokens' probabilities.
+
+    Without an average of their logarithms, a text was given, and is sure; an empty one is not.
+    """
+    if avg_logprob is None:
+        return 1.0 if transcript else 0.0
+    return math.exp(min(0.0, avg_logprob))
 
 
 def shard_name(split: str, number: int) -> str:
@@ -254,6 +267,7 @@ def make_utterance(
         caption=facts["caption"],
         num_frames=facts["num_frames"],
         states=states,
+        confidence=confidence_in(facts["transcript"], facts["avg_logprob"]),
     )
 
 

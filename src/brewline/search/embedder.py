@@ -26,7 +26,7 @@ from brewline.models.folder import load_model
 from brewline.models.names import CLIP_FOLDER, WHISPER_FILE
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.shards import Utterance, read_split
+from brewline.samples.shards import Utterance, confidence_in, read_split
 from brewline.speech.recogniser import Recogniser
 
 # Every query is another picture; keeping decoded ones would even mix them up, by their id.
@@ -65,7 +65,7 @@ class Embedder:
             input_transforms(backbone, card.switches), card.switches, _NO_CACHE_MB
         )
         # A text that was written goes where a transcript goes.
-        text_only = card.switches.model_copy(update={"acoustic": None})
+        text_only = card.switches.model_copy(update={"acoustic": None, "fusion": "sum"})
         self._text_collator = Collator(
             input_transforms(backbone, text_only), text_only, _NO_CACHE_MB
         )
@@ -95,6 +95,7 @@ class Embedder:
             transcript=recognition.text,
             num_frames=recognition.num_frames,
             states=recognition.states,
+            confidence=confidence_in(recognition.text, recognition.avg_logprob),
         )
         with torch.no_grad():
             inputs = self.collator.utterance_inputs([utterance]).to(self._device)
@@ -105,8 +106,8 @@ class Embedder:
         """Returns the unit vector (D,) of a photo; see `brewline.quality.queries.look`."""
         utterance = _query(image=shrink_jpeg(content, self._shard))
         with torch.no_grad():
-            pixels = self.collator.pixels([utterance]).to(self._device)
-            vector: Embeddings = self.model.encode_images(pixels)[0].float().cpu().numpy()
+            pictures = self.collator.pictures([utterance]).to(self._device)
+            vector: Embeddings = self.model.encode_images(pictures)[0].float().cpu().numpy()
         return vector
 
     def embed_text(self, text: str) -> Embeddings:
@@ -118,9 +119,8 @@ class Embedder:
         if not self.card.switches.text:
             raise BrewlineError(f"variant {self.card.variant!r} hears speech and reads no text")
         inputs = self._text_collator.utterance_inputs([_query(transcript=text)]).to(self._device)
-        assert inputs.token_ids is not None
         with torch.no_grad():
-            features = self.model.encode_text(inputs.token_ids)
+            features = self.model.encode_text(inputs)
         vector: Embeddings = (
             torch.nn.functional.normalize(features, dim=-1)[0].float().cpu().numpy()
         )
@@ -146,6 +146,9 @@ def _query(
     image: bytes | None = None,
     num_frames: int = 0,
     states: NDArray[np.float16] | None = None,
+    confidence: float = 1.0,
 ) -> Utterance:
     """A query in the form of the corpus' samples; it has no caption but what was heard."""
-    return Utterance("query", "query", image, transcript, transcript, num_frames, states)
+    return Utterance(
+        "query", "query", image, transcript, transcript, num_frames, states, confidence
+    )

@@ -28,7 +28,8 @@ def main() -> None:
 
 def _check(params: Params, folder: Path) -> None:
     """Refuses what this CLIP has no room for, hours before training would find out."""
-    problems = misfits(load_clip(folder / CLIP_FOLDER), params.variants, params.shard)
+    used = {one.variant: params.variants[one.variant] for one in params.experiments.values()}
+    problems = misfits(load_clip(folder / CLIP_FOLDER), used, params.shard)
     if problems:
         raise BrewlineError("\n  ".join(["params.yaml is not valid:", *problems]), "settings")
 

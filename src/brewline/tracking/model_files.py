@@ -44,6 +44,7 @@ SERVED_PACKAGES = (
     "scipy",
     "soundfile",
     "soxr",
+    "timm",
     "torch",
     "torchvision",
     "webdataset",

@@ -30,12 +30,11 @@ def frozen_features(
     images: dict[str, Tensor] = {}
     for batch in chunks(iter(utterances), batch_size):
         if model.switches.text:
-            token_ids = collator.utterance_inputs(batch).token_ids
-            assert token_ids is not None
-            features = model.encode_text(token_ids.to(device)).cpu()
+            features = model.encode_text(collator.utterance_inputs(batch).to(device)).cpu()
             texts |= zip((u.utterance_id for u in batch), features.unbind(), strict=True)
         new = {image_id_of(u): u for u in batch if u.image_id not in images}
         if new:
-            embeddings = model.encode_images(collator.pixels(list(new.values())).to(device)).cpu()
+            pictures = collator.pictures(list(new.values())).to(device)
+            embeddings = model.encode_images(pictures).cpu()
             images |= zip(new, embeddings.unbind(), strict=True)
     return FrozenFeatures(texts, images)

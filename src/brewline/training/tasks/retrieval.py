@@ -1,6 +1,7 @@
 """Task `retrieval`: recordings and pictures find one another (BrewCLIP, section 3.4 and 4)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.models.inputs import Batch
-from brewline.models.losses import brewclip_loss
+from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows, sigmoid_loss
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
@@ -32,7 +33,7 @@ class Retrieval:
 
     Args:
         switches: The variant.
-        recipe: Batch size, temperature, and whether other takes of a picture are contrasts.
+        recipe: Batch size, temperature, and what other takes of a picture are.
         backbone: The frozen CLIP.
         cache_mb: Memory for decoded images.
     """
@@ -67,6 +68,7 @@ class Retrieval:
             state_width,
             recipe.temperature,
             recipe.learn_temperature,
+            with_bias=recipe.loss == "sigmoid",
         )
 
     def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:
@@ -88,8 +90,8 @@ class Retrieval:
         features = brewclip.encode_utterances(batch.utterances)
         images = batch.image_embeddings
         if images is None:
-            assert batch.pixels is not None
-            images = brewclip.encode_images(batch.pixels)
+            assert batch.pictures is not None
+            images = brewclip.encode_images(batch.pictures)
         rows = {
             "utterances": features.embeddings,
             "images": images[batch.image_index],
@@ -102,15 +104,20 @@ class Retrieval:
     def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks) -> StepLoss:
         """Weighs outer and inner loss; see `Task`."""
         text, acoustic = rows.get("text"), rows.get("acoustic")
-        scale = _brewclip(model).logit_scale
+        brewclip = _brewclip(model)
+        scale, bias = brewclip.logit_scale, brewclip.logit_bias
+        pairs = pair_rows(rows["image_ids"], self._recipe.same_image, ranks)
+        contrast = partial(contrastive_loss, logit_scale=scale, pairs=pairs, ranks=ranks)
+        if bias is not None:
+            contrast = partial(
+                sigmoid_loss, logit_scale=scale, logit_bias=bias, pairs=pairs, ranks=ranks
+            )
         losses = brewclip_loss(
             rows["utterances"],
             rows["images"],
             None if text is None or acoustic is None else (acoustic, text),
-            scale,
             self._switches.alpha or 0.0,
-            rows["image_ids"] if self._recipe.mask_same_image else None,
-            ranks,
+            contrast,
         )
         row: dict[str, Tensor | float] = {"outer_loss": losses.outer}
         if losses.inner is not None:
@@ -118,7 +125,10 @@ class Retrieval:
         for name, one in (("text_norm", text), ("acoustic_norm", acoustic)):
             if one is not None:
                 row[name] = one.detach().norm(dim=-1).mean()
-        return StepLoss(losses.total, row | {"logit_scale": scale.detach().clone()})
+        row["logit_scale"] = scale.detach().clone()
+        if bias is not None:
+            row["logit_bias"] = bias.detach().clone()
+        return StepLoss(losses.total, row)
 
     def measure(
         self, model: TrainedModule, utterances: Iterable[Utterance], split: str
