@@ -24,6 +24,7 @@ from brewline.config import load_params
 from brewline.config.shard import ShardParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
+from brewline.core.ranks import ALONE
 from brewline.models.backbones import ClipBackbone, load_clip, make_backbone, misfits
 from brewline.models.brewclip import BrewClip
 from brewline.models.towers import TimmImageTower
@@ -283,7 +284,7 @@ def test_all_prompts_of_a_siglip_are_trained(siglip: ClipBackbone, recipe) -> No
     world = make_world(3)
     model = task.make_model(world[0]).train()
     batch = task.collate(world)
-    loss = task.loss(model, batch, task.forward(model, batch))
+    loss = task.loss(model, task.forward(model, batch), ALONE)
     loss.total.backward()
     trained = model.trained_parameters()
     assert {"logit_bias", "log_logit_scale", "deep_prompt_tokens.0"} <= trained.keys()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from brewline.config.recipes import RecipeParams, SameImage
 from brewline.config.variants import VariantParams
+from brewline.core.ranks import ALONE
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.training.tasks.retrieval import Retrieval
@@ -71,17 +72,16 @@ def test_a_step_of_training_is_that_of_a_slow_model(
 
     task.begin(model, lambda: world)
     batch = task.collate(batch_of)
-    features, seen = task.forward(model, batch)
-    loss = task.loss(model, batch, (features, seen)).total
+    rows = task.forward(model, batch)
+    loss = task.loss(model, rows, ALONE).total
     expected = slow.loss(batch_of, same_image)
     for place, utterance in enumerate(batch_of):
         channels = slow.channels(utterance)
-        for name, found in (("text", features.text), ("acoustic", features.acoustic)):
-            assert (found is None) == (name not in channels)
-            if found is not None:
-                close(found[place], channels[name])
-        close(features.embeddings[place], unit(slow.utterance(utterance)))
-        close(seen[batch.image_index[place]], unit(slow.image(utterance)))
+        assert rows.keys() & {"text", "acoustic"} == channels.keys()
+        for name, features in channels.items():
+            close(rows[name][place], features)
+        close(rows["utterances"][place], unit(slow.utterance(utterance)))
+        close(rows["images"][place], unit(slow.image(utterance)))
     close(loss, expected)
 
     loss.backward()

@@ -26,10 +26,14 @@ from brewline.training.tasks.retrieval import Retrieval
 CPU = torch.device("cpu")
 # What is dropped depends on who computes a row; all else does not.
 STEADY = ACOUSTIC.model_copy(update={"dropout": 0.0})
-VARIANTS = {
-    "prompted": variant(acoustic=None),
-    "full": variant(acoustic=STEADY),
-    "no-prompts": variant(acoustic=STEADY, prompts=0),
+FULL = variant(acoustic=STEADY)
+# Variants, and what is changed in the recipe, which masks other takes of a picture.
+CASES: dict[str, tuple[VariantParams, dict[str, Any]]] = {
+    "prompted": (variant(acoustic=None), {}),
+    "full": (FULL, {}),
+    "no-prompts": (variant(acoustic=STEADY, prompts=0), {}),
+    "multi-positive": (FULL, {"same_image": "multi_positive"}),
+    "sigmoid": (FULL, {"loss": "sigmoid"}),
 }
 
 
@@ -69,13 +73,14 @@ def run_and_keep(
 
 
 def run_all(recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
-    """Every variant, whole and in parts; and one by a gather that hands no gradient back."""
-    for name, switches in VARIANTS.items():
-        run_and_keep(switches, recipe, folder / name, None, ranks)
-        run_and_keep(switches, recipe, folder / f"{name} in parts", 3, ranks)
+    """Every case, whole and in parts; and one by a gather that hands no gradient back."""
+    for name, (switches, changes) in CASES.items():
+        changed = recipe.model_copy(update=changes)
+        run_and_keep(switches, changed, folder / name, None, ranks)
+        run_and_keep(switches, changed, folder / f"{name} in parts", 3, ranks)
     gather = Ranks.gather
     Ranks.gather = lambda ranks, rows: gather(ranks, rows.detach())  # type: ignore[method-assign]
-    run_and_keep(VARIANTS["full"], recipe, folder / "without gradient", None, ranks)
+    run_and_keep(FULL, recipe, folder / "without gradient", None, ranks)
 
 
 def run_and_end(switches: VariantParams, recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
@@ -121,11 +126,11 @@ def five(recipe: RecipeParams) -> RecipeParams:
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path, five: RecipeParams) -> None:
-    """Each with half of the batch, whole or in parts; other takes of a picture are masked."""
+    """Each with half of the batch, whole or in parts."""
     in_ranks(run_all, (five, tmp_path), 2, CPU, tmp_path / "failures")
     assert not (tmp_path / "failures").exists()
-    for name, switches in VARIANTS.items():
-        run_and_keep(switches, five, tmp_path / "one", None)
+    for name, (switches, changes) in CASES.items():
+        run_and_keep(switches, five.model_copy(update=changes), tmp_path / "one", None)
         assert difference(tmp_path / "one", tmp_path / name) < 1e-5
         assert difference(tmp_path / "one", tmp_path / f"{name} in parts") < 1e-5
         if name == "full":
@@ -133,12 +138,14 @@ def test_two_processes_train_what_one_does(tmp_path: Path, five: RecipeParams) -
         remove(tmp_path / "one")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(
     tmp_path: Path, five: RecipeParams, name: str
 ) -> None:
-    run_and_keep(VARIANTS[name], five, tmp_path / "whole", None)
-    run_and_keep(VARIANTS[name], five, tmp_path / "parts", 3)
+    switches, changes = CASES[name]
+    recipe = five.model_copy(update=changes)
+    run_and_keep(switches, recipe, tmp_path / "whole", None)
+    run_and_keep(switches, recipe, tmp_path / "parts", 3)
     assert difference(tmp_path / "whole", tmp_path / "parts") < 1e-5
 
 
@@ -151,8 +158,8 @@ def test_a_part_drops_the_same_in_both_of_its_passes(tmp_path: Path, five: Recip
 
 
 def test_another_number_of_processes_goes_on(tmp_path: Path, five: RecipeParams) -> None:
-    run_and_keep(VARIANTS["full"], five, tmp_path / "one", None)
-    given = (VARIANTS["full"], five, tmp_path / "two")
+    run_and_keep(FULL, five, tmp_path / "one", None)
+    given = (FULL, five, tmp_path / "two")
     with pytest.raises(BrewlineError, match="the machine is needed") as caught:
         in_ranks(run_and_end, given, 2, CPU, tmp_path / "failures")
     assert caught.value.kind == "crash"
@@ -163,7 +170,7 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, five: RecipeParams)
 def test_one_that_dies_ends_all_with_a_sentence(tmp_path: Path, five: RecipeParams) -> None:
     start_s = time.monotonic()
     with pytest.raises(BrewlineError, match=r"process 1 of the 2 .* was killed \(signal 9\)"):
-        given = (VARIANTS["prompted"], five, tmp_path / "work")
+        given = (FULL, five, tmp_path / "work")
         in_ranks(run_and_be_killed, given, 2, CPU, tmp_path / "failures")
     assert time.monotonic() - start_s < 60
 
@@ -172,7 +179,7 @@ def test_what_a_user_can_mend_keeps_its_sentence(tmp_path: Path, five: RecipePar
     odd = five.model_copy(update={"batch_size": 7})
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(BrewlineError, match="a batch of 7 cannot be shared equally by 2") as caught:
-        given = (VARIANTS["prompted"], odd, tmp_path / "work", None)
+        given = (FULL, odd, tmp_path / "work", None)
         in_ranks(run_and_keep, given, 2, CPU, tmp_path / "failures")
     assert caught.value.kind == "settings"
     assert signal.getsignal(signal.SIGTERM) == before

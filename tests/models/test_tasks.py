@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from brewline.config import load_params
 from brewline.config.experiments import TaskName
+from brewline.core.ranks import ALONE
 from brewline.models.trained import TrainedModule
 from brewline.training.experiment import TASKS
 from brewline.training.loop import TrainingJob, train
+from brewline.training.step import count_flops
 from brewline.training.task import StepLoss
 
 METRIC = "dev/accuracy"
@@ -120,6 +122,16 @@ def test_another_task_goes_on_after_a_kill(run):
     assert again.history == undisturbed.history
     ours, theirs = again.model.trained_tensors(), undisturbed.model.trained_tensors()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_operations_are_counted_by_hand():
+    """A product of (16, S) and (S, K) forward, and one for the weights' gradient."""
+    task = Colour()
+    utterances = world_data().read_training(0, 0, 16)
+    model = task.make_model(utterances[0])
+    found = count_flops(task, model, task.collate(utterances), ALONE)
+    assert found == 2 * (2 * 16 * STATE_WIDTH * len(COLOURS))
+    assert all(one.grad is None for one in model.parameters())
 
 
 def test_every_task_that_parameters_name_is_there():

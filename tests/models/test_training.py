@@ -1,3 +1,9 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
@@ -9,8 +15,8 @@ from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.training.checkpoint import CHECKPOINT_FILE
-from brewline.training.loop import TrainingData, TrainingJob, train
+from brewline.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from brewline.training.loop import NON_FINITE_FILE, TrainingData, TrainingJob, train
 from brewline.training.tasks.retrieval import Retrieval
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
@@ -262,6 +268,53 @@ def test_a_loss_that_is_no_number_stops_the_run(run):
     with pytest.raises(BrewlineError, match="lower the recipe's learning_rate") as caught:
         run(E2E, learning_rate=1e38, grad_clip=1e38, weight_decay=1.0)
     assert caught.value.kind == "settings"
+
+
+def test_the_batch_whose_loss_was_no_number_is_written_down(run, tmp_path, monkeypatch):
+    """Of a step that has no row, and after which the parameters are no numbers either."""
+    monkeypatch.setattr("brewline.training.loop._MAX_TRAINING_ROWS", 1)
+    data, bad = world_data(), 5
+    ids = [one.utterance_id for one in data.read_training(0, 8 * bad, 8 * bad + 8)]
+
+    def read_training(seed, start, stop):
+        found = data.read_training(seed, start, stop)
+        if start <= 8 * bad < stop:
+            found[0] = replace(found[0], states=np.full_like(found[0].states, np.nan))
+        return found
+
+    with pytest.raises(BrewlineError, match=r"no number at step 6.*non_finite_batch.json"):
+        run(E2E, data=TrainingData(read_training, data.read_split), evaluate_every=99)
+    told = json.loads((tmp_path / "work" / NON_FINITE_FILE).read_text())
+    assert told == {"step": 6, "utterance_ids": ids}
+
+
+class EndedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_is_asked_to_end_finishes_the_step_and_keeps_it(run, tmp_path, number):
+    undisturbed = run(FULL, "undisturbed")
+    steps = []
+
+    def ask(row):
+        steps.append(row["step"])
+        if row["step"] == 5:
+            os.kill(os.getpid(), number)
+
+    def end(number, frame):
+        raise EndedError
+
+    before = signal.signal(number, end)
+    try:
+        # Nothing else would have written a checkpoint.
+        with pytest.raises(EndedError):
+            run(FULL, "asked", on_row=ask, checkpoint_every_s=1e6)
+    finally:
+        signal.signal(number, before)
+    assert steps[-1] == 5
+    assert load_checkpoint(tmp_path / "asked" / CHECKPOINT_FILE)["progress"].step == 5
+    assert same(run(FULL, "asked"), undisturbed)
 
 
 def test_missing_states_are_one_sentence(run):

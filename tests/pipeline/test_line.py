@@ -384,6 +384,31 @@ def test_two_processes_train_the_same_models_with_the_same_threads(
 
 
 @pytest.mark.slow
+def test_processes_that_share_each_batch_make_the_models_of_the_stage(
+    line: Line, tmp_path: Path
+) -> None:
+    """Of every seed, one; what torchrun has to say of it is not for whoever reads the terminal."""
+    folder = line.copy(tmp_path / "project")
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["runtime"]["train_processes"] = 2
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    shutil.rmtree(folder / "work/train")
+    command = [sys.executable, "-m", "brewline.stages.train", "mini-lncoco-full"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    assert "torch" not in done.stderr
+    made = sorted((folder / "models/mini-lncoco-full").iterdir())
+    assert [load_card(model).seed for model in made] == [0, 1]
+    values["recipes"]["mini"]["batch_size"] = 5
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "error: a batch of 5 cannot be shared equally by 2 processes; change the recipe's "
+        "batch_size or runtime.train_processes"
+    ]
+
+
+@pytest.mark.slow
 def test_training_goes_on_after_kill_9(line: Line, tmp_path: Path) -> None:
     folder = line.copy(tmp_path / "project")
     before = sha256_tree(folder / "models/mini-lncoco-full")

@@ -1,5 +1,6 @@
 """The processes that train one model together, each with its rows of every batch."""
 
+import logging
 import os
 import signal
 import time
@@ -146,6 +147,8 @@ def in_ranks(
     # Of the threads of one process each has its share.
     threads = max(1, torch.get_num_threads() // count)
     given = (function, arguments, os.getpid(), device.type, threads, failures)
+    # What it says of a failure is told in one sentence.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         with _signals_kept():
             elastic_launch(config, _work)(*given)

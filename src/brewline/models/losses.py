@@ -3,8 +3,8 @@
 InfoNCE is BrewCLIP's (section 3.4; masking and averaging from the authors' code), with several
 right ones as in Khosla et al., 2020; the sigmoid loss is that of SigLIP (Zhai et al., 2023).
 Where several processes share a batch, each has its own rows against the columns of all, and the
-mean of their losses is that of the batch. Shapes: B rows of this process, N rows of the whole batch,
-E embedding size.
+mean of their losses is that of the batch. Shapes: B rows of this process, N rows of the whole
+batch, E embedding size.
 """
 
 from collections.abc import Callable

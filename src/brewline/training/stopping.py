@@ -15,16 +15,12 @@ class Request:
         self.number: int | None = None
 
     def follow(self) -> None:
-        """Ends as was asked.
+        """Sends the signal again, to whoever answers it outside: mostly, this process ends.
 
         Raises:
-            KeyboardInterrupt: by Ctrl-C.
+            KeyboardInterrupt: it was Ctrl-C.
         """
-        if self.number == signal.SIGINT:
-            raise KeyboardInterrupt
-        # Whoever sent it sees that it was followed.
         if self.number is not None:
-            signal.signal(self.number, signal.SIG_DFL)
             os.kill(os.getpid(), self.number)
 
 
