@@ -25,6 +25,7 @@ from brewline.config.shard import ShardParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.ranks import ALONE
+from brewline.models import weights
 from brewline.models.backbones import ClipBackbone, load_clip, make_backbone, misfits
 from brewline.models.brewclip import BrewClip
 from brewline.models.towers import TimmImageTower
@@ -304,6 +305,23 @@ def test_a_folder_of_weights_keeps_its_tokeniser(tmp_path: Path) -> None:
     expected = load_clip(source).tokenizer(["a red picture"])
     assert torch.equal(loaded.tokenizer(["a red picture"]), expected)
     assert np.count_nonzero(expected[0] != 1) == 3
+
+
+def test_a_download_brings_its_tokeniser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What open_clip would fetch, handed over; what is kept can be loaded without a network."""
+    source = save_clip(tmp_path / "published", SIGLIP)
+    model, _ = open_clip.create_model_from_pretrained(f"local-dir:{source}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{source}")
+    with monkeypatch.context() as patched:
+        patched.setattr(open_clip, "create_model", lambda *_, **__: model)
+        patched.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
+        patched.setattr(open_clip, "get_model_config", lambda name: SIGLIP)
+        (tmp_path / "kept").mkdir()
+        weights._download_clip("ViT-B-16-SigLIP/webli", tmp_path / "kept")
+    published, kept = load_clip(source), load_clip(tmp_path / "kept")
+    assert torch.equal(*(one.tokenizer(["a red picture"]) for one in (published, kept)))
+    ours, theirs = embed(kept, ZERO_SHOT), embed(published, ZERO_SHOT)
+    assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
 def test_a_package_that_is_not_there_is_named(
