@@ -1,7 +1,7 @@
 """The miniature corpora in their published layouts: loose annotations beside uncompressed tars.
 
-Any number of pictures or actors: `study/` makes larger ones. Each picture and each recording follows
-from a seed of its own, so all processors make them, and their number changes no byte.
+Any number of pictures or actors: `study/` makes larger ones. Each picture and each recording
+follows from a seed of its own, so all processors make them, and their number changes no byte.
 """
 
 import functools
@@ -417,7 +417,7 @@ def _act(name: str, actor: int, emotion: str, intensity: int, statement: int) ->
 
 
 def build(folder: Path) -> None:
-    """All corpora as they are shipped below `folder`, and the list of what is damaged beside them."""
+    """All corpora as they are shipped, and the list of what is damaged beside them."""
     build_flickr8k(folder / "mini-flickr8k", Captioned())
     corrupted = build_lncoco(folder / "mini-lncoco", Narrated())
     build_ravdess(folder / "mini-ravdess", Acted())

@@ -51,7 +51,9 @@ def synthesise(text: str, voice: Voice) -> np.ndarray:
     """float32 [samples] at 16 kHz, of plain text or SSML."""
     if voice.pitch_range != 50:
         text = f'<prosody range="{voice.pitch_range}">{text}</prosody>'
-    samples, rate = speak(text, f"{voice.accent}+{voice.variant}", voice.rate, voice.pitch, voice.volume)
+    samples, rate = speak(
+        text, f"{voice.accent}+{voice.variant}", voice.rate, voice.pitch, voice.volume
+    )
     wave = samples / np.float32(32768)
     return soxr.resample(wave, rate, SAMPLE_RATE_HZ).astype(np.float32)
 

@@ -1,1 +1,1 @@
-"""The study: claims of the papers, tested on generated corpora that are larger than those of `sample`."""
+"""The study: claims of the papers, tested on larger corpora of the miniature world."""

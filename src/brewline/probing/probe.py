@@ -4,7 +4,7 @@ A run is one model with one seed of the probe. What a run says of the tests of a
 together, so that each recording counts once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,7 @@ def run_probe(
                 runs = _ask(problem, feature, params.seeds)
                 _score(results, problem, feature.name, runs, bootstrap)
                 _count_groups(results, problem, feature.name, runs, gender_of)
+                results.runs += _run_rows(problem, feature.name, runs)
                 # Once for each label set is enough: what they show is no protocol's.
                 if feature.checked and protocol == params.protocols[0]:
                     results.checks.append(_check(problem, feature, runs))
@@ -150,9 +151,27 @@ def _ask(problem: _Problem, feature: ProbedFeature, seeds: Sequence[int]) -> lis
     return runs
 
 
+def _run_rows(problem: _Problem, name: str, runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:
+    """How many recordings of each tested speaker each run told right."""
+    for number, (run, counts_GKK) in enumerate(zip(runs, _by_speaker(problem, runs), strict=True)):
+        for speaker, counts in zip(problem.speakers, counts_GKK, strict=True):
+            if counts.any():
+                yield {
+                    "feature": name,
+                    **problem.name,
+                    "run": number,
+                    "model": run.model,
+                    "seed": run.seed,
+                    "speaker": speaker,
+                    "num_recordings": int(counts.sum()),
+                    "num_right": int(np.trace(counts)),
+                }
+
+
 def _score_majority(results: ProbeResults, problem: _Problem) -> None:
     first, *_ = problem.splits.values()
     said = majority(problem.truth, [one.train for one in first], [one.test for one in first])
+    results.runs += _run_rows(problem, MAJORITY, [_Run(0, min(problem.splits), said, [])])
     nobody = np.zeros(len(said), np.int64)
     (counts,) = problem.counts(said, nobody, 1)
     found = results.metrics.setdefault(MAJORITY, {})
