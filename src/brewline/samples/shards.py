@@ -44,6 +44,8 @@ class Utterance:
     caption: str | None
     num_frames: int
     states: NDArray[np.float16] | None = None
+    speaker_id: str | None = None
+    emotion: str | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,8 @@ def _read_shard(
             caption=facts["caption"],
             num_frames=facts["num_frames"],
             states=frames,
+            speaker_id=facts["speaker_id"],
+            emotion=facts["emotion"],
         )
         count += 1
     if count != entry["num_utterances"]:

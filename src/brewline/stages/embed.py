@@ -2,6 +2,7 @@
 
 They lie in `data/embeddings/<corpus>/<experiment>/`; `score` and `probe` need no model. Of task
 `retrieval` they are of the utterances and pictures of dev and test, of `emotion` of all utterances.
+Of a model that was fine-tuned on emotions, its answers take their place.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ from brewline.samples.collator import Collator
 from brewline.samples.shards import index_digest, read_corpus, read_split, require_captions
 from brewline.stages.arguments import named_argument
 from brewline.tables.features import holds_features, save_features
+from brewline.training.fold_answers import answer_folds
 
 _SPLITS = ("dev", "test")
 
@@ -65,10 +67,14 @@ def main() -> None:
         "emotion": (emotion, holds_features),
     }[one.task]
     for name in model_names(params, experiment):
-        path = work / f"{name}.safetensors"
-        if not is_done(path):
-            model, _ = load_model(model_folder(experiment, name), backbone, hashes)
-            print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
+        path, folder = work / f"{name}.safetensors", model_folder(experiment, name)
+        if is_done(path):
+            continue
+        if one.fine_tuning is not None:
+            save_features(path, answer_folds(folder, backbone, hashes, device, batch_size))
+            continue
+        model, _ = load_model(folder, backbone, hashes)
+        print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
     move_folder(work, Path("data/embeddings") / one.data / experiment)
 
 

@@ -127,7 +127,7 @@ class _Run:
         seed_step(job.seed, INITIAL)
         self._model = self._task.make_model(first[0]).to(self._device)
         if job.start is not None:
-            self._model.load_trained_tensors(dict(job.start))
+            self._model.start_from(dict(job.start))
         self._task.begin(self._model, lambda: data.read_split("train"))
         self._parameters = list(self._model.trained_parameters().values())
         self._optimiser = torch.optim.Adam(
