@@ -57,7 +57,7 @@ def card():
 
 @pytest.fixture
 def recipe(recipe):
-    return recipe.model_copy(update={"steps": 40, "batch_size": 16, "learning_rate": 1e-2})
+    return recipe.model_copy(update={"steps": 150, "batch_size": 16, "learning_rate": 1e-2})
 
 
 def make_task(recipe, backbone, switches=FULL):
