@@ -47,20 +47,16 @@ def main() -> None:
     transforms = input_transforms(backbone, switches)
     collator = Collator(transforms, switches, params.runtime.image_cache_mb)
 
-    def retrieval(model: BrewClip, path: Path) -> int:
-        read = {split: read_split(shards, split, states) for split in _SPLITS}
-        splits = {
-            split: embed_split(model, collator, utterances, batch_size, keep_channels=True)
-            for split, utterances in read.items()
-        }
+    def retrieval(model: BrewClip, path: Path) -> None:
+        splits = {}
+        for split in _SPLITS:
+            read = read_split(shards, split, states)
+            splits[split] = embed_split(model, collator, read, batch_size, keep_channels=True)
         save_vectors(path, splits)
-        return sum(len(one.utterance_ids) for one in splits.values())
 
-    def emotion(model: BrewClip, path: Path) -> int:
-        utterances = read_corpus(shards, states)
-        features = embed_utterances(model, transforms, switches, utterances, batch_size)
-        save_features(path, features)
-        return len(features.utterance_ids)
+    def emotion(model: BrewClip, path: Path) -> None:
+        read = read_corpus(shards, states)
+        save_features(path, embed_utterances(model, transforms, switches, read, batch_size))
 
     embed, is_done = {
         "retrieval": (retrieval, holds_vectors),
@@ -72,9 +68,10 @@ def main() -> None:
             continue
         if one.fine_tuning is not None:
             save_features(path, answer_folds(folder, backbone, hashes, device, batch_size))
-            continue
-        model, _ = load_model(folder, backbone, hashes)
-        print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
+        else:
+            model, _ = load_model(folder, backbone, hashes)
+            embed(model.to(device), path)
+        print(f"{experiment}, {name} is embedded")
     move_folder(work, Path("data/embeddings") / one.data / experiment)
 
 
