@@ -34,7 +34,8 @@ class Utterance:
 
     `image` is a JPEG; `transcript` is "" where recognition failed; `num_frames` counts the valid
     encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
-    behind (`asr.states: all`), present only when asked for.
+    behind (`asr.states: all`), present only when asked for. `speaker_id` and `emotion` are there
+    where the corpus names them.
     """
 
     utterance_id: str
@@ -255,8 +256,8 @@ def _read_shard(
             caption=facts["caption"],
             num_frames=facts["num_frames"],
             states=frames,
-            speaker_id=facts["speaker_id"],
-            emotion=facts["emotion"],
+            speaker_id=facts.get("speaker_id"),
+            emotion=facts.get("emotion"),
         )
         count += 1
     if count != entry["num_utterances"]:

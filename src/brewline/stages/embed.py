@@ -58,17 +58,13 @@ def main() -> None:
         read = read_corpus(shards, states)
         save_features(path, embed_utterances(model, transforms, switches, read, batch_size))
 
-    embed, is_done = {
-        "retrieval": (retrieval, holds_vectors),
-        "emotion": (emotion, holds_features),
-    }[one.task]
+    embed = {"retrieval": retrieval, "emotion": emotion}[one.task]
+    is_done = {"retrieval": holds_vectors, "emotion": holds_features}[one.task]
     for name in model_names(params, experiment):
         path, folder = work / f"{name}.safetensors", model_folder(experiment, name)
-        if is_done(path):
-            continue
-        if one.fine_tuning is not None:
+        if not is_done(path) and one.fine_tuning is not None:
             save_features(path, answer_folds(folder, backbone, hashes, device, batch_size))
-        else:
+        elif not is_done(path):
             model, _ = load_model(folder, backbone, hashes)
             embed(model.to(device), path)
         print(f"{experiment}, {name} is embedded")
