@@ -65,9 +65,8 @@ def load_study(folder: Path = STUDY) -> Study:
             "settings",
         )
     # Seen from the workspace. Folders are read in place.
-    for name in values["corpora"]:
-        place = {"url": f"../corpora/{name}", "sha256": None}
-        values["sources"][name] = values["sources"][name] | {"files": {name: place}}
+    for name, source in values["sources"].items():
+        source["files"] = {name: {"url": f"../corpora/{name}", "sha256": None}}
     return Study(folder, own["generate"], values)
 
 
