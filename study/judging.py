@@ -58,6 +58,11 @@ class Check(Section):
     below: float | None = None
     within: float | None = None
 
+    @property
+    def problem(self) -> str:
+        """Which emotions are told apart, and who is held out, as a probe names it."""
+        return f"{self.protocol}/{self.labels}"
+
     def holds(self, low: float, high: float) -> bool:
         """Whether an interval lies where it has to."""
         if self.within is not None:
@@ -172,6 +177,7 @@ class Outcomes:
         if direction == SPEECH_TO_IMAGE:
             return min(1.0, k / len(counts))
         total = int(counts.sum())
+        k = min(k, total)
         misses = [math.comb(total - int(own), k) / math.comb(total, k) for own in counts]
         return 1 - float(np.mean(misses))
 
@@ -202,7 +208,8 @@ def _missing(check: Check, outcomes: Outcomes) -> Iterator[str]:
     elif check.probe not in outcomes.probes:
         yield f"probe {check.probe}"
     else:
-        yield from set(check.models) - set(outcomes.probes[check.probe]["right"])
+        right = outcomes.probes[check.probe]["right"]
+        yield from (name for name in check.models if check.problem not in right.get(name, {}))
 
 
 def find(check: Check, outcomes: Outcomes) -> Iterator[Finding]:
@@ -229,6 +236,8 @@ def _recall(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, fl
         if check.word_error_rate is not None:
             rates = outcomes.wer(corpus)
             chosen_Q = (rates >= check.word_error_rate.start) & (rates <= check.word_error_rate.end)
+            if not chosen_Q.any():
+                return math.nan, math.nan, math.nan
         sums = [
             sum_by_image((ranks[chosen_Q] <= k).astype(np.float64), image_of[chosen_Q].tolist())
             for ranks in outcomes.ranks(name, direction)
@@ -247,7 +256,11 @@ def _slope(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, flo
     """How much flatter the log-odds of a hit fall over the word error rate."""
     (ours, _), (theirs, _) = sorted(check.models.items(), key=lambda item: -item[1])
     found = word_error_curves([ours, theirs], check.hit_at or 1, outcomes)["differences"][0]
-    return found["difference"], found["low"], found["high"]
+    # What cannot be said is neither shown nor contradicted.
+    value, low, high = (
+        math.nan if found[key] is None else found[key] for key in ("difference", "low", "high")
+    )
+    return value, low, high
 
 
 def word_error_curves(models: Sequence[str], k: int, outcomes: Outcomes) -> dict[str, Any]:
@@ -273,7 +286,7 @@ def _accuracy(
     check: Check, probe: Mapping[str, Any], outcomes: Outcomes
 ) -> tuple[float, float, float]:
     """The weighted sum of accuracies, and its interval over speakers and runs."""
-    problem, bootstrap = f"{check.protocol}/{check.labels}", outcomes.bootstrap(probe["data"])
+    problem, bootstrap = check.problem, outcomes.bootstrap(probe["data"])
     recordings = np.array([*probe["recordings"][problem].values()], np.float64)
     weights_SG = bootstrap.weights(len(recordings))
     total, drawn_S = 0.0, np.zeros(len(weights_SG))

@@ -1,6 +1,7 @@
 """Draws `docs/study.md` and its figures from what the parts left: `python -m study.page`."""
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ It needs espeak-ng ([`study/README.md`](../study/README.md)). Intervals cover 95
 all models of a corpus see the same drawn pictures (for emotions: speakers), and the seeds of each
 model are drawn too. The page is drawn from the files in `study/results/` alone.
 """
+# In a cell without a number.
+NOTHING = "-"
 _RECALLS = (1, 5, 10)
 _CURVE_AT = 5
 # Who is compared over word errors, where the study has them.
@@ -70,7 +73,7 @@ def draw(outcomes: Outcomes, verdicts: Sequence[Verdict], page: Path) -> None:
         ),
         *(_claim(one) for one in verdicts),
         "## Models\n",
-        "Recall in per cent, with its interval; `hit` is any of a picture's utterances.\n",
+        "Recall in per cent, with its interval; a picture is to find any of its utterances.\n",
         *(_models(outcomes, corpus) for corpus in outcomes.corpora),
         *images,
         "## Emotions\n" if outcomes.probes else "",
@@ -100,6 +103,8 @@ def _finding(found: Finding) -> Sequence[str]:
     check, is_slope = found.check, found.check.slope_over is not None
     # Slopes are of log-odds, all else are shares.
     scale, digits = (1, 2) if is_slope else (100, 1)
+    if math.isnan(found.value):
+        return check.of, _metric(found), NOTHING, NOTHING, _bound(check, scale), "cannot be said"
     value, low, high = (f"{scale * x:+.{digits}f}" for x in (found.value, found.low, found.high))
     return check.of, _metric(found), value, f"{low} to {high}", _bound(check, scale), found.verdict
 
@@ -185,6 +190,9 @@ def _curve_figures(outcomes: Outcomes) -> Iterator[Figure]:
             if one["row"] == name and one["recall"] is not None
         ]
         lines.append(charts.Series(name, curve_points(found["curves"][name]), style, dots=dots))
+    # Of a corpus that is too small nothing can be said.
+    if not any(one.points or one.dots for one in lines):
+        return
     title = f"{DIRECTION_NAMES[SPEECH_TO_IMAGE]}: hits@{_CURVE_AT} over the word error rate"
     svg = charts.line_chart(lines, title, "word error rate", "hits in %", True)
     yield Figure.of(("word-errors",), title, svg, line_rows(lines), legend_of(lines))
