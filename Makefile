@@ -21,7 +21,7 @@ export UV_SYSTEM_CERTS := true
 PREFECT_PORT := 4200
 MLFLOW_PORT := 5000
 
-.PHONY: help install run ui tables needs-git test lint bench clean lock
+.PHONY: help install run ui tables study needs-git test lint bench clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,11 @@ tables: install needs-git ## Train and compare every corpus with pictures x vari
 	@cat reports/tables/results.md
 	@echo "the page: reports/tables/index.html"
 
+# PART=models/captions-full: that one alone.
+study: install ## Test the claims of the papers on larger corpora: hours, in parts; goes on where it was
+	@$(BIN)/python -m study.parts $(PART)
+	@$(BIN)/python -m study.page
+
 needs-git:
 	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo 'error: `make tables` keeps what it makes as a commit, and this folder has none: install git, then git init && git add . && git commit -m Brewline' >&2; exit 1; }
 
@@ -83,7 +88,7 @@ clean: ## Remove outputs, partial work and DVC's cache; never MLflow's store
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Without gcs and azure, whose 25 packages few need.
-LOCKED := test s3 speech-share faster-whisper ray browser lint build
+LOCKED := test s3 speech-share faster-whisper ray study browser lint build
 
 lock: install ## Resolve the dependencies anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(LOCKED:%=--extra %) \

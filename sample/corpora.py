@@ -1,12 +1,20 @@
-"""The miniature corpora in their published layouts: loose annotations beside uncompressed tars."""
+"""The miniature corpora in their published layouts: loose annotations beside uncompressed tars.
 
+Any number of pictures or actors: `study/` makes larger ones. Each picture and each recording
+follows from a seed of its own, so all processors make them, and their number changes no byte.
+"""
+
+import functools
 import io
 import json
+import multiprocessing
 import random
 import tarfile
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from corrupt import DAMAGES
@@ -33,17 +41,35 @@ from speech import (
     synthesise,
 )
 
-FLICKR_SPLITS = {"train": 240, "dev": 90, "test": 90}
-FLICKR_UNUSED_IMAGES = 3
-FLICKR_SPEAKERS = 60
-NARRATED_IMAGES = {"train": 800, "val": 200}
-SECOND_NARRATIONS = {"train": 40, "val": 20}
-ANNOTATORS = 80
-RAVDESS_ACTORS = 8
-EMOTIONS = ("01", "02", "03", "04", "05")
 TAR_LIMIT_BYTES = 9_000_000
 
 Members = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """How many pictures of each split have captions that are read aloud, by how many speakers."""
+
+    pictures: dict[str, int] = field(default_factory=lambda: {"train": 240, "dev": 90, "test": 90})
+    unused_pictures: int = 3
+    speakers: int = 60
+
+
+@dataclass(frozen=True)
+class Narrated:
+    """How many pictures are told about, how many of them twice, by how many speakers."""
+
+    pictures: dict[str, int] = field(default_factory=lambda: {"train": 800, "val": 200})
+    told_twice: dict[str, int] = field(default_factory=lambda: {"train": 40, "val": 20})
+    speakers: int = 80
+
+
+@dataclass(frozen=True)
+class Acted:
+    """How many actors act how many emotions, the first ones of RAVDESS."""
+
+    actors: int = 8
+    emotions: int = 5
 
 
 @dataclass(frozen=True)
@@ -56,13 +82,23 @@ class Emotion:
     volume: float
 
 
+# By RAVDESS' numbers.
 _EMOTION_SOUNDS = {
     "01": Emotion(1.0, 0, 50, 1.0),
     "02": Emotion(0.88, -5, 32, 0.75),
     "03": Emotion(1.08, 14, 85, 1.15),
     "04": Emotion(0.76, -10, 14, 0.55),
     "05": Emotion(1.18, 4, 70, 1.6),
+    "06": Emotion(1.24, 12, 38, 0.8),
+    "07": Emotion(0.84, -4, 62, 1.2),
+    "08": Emotion(1.0, 18, 95, 1.25),
 }
+
+
+def _in_processes(make: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What `make` gives for each job, in their order."""
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(make, *zip(*jobs, strict=True), chunksize=16))
 
 
 def write_tar(path: Path, members: Members) -> None:
@@ -130,40 +166,46 @@ def scripted_condition(rng: random.Random) -> Condition:
     return Condition(noise=rng.choice(("white", "pink")), snr_db=rng.uniform(15, 32))
 
 
-def build_flickr8k(folder: Path) -> None:
+def build_flickr8k(folder: Path, size: Captioned) -> None:
     """Five short captions an image, each read by one of a few dozen speakers."""
     rng = random.Random("flickr8k")
-    total = sum(FLICKR_SPLITS.values()) + FLICKR_UNUSED_IMAGES
+    num_spoken = sum(size.pictures.values())
     stems = [
-        f"{rng.randint(10**9, 4 * 10**9 - 1)}_{rng.getrandbits(40):010x}" for _ in range(total)
+        f"{rng.randint(10**9, 4 * 10**9 - 1)}_{rng.getrandbits(40):010x}"
+        for _ in range(num_spoken + size.unused_pictures)
     ]
-    images: Members = {}
-    audio: Members = {}
+    made = _in_processes(_caption_picture, [(index, size.speakers) for index in range(len(stems))])
+    images = {f"Images/{stem}.jpg": jpeg for stem, (jpeg, _) in zip(stems, made, strict=True)}
+    write_tar(folder / "Images.tar", images)
+    readings: dict[str, tuple[str, int, str]] = {}
     lines: dict[str, list[str]] = {"token": [], "wav2capt": [], "wav2spk": []}
-    for index, stem in enumerate(stems):
-        scene, scene_rng = _scene("flickr8k", index)
-        picture = draw_scene(scene, scene_rng, _faded(scene_rng, 0.35))
-        images[f"Images/{stem}.jpg"] = jpeg_bytes(picture)
-        spoken = index < total - FLICKR_UNUSED_IMAGES
-        for number, caption in enumerate(scripted_captions(scene, scene_rng)):
+    for index, (stem, (_, captions)) in enumerate(zip(stems, made, strict=True)):
+        for number, (caption, speaker) in enumerate(captions):
             lines["token"].append(f"{stem}.jpg#{number}\t{caption[:-1]} .")
-            if not spoken:
+            if index >= num_spoken:
                 continue
-            speaker = scene_rng.randint(1, FLICKR_SPEAKERS)
             name = f"{stem}_{number}"
-            audio[f"flickr_audio/wavs/{name}.ogg"] = _read_aloud(caption, speaker, name)
+            readings[f"flickr_audio/wavs/{name}.ogg"] = caption, speaker, name
             lines["wav2capt"].append(f"{name}.wav {stem}.jpg #{number}")
             lines["wav2spk"].append(f"{name}.wav {speaker}")
-    write_tar(folder / "Images.tar", images)
-    write_tars(folder, "flickr_audio", audio)
+    recordings = _in_processes(_read_aloud, list(readings.values()))
+    write_tars(folder, "flickr_audio", dict(zip(readings, recordings, strict=True)))
     _write_lines(folder / "Flickr8k.token.txt", sorted(lines["token"]))
     _write_lines(folder / "flickr_audio" / "wav2capt.txt", sorted(lines["wav2capt"]))
     _write_lines(folder / "flickr_audio" / "wav2spk.txt", sorted(lines["wav2spk"]))
     start = 0
-    for split, count in FLICKR_SPLITS.items():
+    for split, count in size.pictures.items():
         names = [f"{stem}.jpg" for stem in stems[start : start + count]]
         _write_lines(folder / f"Flickr_8k.{split}Images.txt", names)
         start += count
+
+
+def _caption_picture(index: int, num_speakers: int) -> tuple[bytes, list[tuple[str, int]]]:
+    """A picture as JPEG, and its captions with the number of the speaker of each."""
+    scene, rng = _scene("flickr8k", index)
+    picture = jpeg_bytes(draw_scene(scene, rng, _faded(rng, 0.35)))
+    captions = scripted_captions(scene, rng)
+    return picture, [(caption, rng.randint(1, num_speakers)) for caption in captions]
 
 
 def _read_aloud(caption: str, speaker: int, name: str) -> bytes:
@@ -188,75 +230,103 @@ def narration_condition(rng: random.Random) -> Condition:
     )
 
 
-def build_lncoco(folder: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Telling:
+    """Who tells about which picture, and how the recording is damaged; None: not at all."""
+
+    split: str
+    index: int
+    image_id: int
+    annotator: int
+    damage: str | None
+
+    @property
+    def file(self) -> str:
+        return f"coco_{self.split}/coco_{self.split}_{self.image_id}_{self.annotator}.ogg"
+
+    @property
+    def rng(self) -> random.Random:
+        return random.Random(f"lncoco/{self.image_id}/{self.annotator}")
+
+
+def build_lncoco(folder: Path, size: Narrated) -> dict[str, str]:
     """Long narrations with noise, some damaged; returns {utterance id: kind of damage}."""
     rng = random.Random("lncoco")
-    talk_rng = random.Random("lncoco/babble")
-    talk = [written_narration(narration(sample_scene(talk_rng), talk_rng)) for _ in range(6)]
-    babble = make_babble([synthesise(text, sample_voice(talk_rng)) for text in talk])
-    image_ids = rng.sample(range(1_000, 581_929), sum(NARRATED_IMAGES.values()))
+    image_ids = rng.sample(range(1_000, 581_929), sum(size.pictures.values()))
     corrupted: dict[str, str] = {}
     start = 0
-    for split, count in NARRATED_IMAGES.items():
-        images: Members = {}
-        tellings: list[tuple[int, int, int]] = []
-        for index in range(start, start + count):
-            scene, scene_rng = _scene("lncoco", index)
-            picture = draw_scene(scene, scene_rng, _faded(scene_rng, 1.0))
-            images[f"{split}2017/{image_ids[index]:012d}.jpg"] = jpeg_bytes(picture)
-            times = 2 if index - start < SECOND_NARRATIONS[split] else 1
-            annotators = rng.sample(range(1, ANNOTATORS + 1), times)
-            tellings += [(index, image_ids[index], annotator) for annotator in annotators]
-        damaged = dict(zip(rng.sample(range(len(tellings)), len(DAMAGES)), DAMAGES, strict=True))
-        audio: Members = {}
-        lines = []
-        for place, (index, image_id, annotator) in enumerate(tellings):
-            record, wave = _narrate(split, index, image_id, annotator, babble)
-            kind = damaged.get(place)
-            if kind:
-                corrupted[Path(record["voice_recording"]).stem] = kind
-                recording = DAMAGES[kind](wave, np.random.default_rng(image_id))
-            else:
-                recording = opus_bytes(wave)
-            audio[record["voice_recording"]] = recording
-            lines.append(record)
-        if split == "val":
-            # The published file has one such line, too.
-            del lines[len(lines) // 2]["traces"]
-        write_tars(folder, f"coco_{split}", audio)
-        write_tars(folder, f"{split}2017", images)
-        name = "coco_val" if split == "val" else "coco_train"
-        shard = "" if split == "val" else "-00000-of-00001"
-        _write_lines(
-            folder / f"{name}_localized_narratives{shard}.jsonl", [json.dumps(r) for r in lines]
-        )
+    for split, count in size.pictures.items():
+        indices = range(start, start + count)
+        told: list[tuple[int, int]] = []
+        for index in indices:
+            times = 2 if index - start < size.told_twice[split] else 1
+            annotators = rng.sample(range(1, size.speakers + 1), times)
+            told += [(index, annotator) for annotator in annotators]
+        damaged = dict(zip(rng.sample(range(len(told)), len(DAMAGES)), DAMAGES, strict=True))
+        tellings = [
+            _Telling(split, index, image_ids[index], annotator, damaged.get(place))
+            for place, (index, annotator) in enumerate(told)
+        ]
+        corrupted |= {Path(one.file).stem: one.damage for one in tellings if one.damage}
+        _write_tellings(folder, split, tellings)
+        names = [f"{split}2017/{image_ids[index]:012d}.jpg" for index in indices]
+        pictures = _in_processes(_narrated_picture, [(index,) for index in indices])
+        write_tars(folder, f"{split}2017", dict(zip(names, pictures, strict=True)))
         start += count
     return corrupted
 
 
-def _narrate(
-    split: str, index: int, image_id: int, annotator: int, babble: np.ndarray
-) -> tuple[dict[str, object], np.ndarray]:
-    scene, _ = _scene("lncoco", index)
-    rng = random.Random(f"lncoco/{image_id}/{annotator}")
+def _narrated_picture(index: int) -> bytes:
+    scene, rng = _scene("lncoco", index)
+    return jpeg_bytes(draw_scene(scene, rng, _faded(rng, 1.0)))
+
+
+def _write_tellings(folder: Path, split: str, tellings: Sequence[_Telling]) -> None:
+    """Recordings, and a line about each."""
+    made = _in_processes(_narrate, [(one,) for one in tellings])
+    recordings = {one.file: recording for one, (recording, _) in zip(tellings, made, strict=True)}
+    write_tars(folder, f"coco_{split}", recordings)
+    lines = [record for _, record in made]
+    if split == "val":
+        # The published file has one such line, too.
+        del lines[len(lines) // 2]["traces"]
+    shard = "" if split == "val" else "-00000-of-00001"
+    path = folder / f"coco_{split}_localized_narratives{shard}.jsonl"
+    _write_lines(path, [json.dumps(one) for one in lines])
+
+
+@functools.cache
+def _babble() -> np.ndarray:
+    """Six people talking at once."""
+    rng = random.Random("lncoco/babble")
+    talk = [written_narration(narration(sample_scene(rng), rng)) for _ in range(6)]
+    return make_babble([synthesise(text, sample_voice(rng)) for text in talk])
+
+
+def _narrate(telling: _Telling) -> tuple[bytes, dict[str, object]]:
+    """A recording, and its line in the published file."""
+    scene, _ = _scene("lncoco", telling.index)
+    rng = telling.rng
     parts = narration(scene, rng)
-    voice = _speaker("lncoco", annotator)
+    voice = _speaker("lncoco", telling.annotator)
     voice = replace(voice, rate=voice.rate + rng.randint(-8, 14))
     wave = synthesise(spoken_narration(parts, rng), voice)
     generator = np.random.default_rng(rng.getrandbits(32))
-    wave = degrade(wave, narration_condition(rng), generator, babble)
+    wave = degrade(wave, narration_condition(rng), generator, _babble())
     caption = written_narration(parts)
     duration_s = len(wave) / SAMPLE_RATE_HZ
     record: dict[str, object] = {
-        "dataset_id": f"mscoco_{split}2017",
-        "image_id": str(image_id),
-        "annotator_id": annotator,
+        "dataset_id": f"mscoco_{telling.split}2017",
+        "image_id": str(telling.image_id),
+        "annotator_id": telling.annotator,
         "caption": caption,
         "timed_caption": _timed(caption, duration_s),
         "traces": _traces(scene, parts, duration_s, rng),
-        "voice_recording": f"coco_{split}/coco_{split}_{image_id}_{annotator}.ogg",
+        "voice_recording": telling.file,
     }
-    return record, wave
+    if telling.damage is None:
+        return opus_bytes(wave), record
+    return DAMAGES[telling.damage](wave, np.random.default_rng(telling.image_id)), record
 
 
 def _timed(caption: str, duration_s: float) -> list[dict[str, object]]:
@@ -303,11 +373,11 @@ def _centre(thing: Thing) -> tuple[float, float]:
 # --- mini-ravdess --------------------------------------------------------------------------------
 
 
-def build_ravdess(folder: Path) -> None:
-    """Two statements, five emotions, two intensities, two repetitions, odd actors male."""
-    members: Members = {}
-    for actor in range(1, RAVDESS_ACTORS + 1):
-        for emotion in EMOTIONS:
+def build_ravdess(folder: Path, size: Acted) -> None:
+    """Two statements, some emotions, two intensities, two repetitions, odd actors male."""
+    jobs: dict[str, tuple[str, int, str, int, int]] = {}
+    for actor in range(1, size.actors + 1):
+        for emotion in list(_EMOTION_SOUNDS)[: size.emotions]:
             for intensity in (1,) if emotion == "01" else (1, 2):
                 for statement in RAVDESS_STATEMENTS:
                     for take in (1, 2):
@@ -315,9 +385,11 @@ def build_ravdess(folder: Path) -> None:
                             f"03-01-{emotion}-{intensity:02d}-{statement:02d}-{take:02d}"
                             f"-{actor:02d}"
                         )
-                        recording = _act(name, actor, emotion, intensity, statement)
-                        members[f"Actor_{actor:02d}/{name}.ogg"] = recording
-    write_tar(folder / "Audio_Speech_Actors_01-24.tar", members)
+                        path = f"Actor_{actor:02d}/{name}.ogg"
+                        jobs[path] = name, actor, emotion, intensity, statement
+    recordings = _in_processes(_act, list(jobs.values()))
+    archive = folder / "Audio_Speech_Actors_01-24.tar"
+    write_tar(archive, dict(zip(jobs, recordings, strict=True)))
 
 
 def _act(name: str, actor: int, emotion: str, intensity: int, statement: int) -> bytes:
@@ -345,9 +417,9 @@ def _act(name: str, actor: int, emotion: str, intensity: int, statement: int) ->
 
 
 def build(folder: Path) -> None:
-    """All corpora below `folder`, and the list of what is damaged beside them."""
-    build_flickr8k(folder / "mini-flickr8k")
-    corrupted = build_lncoco(folder / "mini-lncoco")
-    build_ravdess(folder / "mini-ravdess")
+    """All corpora as they are shipped, and the list of what is damaged beside them."""
+    build_flickr8k(folder / "mini-flickr8k", Captioned())
+    corrupted = build_lncoco(folder / "mini-lncoco", Narrated())
+    build_ravdess(folder / "mini-ravdess", Acted())
     text = json.dumps(dict(sorted(corrupted.items())), indent=2)
     (folder / "mini-lncoco.corrupted.json").write_text(text + "\n")

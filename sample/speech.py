@@ -2,13 +2,13 @@
 
 import io
 import random
-import subprocess
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import soundfile
 import soxr
+from espeak import speak
 
 SAMPLE_RATE_HZ = 16_000
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-us-nyc")
@@ -51,12 +51,10 @@ def synthesise(text: str, voice: Voice) -> np.ndarray:
     """float32 [samples] at 16 kHz, of plain text or SSML."""
     if voice.pitch_range != 50:
         text = f'<prosody range="{voice.pitch_range}">{text}</prosody>'
-    command = ["espeak-ng", "-m", "--stdout", "-z", "-v", f"{voice.accent}+{voice.variant}"]
-    command += ["-s", str(voice.rate), "-p", str(voice.pitch), "-a", str(voice.volume), text]
-    wav = subprocess.run(command, check=True, capture_output=True).stdout
-    # espeak cannot know the length when it writes to a pipe: read past the header by hand.
-    wave = np.frombuffer(wav[44 : 44 + (len(wav) - 44) // 2 * 2], dtype="<i2") / np.float32(32768)
-    rate = int.from_bytes(wav[24:28], "little")
+    samples, rate = speak(
+        text, f"{voice.accent}+{voice.variant}", voice.rate, voice.pitch, voice.volume
+    )
+    wave = samples / np.float32(32768)
     return soxr.resample(wave, rate, SAMPLE_RATE_HZ).astype(np.float32)
 
 

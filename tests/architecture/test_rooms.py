@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
         "evaluation",
     },
     "probing": {"core", "config", "tables", "models", "samples", "evaluation"},
-    "training": {"core", "config", "models", "samples", "evaluation"},
+    "training": {"core", "config", "tables", "models", "samples", "evaluation", "probing"},
     "search": {
         "core",
         "config",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from brewline.config import load_params
 from brewline.config.experiments import TaskName
 from brewline.core.ranks import ALONE
+from brewline.models.inputs import OnDevice
 from brewline.models.trained import TrainedModule
 from brewline.training.experiment import TASKS
 from brewline.training.loop import TrainingJob, train
@@ -35,14 +36,11 @@ class Probe(TrainedModule):
 
 
 @dataclass(frozen=True)
-class Sounds:
+class Sounds(OnDevice):
     """Mean states (B, S), and the number of the colour (B,)."""
 
     states: Tensor
     labels: Tensor
-
-    def to(self, device: torch.device) -> "Sounds":
-        return Sounds(self.states.to(device), self.labels.to(device))
 
 
 class Colour:

@@ -644,3 +644,37 @@ def test_an_unknown_corpus_lists_the_known_ones(
         stage(line.folder, "validate", "mini-lcoco")
     message = capsys.readouterr().err
     assert "did you mean 'mini-lncoco'? known: mini-flickr8k, mini-lncoco" in message
+
+
+def test_emotions_are_fine_tuned_by_fold_and_stand_beside_the_probe(
+    line: Line, tmp_path: Path
+) -> None:
+    folder = line.copy(tmp_path / "project")
+    with changed_params(folder) as values:
+        tuned = values["experiments"]["mini-ravdess-full"] | {"recipe": "mini"}
+        folds = {"labels": "strict4", "protocol": "by_speaker", "speaker_folds": 2}
+        values["experiments"]["tuned"] = tuned | {"fine_tuning": folds}
+        values["probes"]["mini-ravdess"]["rows"]["tuned"] = "tuned"
+    for stage in ("train", "embed"):
+        run_stage(folder, stage, "tuned")
+    run_stage(folder, "probe", "mini-ravdess")
+    run_stage(folder, "report")
+    places = {
+        path.parent.relative_to(folder / "models/tuned")
+        for path in (folder / "models/tuned").rglob("model.json")
+    }
+    assert {place.as_posix() for place in places} == {
+        f"seed-{seed}/fold-{fold}" for seed in (0, 1) for fold in (0, 1)
+    }
+    cards = [load_card(folder / "models/tuned" / place) for place in places]
+    assert all(card.init["experiment"] == "mini-lncoco-full" for card in cards)
+    # Each recording is answered by the model that did not hear its speaker.
+    manifest = read_table(folder / "data/manifest/mini-ravdess.parquet")
+    for seed in (0, 1):
+        path = folder / f"data/embeddings/mini-ravdess/tuned/seed-{seed}.safetensors"
+        found = load_features(path)
+        assert sorted(found.utterance_ids) == sorted(row["utterance_id"] for row in manifest)
+    metrics = json.loads((folder / "metrics/probe/mini-ravdess.json").read_text())
+    assert metrics["tuned/fine-tuned"]["num_seeds"] == 2
+    assert "tuned: fine-tuned" in (folder / "reports/index.html").read_text()
+    assert "fine-tuned" in (folder / "reports/papers/table-3.md").read_text()

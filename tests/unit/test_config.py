@@ -174,7 +174,12 @@ ELSEWHERE = "experiments.mini-flickr8k-full-of-lncoco"
         (
             "experiments.mini-ravdess-full.recipe",
             "mini",
-            "mini-ravdess-full.recipe: fine-tuning on emotions is not built yet; set recipe: none,",
+            "mini-ravdess-full.fine_tuning: is missing; it says which emotions are learned",
+        ),
+        (
+            "experiments.mini-lncoco-full.fine_tuning",
+            {"labels": "paper4", "protocol": "by_speaker", "speaker_folds": 4},
+            "mini-lncoco-full.fine_tuning: is for task emotion with a recipe; take it out",
         ),
         (
             "tables.mini-lncoco.rows.other",
@@ -482,3 +487,47 @@ def test_a_gpu_is_kept_busy_by_one_stage(
     monkeypatch.setattr("brewline.config.runtime.has_gpu", lambda: has_gpu)
     values["runtime"] |= {"parallel_stages": parallel_stages, "device": device}
     assert parse_params(values).runtime.num_parallel_stages == expected
+
+
+TUNED = {
+    "task": "emotion",
+    "data": "mini-ravdess",
+    "states": "mini-ravdess",
+    "variant": "full",
+    "recipe": "mini",
+    "init": "mini-lncoco-full",
+    "fine_tuning": {"labels": "paper4", "protocol": "by_speaker", "speaker_folds": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": "paper4"}, None),
+        ({"labels": "all8"}, None),
+        (
+            {"protocol": "emobox"},
+            "is fine-tuned on paper4 by emobox (speaker_folds: 4), which",
+        ),
+        ({"speaker_folds": 3}, "is fine-tuned on paper4 by by_speaker (speaker_folds: 3), which"),
+        ({"speaker_folds": 1}, "fine_tuning.speaker_folds: 1: input should be greater than or"),
+    ],
+)
+def test_a_probe_measures_what_was_fine_tuned_under_its_own_protocol(
+    values: dict[str, Any], change: dict[str, Any], message: str | None
+) -> None:
+    tuning = TUNED["fine_tuning"] | change  # type: ignore[operator]
+    values["experiments"]["tuned"] = TUNED | {"fine_tuning": tuning}
+    put(values, f"{PROBE}.rows.tuned", "tuned")
+    if message is None:
+        parse_params(values)
+        return
+    with pytest.raises(BrewlineError, match=re.escape(message)):
+        parse_params(values)
+
+
+def test_nothing_starts_from_the_models_of_folds(values: dict[str, Any]) -> None:
+    values["experiments"]["tuned"] = TUNED
+    values["experiments"]["more"] = TUNED | {"init": "tuned"}
+    with pytest.raises(BrewlineError, match="'tuned' has a model for each fold, and none to start"):
+        parse_params(values)

@@ -14,7 +14,7 @@ from brewline.core.errors import BrewlineError
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.probing.classifier import learn_layer_weights, probe, standardise
 from brewline.probing.folds import Split, protocol_folds, random_splits, split_by_speaker
-from brewline.probing.inputs import ProbedFeature, Recordings, _of_models
+from brewline.probing.inputs import ProbedFeature, Recordings, TunedFeature, _of_models
 from brewline.probing.outputs import MAJORITY, ProbeResults, read_checks, read_rows, write_probe
 from brewline.probing.probe import run_probe
 from brewline.probing.ravdess import LABEL_SETS, PROTOCOLS, gender_of
@@ -403,3 +403,55 @@ def test_features_come_back_and_damage_is_told(tmp_path: Path) -> None:
     save_features(path, Features(["a", "b"], {"mean": array}))
     with pytest.raises(BrewlineError, match="has 3 vectors of mean for 2 ids"):
         load_features(path)
+
+
+def tuned_answers(share_wrong: float, seed: int) -> dict[str, int]:
+    """What a fine-tuned model says of the paper's test: the truth, but for a share."""
+    counted_as = LABEL_SETS["paper4"]
+    classes = list(dict.fromkeys(counted_as.values()))
+    rng = np.random.default_rng(seed)
+    answers = {}
+    rows = zip(RAVDESS.utterance_ids, RAVDESS.emotions, RAVDESS.speakers, strict=True)
+    for name, emotion, speaker in rows:
+        if emotion in counted_as and int(speaker) >= 19:
+            truth = classes.index(counted_as[emotion])
+            answers[name] = (truth + 1) % 4 if rng.random() < share_wrong else truth
+    return answers
+
+
+def test_what_was_fine_tuned_is_measured_beside_the_probes_of_its_own_problem() -> None:
+    vectors = np.random.default_rng(0).normal(size=(len(RAVDESS.emotions), 4)).astype(np.float32)
+    params = probe_params(labels=["paper4", "strict4"], protocols=["paper"])
+    answers = [tuned_answers(0.25, seed) for seed in range(2)]
+    tuned = TunedFeature("tuned/fine-tuned", "paper4", "paper", answers)
+    results = run_probe(
+        RAVDESS, [ProbedFeature("a", [vectors])], params, BOOTSTRAP, gender_of, [tuned]
+    )
+    found = results.metrics["tuned/fine-tuned"]
+    assert {key.rsplit("/", 1)[0] for key in found} == {"paper/paper4", "num_seeds"}
+    wrong = [tuned_answers(0.0, 0)[name] != said for one in answers for name, said in one.items()]
+    assert found["paper/paper4/accuracy"] == pytest.approx(1 - np.mean(wrong))
+    assert found["num_seeds"] == 2
+    of_folds = [row for row in results.folds if row["feature"] == "tuned/fine-tuned"]
+    assert [row["num_test"] for row in of_folds] == [216, 216]
+    del answers[1]["u1100"]
+    with pytest.raises(BrewlineError, match="tuned/fine-tuned has not answered for every rec"):
+        run_probe(RAVDESS, [], params, BOOTSTRAP, None, [tuned])
+
+
+def test_every_run_says_how_many_of_each_speaker_it_told_right(results: ProbeResults) -> None:
+    for feature, found in results.metrics.items():
+        problems = {key.rsplit("/", 1)[0] for key in found if key.endswith("/accuracy")}
+        for problem in problems:
+            protocol, labels = problem.split("/")
+            rows = [
+                row
+                for row in results.runs
+                if (row["feature"], row["protocol"], row["labels"]) == (feature, protocol, labels)
+            ]
+            by_run: dict[int, list[int]] = {}
+            for row in rows:
+                right, count = by_run.setdefault(row["run"], [0, 0])
+                by_run[row["run"]] = [right + row["num_right"], count + row["num_recordings"]]
+            shares = [right / count for right, count in by_run.values()]
+            assert np.mean(shares) == pytest.approx(found[f"{problem}/accuracy"])

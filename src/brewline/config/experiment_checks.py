@@ -75,6 +75,7 @@ def bad_experiments(params: Params) -> Iterator[str]:
         yield from unknown
         if not unknown:
             yield from _bad_states(params, key, one)
+            yield from _bad_fine_tuning(key, one)
             yield from _bad_training(params, key, one)
 
 
@@ -122,14 +123,19 @@ def _bad_states(params: Params, key: str, one: ExperimentParams) -> Iterator[str
         yield f"{key}.states: must be {needed}, since variant {one.variant!r} {has}"
 
 
+def _bad_fine_tuning(key: str, one: ExperimentParams) -> Iterator[str]:
+    is_tuned = one.task == "emotion" and one.recipe != NONE
+    if is_tuned and one.fine_tuning is None:
+        yield (
+            f"{key}.fine_tuning: is missing; it says which emotions are learned (labels) and who "
+            "is held out (protocol, speaker_folds)"
+        )
+    if not is_tuned and one.fine_tuning is not None:
+        yield f"{key}.fine_tuning: is for task emotion with a recipe; take it out"
+
+
 def _bad_training(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
     variant = params.variants[one.variant]
-    if one.task == "emotion" and one.recipe != NONE:
-        yield (
-            f"{key}.recipe: fine-tuning on emotions is not built yet; set recipe: {NONE}, and the "
-            "models of init are probed as they are"
-        )
-        return
     if one.recipe != NONE and not variant.is_trainable:
         yield (
             f"{key}.recipe: variant {one.variant!r} has nothing to train; set recipe: {NONE}, or "
@@ -143,6 +149,9 @@ def _bad_training(params: Params, key: str, one: ExperimentParams) -> Iterator[s
             )
         return
     start = params.experiments[one.init]
+    if start.fine_tuning is not None:
+        yield f"{key}.init: {one.init!r} has a model for each fold, and none to start from"
+        return
     if start.variant != one.variant:
         yield f"{key}.init: {one.init!r} is of variant {start.variant!r}, not {one.variant!r}"
         return

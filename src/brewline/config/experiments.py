@@ -4,12 +4,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from brewline.config.probes import LabelSetName, ProtocolName
 from brewline.config.types import Name, Section
 
 # What a model is for: what of it is embedded, and how that is measured. Those that can be learned
 # are modules of `brewline.training.tasks`.
 TaskName = Literal["retrieval", "emotion"]
 VectorFile = Annotated[str, Field(pattern=r".\.(parquet|safetensors)$")]
+
+
+class FineTuningParams(Section):
+    """Which emotions an experiment of task `emotion` learns, and whom it is tested on.
+
+    One model is trained for each fold of the protocol; see `ProbeParams`.
+    """
+
+    labels: LabelSetName
+    protocol: ProtocolName
+    speaker_folds: Annotated[int, Field(ge=2)]
 
 
 class ExperimentParams(Section):
@@ -30,6 +42,8 @@ class ExperimentParams(Section):
     recipe: Name
     # The experiment whose models are the start, seed by seed; or `none`.
     init: Name
+    # Of task `emotion` with a recipe.
+    fine_tuning: FineTuningParams | None = None
 
 
 class ExternalParams(Section):

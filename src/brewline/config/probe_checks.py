@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from brewline.config.choices import suggest
+from brewline.config.experiments import FineTuningParams
 from brewline.config.probes import ProbeParams
 from brewline.config.schema import Params
 
@@ -32,6 +33,13 @@ def _bad_rows(params: Params, key: str, probe: ProbeParams) -> Iterator[str]:
         if row in _TAKEN_ROWS:
             yield f"{key}.rows.{row}: something else stands under that name; call it otherwise"
         if experiment in here:
+            tuning = params.experiments[experiment].fine_tuning
+            if tuning is not None and not _measures(probe, tuning):
+                yield (
+                    f"{key}.rows.{row}: {experiment!r} is fine-tuned on {tuning.labels} by "
+                    f"{tuning.protocol} (speaker_folds: {tuning.speaker_folds}), which this probe "
+                    "does not measure; give both the same labels, protocols and speaker_folds"
+                )
             continue
         if experiment in emotional:
             data = emotional[experiment].data
@@ -43,3 +51,9 @@ def _bad_rows(params: Params, key: str, probe: ProbeParams) -> Iterator[str]:
             )
         else:
             yield f"{key}.rows.{row}: unknown experiment {experiment!r}{suggest(experiment, here)}"
+
+
+def _measures(probe: ProbeParams, tuning: FineTuningParams) -> bool:
+    """Whether a probe has the problem that an experiment was fine-tuned on."""
+    is_cut_alike = probe.speaker_folds == tuning.speaker_folds or tuning.protocol != "by_speaker"
+    return tuning.labels in probe.labels and tuning.protocol in probe.protocols and is_cut_alike

@@ -14,7 +14,7 @@ from brewline.config.recipes import NONE
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
-from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE
+from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE, model_name
 
 CARD_FILE = "model.json"
 # What options that are no default do, in a few words.
@@ -29,6 +29,18 @@ _OPTIONS = {
 }
 
 
+class FineTuned(BaseModel):
+    """Which fold of which protocol a model of task `emotion` is of; `classes` in their order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labels: str
+    protocol: str
+    speaker_folds: int
+    fold: int
+    classes: list[str]
+
+
 class ModelCard(BaseModel):
     """What `model.json` says.
 
@@ -38,7 +50,7 @@ class ModelCard(BaseModel):
     `recipe` are None where nothing was trained; `recipe` lacks the seeds. `init` is the experiment
     that it started from, with the SHA-256 of the model. `data` has the digests of what it was
     trained on: of the indices of its shards and, with an acoustic channel, of its states, which
-    name each shard by its hash.
+    name each shard by its hash. `fine_tuned` is of task `emotion`, where something was trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +69,13 @@ class ModelCard(BaseModel):
     recipe: dict[str, Any] | None = None
     init: dict[str, str] | None = None
     data: dict[str, str] = {}
+    fine_tuned: FineTuned | None = None
+
+    @property
+    def place(self) -> Path:
+        """Its folder below that of the experiment: one for each seed, and for each fold in it."""
+        folder = Path(model_name(self.seed))
+        return folder / f"fold-{self.fine_tuned.fold}" if self.fine_tuned else folder
 
 
 def new_card(params: Params, experiment: str, hashes: Mapping[str, str]) -> ModelCard:

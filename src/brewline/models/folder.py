@@ -22,6 +22,7 @@ from brewline.core.files import atomic_path
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.models.card import ModelCard, load_card, save_card
+from brewline.models.emotion import EmotionModel, brewclip_tensors
 from brewline.models.names import TENSORS_FILE
 from brewline.models.trained import TrainedModule
 
@@ -78,6 +79,35 @@ def load_model(
     Raises:
         BrewlineError: a file is missing or damaged, or the model was trained on other backbones.
     """
+    card = _card_for(folder, backbone_hashes)
+    tensors = {} if card.recipe is None else load_tensors(folder)
+    try:
+        model = _make_brewclip(card, tensors, backbone)
+        model.load_trained_tensors(tensors)
+    except ValueError as error:
+        raise BrewlineError(f"{folder} does not fit its own card: {error}") from None
+    return model, card
+
+
+def load_emotion_model(
+    folder: Path, backbone: ClipBackbone, backbone_hashes: Mapping[str, str]
+) -> tuple[EmotionModel, ModelCard]:
+    """Loads the model of a fold of task `emotion`; see `load_model`."""
+    card, tensors = _card_for(folder, backbone_hashes), load_tensors(folder)
+    if card.fine_tuned is None:
+        raise BrewlineError(f"{folder} was not trained on emotions; run `dvc repro`")
+    try:
+        brewclip = _make_brewclip(card, brewclip_tensors(tensors), backbone)
+        num_classes = len(card.fine_tuned.classes)
+        model = EmotionModel(brewclip, backbone.embedding_size, num_classes)
+        model.load_trained_tensors(tensors)
+    except ValueError as error:
+        raise BrewlineError(f"{folder} does not fit its own card: {error}") from None
+    return model, card
+
+
+def _card_for(folder: Path, backbone_hashes: Mapping[str, str]) -> ModelCard:
+    """The card of a model, which has to be of the backbones in use."""
     card = load_card(folder)
     for role, expected in card.backbones.items():
         if expected is not None and backbone_hashes.get(role) != expected:
@@ -86,23 +116,24 @@ def load_model(
                 f"{backbone_hashes.get(role)}; train it again with `dvc repro`, or put back the "
                 f"{role} in params.yaml"
             )
-    tensors = {} if card.recipe is None else load_tensors(folder)
+    return card
+
+
+def _make_brewclip(
+    card: ModelCard, tensors: Mapping[str, Tensor], backbone: ClipBackbone
+) -> BrewClip:
+    """A model as the card says, whose tensors are yet to be set; they tell the width of states."""
     state_width = tensors[_STATES_TENSOR].shape[1] if _STATES_TENSOR in tensors else None
     # One that was learned is among the tensors; one that was fixed stands in the card alone.
     temperature = {} if card.recipe is None else {"temperature": card.recipe["temperature"]}
-    try:
-        model = BrewClip(
-            backbone,
-            card.switches,
-            state_width,
-            learn_temperature=bool(card.recipe and card.recipe["learn_temperature"]),
-            with_bias=bool(card.recipe and card.recipe["loss"] == "sigmoid"),
-            **temperature,
-        )
-        model.load_trained_tensors(tensors)
-    except ValueError as error:
-        raise BrewlineError(f"{folder} does not fit its own card: {error}") from None
-    return model, card
+    return BrewClip(
+        backbone,
+        card.switches,
+        state_width,
+        learn_temperature=bool(card.recipe and card.recipe["learn_temperature"]),
+        with_bias=bool(card.recipe and card.recipe["loss"] == "sigmoid"),
+        **temperature,
+    )
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class _OnDevice:
+class OnDevice:
+    """Tensors by name, and others of their kind, which can be moved together."""
+
     def to(self, device: torch.device) -> Self:
         """A copy with every tensor on `device`; whoever computes there need not wait for it."""
         return self._each(
@@ -33,13 +35,13 @@ class _OnDevice:
         changed = {
             name: change(value)
             for name, value in values.items()
-            if isinstance(value, Tensor | _OnDevice)
+            if isinstance(value, Tensor | OnDevice)
         }
         return replace(self, **changed)
 
 
 @dataclass(frozen=True)
-class UtteranceInputs(_OnDevice):
+class UtteranceInputs(OnDevice):
     """Inputs of the utterance's channels; those of a channel that is off are None.
 
     Token ids (R, L) are laid out for the prompts; `text_index` (R,) says which of the B utterances
@@ -58,7 +60,7 @@ class UtteranceInputs(_OnDevice):
 
 
 @dataclass(frozen=True)
-class PictureInputs(_OnDevice):
+class PictureInputs(OnDevice):
     """Squares of pictures, uint8 (R, 3, side, side).
 
     `picture_index` (R,) says which of the I pictures a square is of, in their order, and is None
@@ -70,7 +72,7 @@ class PictureInputs(_OnDevice):
 
 
 @dataclass(frozen=True)
-class Batch(_OnDevice):
+class Batch(OnDevice):
     """Utterances and their images, each image once.
 
     `image_index` (B,) says which of the I images an utterance shows; `image_ids` (B,) are numbers

@@ -31,6 +31,14 @@ class TrainedModule(nn.Module):
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)
 
+    def start_from(self, tensors: dict[str, Tensor]) -> None:
+        """Takes over what another model learned, before training.
+
+        Raises:
+            ValueError: the names or shapes are not those of this model.
+        """
+        self.load_trained_tensors(tensors)
+
     @property
     def num_trained_parameters(self) -> int:
         """How many numbers are trained."""

@@ -25,6 +25,8 @@ WHISPER = "whisper"
 CAPTION, CAPTION_FUSED = "caption", "caption_fused"
 # How frames are pooled: their mean, or their mean and deviation side by side.
 POOLINGS = ("mean", "mean+std")
+# Of a model that was fine-tuned on emotions: the class that it said of what it was tested on, (U,).
+ANSWERED = "fine-tuned"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,44 @@ class ProbedFeature:
     checked: bool = False
 
 
+@dataclass(frozen=True)
+class TunedFeature:
+    """What models that were fine-tuned under a protocol said: by utterance id, for each model.
+
+    Classes are numbered in the order of the label set, of those that occur.
+    """
+
+    name: str
+    labels: str
+    protocol: str
+    models: Sequence[Mapping[str, int]]
+
+
+def read_tuned(params: Params, name: str, project: Path = Path()) -> list[TunedFeature]:
+    """Reads what the fine-tuned rows of a probe said.
+
+    Raises:
+        BrewlineError: a file is missing or damaged.
+    """
+    found = []
+    for row, experiment in params.probes[name].rows.items():
+        tuning = params.experiments[experiment].fine_tuning
+        if tuning is not None:
+            answers = [
+                dict(zip(one.utterance_ids, one.arrays[ANSWERED].astype(int).tolist(), strict=True))
+                for one in _features_of(params, name, experiment, project)
+            ]
+            feature = f"{row}/{ANSWERED}"
+            found.append(TunedFeature(feature, tuning.labels, tuning.protocol, answers))
+    return found
+
+
+def _features_of(params: Params, probe: str, experiment: str, project: Path) -> list[Features]:
+    folder = project / f"data/embeddings/{params.probes[probe].data}/{experiment}"
+    names = model_names(params, experiment)
+    return [load_features(folder / f"{one}.safetensors") for one in names]
+
+
 def read_inputs(
     params: Params, name: str, project: Path = Path()
 ) -> tuple[Recordings, list[ProbedFeature]]:
@@ -64,11 +104,9 @@ def read_inputs(
     """
     probe = params.probes[name]
     models = {
-        row: [
-            load_features(project / f"data/embeddings/{probe.data}/{experiment}/{one}.safetensors")
-            for one in model_names(params, experiment)
-        ]
+        row: _features_of(params, name, experiment, project)
         for row, experiment in probe.rows.items()
+        if params.experiments[experiment].fine_tuning is None
     }
     layers = load_features(project / f"data/layers/{probe.data}.safetensors")
     found = [layers, *(one for each in models.values() for one in each)]

@@ -12,6 +12,9 @@ from brewline.core.files import atomic_path, read_stage_output, write_csv, write
 
 # What somebody says who says the commonest emotion always; it stands beside the features.
 MAJORITY = "majority"
+# The table of what each run said of each speaker: from it, whatever two features differ by is told
+# with an interval.
+RUNS = "runs"
 # By feature (or `majority`), then by metric; as of `score`.
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -21,13 +24,14 @@ class ProbeResults:
     """What came out.
 
     `metrics` are by feature (or `majority`) and `<protocol>/<labels>/<metric>`; the others are rows
-    of tables: of the folds of each run, of how often emotions were taken for others, of speakers
-    and genders, and of the learned weights of layers. `checks` are of shuffled labels and of random
-    splits.
+    of tables: of the folds of each run, of the speakers of each run, of how often emotions were
+    taken for others, of speakers and genders over all runs, and of the learned weights of layers.
+    `checks` are of shuffled labels and of random splits.
     """
 
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     folds: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
     confusion: list[dict[str, Any]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     layer_weights: list[dict[str, Any]] = field(default_factory=list)
@@ -44,6 +48,7 @@ def write_probe(results: ProbeResults, metrics_file: Path, folder: Path) -> None
     """
     tables = {
         "folds": results.folds,
+        RUNS: results.runs,
         "confusion": results.confusion,
         "groups": results.groups,
         "layer_weights": results.layer_weights,

@@ -4,7 +4,7 @@ A run is one model with one seed of the probe. What a run says of the tests of a
 together, so that each recording counts once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from brewline.core.errors import BrewlineError
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.probing.classifier import Answer, probe, probe_shuffled
 from brewline.probing.folds import Split, protocol_folds, random_splits, split_by_speaker
-from brewline.probing.inputs import ProbedFeature, Recordings
+from brewline.probing.inputs import ProbedFeature, Recordings, TunedFeature
 from brewline.probing.outputs import MAJORITY, ProbeResults
 from brewline.probing.ravdess import LABEL_SETS
 from brewline.probing.scores import METRICS, accuracy, confusions, interval, majority
@@ -76,6 +76,7 @@ def run_probe(
     params: ProbeParams,
     bootstrap: Bootstrap,
     gender_of: Callable[[str], str] | None = None,
+    tuned: Sequence[TunedFeature] = (),
 ) -> ProbeResults:
     """Probes every feature under every protocol, with every label set.
 
@@ -85,6 +86,7 @@ def run_probe(
         params: Label sets, protocols and seeds.
         bootstrap: Draws speakers.
         gender_of: Of a speaker, where it is known.
+        tuned: What was said already, which is measured beside the probes of its own protocol.
 
     Raises:
         BrewlineError: the protocol does not fit the speakers, or there is nothing to tell apart.
@@ -94,13 +96,16 @@ def run_probe(
         for protocol in params.protocols:
             problem = _make_problem(recordings, labels, protocol, params)
             _score_majority(results, problem)
+            answered = {one.name: runs for one, runs in _answered(problem, recordings, tuned)}
+            asked = {one.name: _ask(problem, one, params.seeds) for one in features}
+            for name, runs in (asked | answered).items():
+                _score(results, problem, name, runs, bootstrap)
+                _count_groups(results, problem, name, runs, gender_of)
+                results.runs += _run_rows(problem, name, runs)
             for feature in features:
-                runs = _ask(problem, feature, params.seeds)
-                _score(results, problem, feature.name, runs, bootstrap)
-                _count_groups(results, problem, feature.name, runs, gender_of)
                 # Once for each label set is enough: what they show is no protocol's.
                 if feature.checked and protocol == params.protocols[0]:
-                    results.checks.append(_check(problem, feature, runs))
+                    results.checks.append(_check(problem, feature, asked[feature.name]))
     return results
 
 
@@ -150,9 +155,49 @@ def _ask(problem: _Problem, feature: ProbedFeature, seeds: Sequence[int]) -> lis
     return runs
 
 
+def _answered(
+    problem: _Problem, recordings: Recordings, tuned: Sequence[TunedFeature]
+) -> Iterator[tuple[TunedFeature, list[_Run]]]:
+    """What fine-tuned models said of a problem, of those that learned this one."""
+    seed = min(problem.splits)
+    for feature in tuned:
+        if (feature.labels, feature.protocol) != (problem.name["labels"], problem.name["protocol"]):
+            continue
+        ids = [recordings.utterance_ids[row] for row in problem.rows[problem.tested]]
+        runs = []
+        for number, answer_of in enumerate(feature.models):
+            if not answer_of.keys() >= set(ids):
+                raise BrewlineError(
+                    f"{feature.name} has not answered for every recording that "
+                    f"{feature.protocol} tests; run `dvc repro`"
+                )
+            said = np.full(len(problem.rows), -1)
+            said[problem.tested] = [answer_of[one] for one in ids]
+            runs.append(_Run(number, seed, said, []))
+        yield feature, runs
+
+
+def _run_rows(problem: _Problem, name: str, runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:
+    """How many recordings of each tested speaker each run told right."""
+    for number, (run, counts_GKK) in enumerate(zip(runs, _by_speaker(problem, runs), strict=True)):
+        for speaker, counts in zip(problem.speakers, counts_GKK, strict=True):
+            if counts.any():
+                yield {
+                    "feature": name,
+                    **problem.name,
+                    "run": number,
+                    "model": run.model,
+                    "seed": run.seed,
+                    "speaker": speaker,
+                    "num_recordings": int(counts.sum()),
+                    "num_right": int(np.trace(counts)),
+                }
+
+
 def _score_majority(results: ProbeResults, problem: _Problem) -> None:
     first, *_ = problem.splits.values()
     said = majority(problem.truth, [one.train for one in first], [one.test for one in first])
+    results.runs += _run_rows(problem, MAJORITY, [_Run(0, min(problem.splits), said, [])])
     nobody = np.zeros(len(said), np.int64)
     (counts,) = problem.counts(said, nobody, 1)
     found = results.metrics.setdefault(MAJORITY, {})
@@ -189,12 +234,14 @@ def _score(
             of_folds = np.mean([metric(counts) for counts in by_fold], axis=0)
             found[f"{key}_fold_std"] = float(of_folds.std(ddof=1))
     for run, counts_FKK in zip(runs, by_fold, strict=True):
-        for fold, (answer, counts) in enumerate(zip(run.answers, counts_FKK, strict=True)):
+        for fold, counts in enumerate(counts_FKK):
+            # What was fine-tuned has no penalty that was chosen.
+            strength = run.answers[fold].strength if run.answers else None
             split = problem.splits[run.seed][fold]
             results.folds.append(
                 {"feature": name, **problem.name, "model": run.model, "seed": run.seed}
                 | {"fold": fold, "num_train": len(split.train), "num_test": len(split.test)}
-                | {"strength": answer.strength}
+                | {"strength": strength}
                 | {metric_name: float(metric(counts)) for metric_name, metric in METRICS.items()}
             )
     learned = [one.layer_weights for run in runs for one in run.answers]
@@ -215,7 +262,7 @@ def _fold_counts(problem: _Problem, run: _Run) -> Ints:
     fold = np.zeros(len(run.said), np.int64)
     for number, split in enumerate(problem.splits[run.seed]):
         fold[split.test] = number
-    return problem.counts(run.said, fold, len(run.answers))
+    return problem.counts(run.said, fold, len(problem.splits[run.seed]))
 
 
 def _count_groups(

@@ -12,7 +12,7 @@ from brewline.config.synthetic import synthetic_notice
 from brewline.pages import charts
 from brewline.pages.figures import Figure, legend_of, line_rows
 from brewline.pages.heatmap import heatmap
-from brewline.probing.inputs import POOLINGS, WHISPER, layer_name, weighted_name
+from brewline.probing.inputs import ANSWERED, POOLINGS, WHISPER, layer_name, weighted_name
 from brewline.probing.outputs import MAJORITY, read_checks, read_probe_metrics, read_rows
 from brewline.report.published import NOT_MEASURED, NOTHING
 
@@ -22,6 +22,7 @@ _KINDS = {
     "fused": "F_A and F_T, fused",
     "caption": "F_T of the human caption",
     "caption_fused": "fused, with the caption for the transcript",
+    ANSWERED: "fine-tuned",
 }
 # The lines of the charts.
 _STYLES = {pooling: style for style, pooling in enumerate(POOLINGS, start=1)}
@@ -142,6 +143,10 @@ def _row(
     found, cells = metrics[feature], []
     for one in labels:
         key = f"{protocol}/{one}/accuracy"
+        if key not in found:
+            # Fine-tuned on other labels, or under another protocol.
+            cells.append({"accuracy": NOTHING})
+            continue
         deviations = [
             f"±{_percent(found[f'{key}{end}'])} {over}"
             for end, over in (("_std", "runs"), ("_fold_std", "folds"))
@@ -286,7 +291,10 @@ def _groups(files: ProbeFiles, protocol: str, labels: str, shown: Sequence[str])
     return {
         "columns": [feature_label(one) for one in shown],
         "rows": [
-            {"name": f"{kind} {group}", "cells": [_percent(values[one]) for one in shown]}
+            {
+                "name": f"{kind} {group}",
+                "cells": [_percent(values[one]) if one in values else NOTHING for one in shown],
+            }
             for (kind, group), values in found.items()
         ],
     }

@@ -16,6 +16,7 @@ from brewline.evaluation.outputs import (
 )
 from brewline.models.card import describe
 from brewline.pages.render import percent
+from brewline.probing.inputs import ANSWERED
 from brewline.probing.outputs import MAJORITY
 from brewline.probing.outputs import Metrics as ProbeMetrics
 from brewline.report.papers import PaperCell, PaperColumn, PaperLine, PaperTable
@@ -248,11 +249,11 @@ def _emotion(params: Params, probes: Mapping[str, ProbeMetrics], published: Publ
     lines = [
         PaperLine(
             _feature_name(feature),
-            "no classifier" if feature == MAJORITY else "linear probe",
+            _classifier(feature),
             True,
             [
                 _cell({"num_seeds": 1, **probes[name][feature]}, column.metric)
-                if feature in probes[name]
+                if column.metric in probes[name].get(feature, {})
                 else None
                 for name, column in shown
             ],
@@ -288,7 +289,14 @@ _HEARD = {
     "acoustic": "the acoustic channel alone",
     "text": "the pipeline alone, on transcripts",
     "caption": "the pipeline alone, on the sentence that was to be said",
+    ANSWERED: "the channels that it has",
 }
+
+
+def _classifier(feature: str) -> str:
+    if feature == MAJORITY:
+        return "no classifier"
+    return "fine-tuned" if feature.endswith(f"/{ANSWERED}") else "linear probe"
 
 
 def _feature_name(feature: str) -> str:

@@ -36,7 +36,8 @@ class Utterance:
     `image` is a JPEG; `transcript` is "" where recognition failed; `num_frames` counts the valid
     encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
     behind (`asr.states: all`), present only when asked for; `confidence` is the recogniser's in the
-    transcript, from 0 to 1: see `confidence_in`.
+    transcript, from 0 to 1: see `confidence_in`. `speaker_id` and `emotion` are there where the
+    corpus names them.
     """
 
     utterance_id: str
@@ -47,6 +48,8 @@ class Utterance:
     num_frames: int
     states: NDArray[np.float16] | None = None
     confidence: float = 1.0
+    speaker_id: str | None = None
+    emotion: str | None = None
 
 
 def confidence_in(transcript: str, avg_logprob: float | None) -> float:
@@ -268,6 +271,8 @@ def make_utterance(
         num_frames=facts["num_frames"],
         states=states,
         confidence=confidence_in(facts["transcript"], facts["avg_logprob"]),
+        speaker_id=facts.get("speaker_id"),
+        emotion=facts.get("emotion"),
     )
 
 

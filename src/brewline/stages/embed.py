@@ -2,6 +2,7 @@
 
 They lie in `data/embeddings/<corpus>/<experiment>/`; `score` and `probe` need no model. Of task
 `retrieval` they are of the utterances and pictures of dev and test, of `emotion` of all utterances.
+Of a model that was fine-tuned on emotions, its answers take their place.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ from brewline.samples.collator import Collator
 from brewline.samples.shards import index_digest, read_corpus, read_split, require_captions
 from brewline.stages.arguments import named_argument
 from brewline.tables.features import holds_features, save_features
+from brewline.training.fold_answers import answer_folds
 
 _SPLITS = ("dev", "test")
 
@@ -45,30 +47,27 @@ def main() -> None:
     transforms = input_transforms(backbone, switches)
     collator = Collator(transforms, switches, params.runtime.image_cache_mb)
 
-    def retrieval(model: BrewClip, path: Path) -> int:
-        read = {split: read_split(shards, split, states) for split in _SPLITS}
-        splits = {
-            split: embed_split(model, collator, utterances, batch_size, keep_channels=True)
-            for split, utterances in read.items()
-        }
+    def retrieval(model: BrewClip, path: Path) -> None:
+        splits = {}
+        for split in _SPLITS:
+            read = read_split(shards, split, states)
+            splits[split] = embed_split(model, collator, read, batch_size, keep_channels=True)
         save_vectors(path, splits)
-        return sum(len(one.utterance_ids) for one in splits.values())
 
-    def emotion(model: BrewClip, path: Path) -> int:
-        utterances = read_corpus(shards, states)
-        features = embed_utterances(model, transforms, switches, utterances, batch_size)
-        save_features(path, features)
-        return len(features.utterance_ids)
+    def emotion(model: BrewClip, path: Path) -> None:
+        read = read_corpus(shards, states)
+        save_features(path, embed_utterances(model, transforms, switches, read, batch_size))
 
-    embed, is_done = {
-        "retrieval": (retrieval, holds_vectors),
-        "emotion": (emotion, holds_features),
-    }[one.task]
+    embed = {"retrieval": retrieval, "emotion": emotion}[one.task]
+    is_done = {"retrieval": holds_vectors, "emotion": holds_features}[one.task]
     for name in model_names(params, experiment):
-        path = work / f"{name}.safetensors"
-        if not is_done(path):
-            model, _ = load_model(model_folder(experiment, name), backbone, hashes)
-            print(f"{experiment}, {name}: {embed(model.to(device), path):,} recordings")
+        path, folder = work / f"{name}.safetensors", model_folder(experiment, name)
+        if not is_done(path) and one.fine_tuning is not None:
+            save_features(path, answer_folds(folder, backbone, hashes, device, batch_size))
+        elif not is_done(path):
+            model, _ = load_model(folder, backbone, hashes)
+            embed(model.to(device), path)
+        print(f"{experiment}, {name} is embedded")
     move_folder(work, Path("data/embeddings") / one.data / experiment)
 
 

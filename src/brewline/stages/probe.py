@@ -7,7 +7,7 @@ from pathlib import Path
 
 from brewline.core.programs import exits_cleanly
 from brewline.evaluation.bootstrap import Bootstrap
-from brewline.probing.inputs import read_inputs
+from brewline.probing.inputs import read_inputs, read_tuned
 from brewline.probing.outputs import write_probe
 from brewline.probing.probe import run_probe
 from brewline.probing.ravdess import gender_of
@@ -26,7 +26,8 @@ def main() -> None:
     bootstrap = Bootstrap(evaluate.bootstrap_samples, evaluate.bootstrap_seed, evaluate.confidence)
     # Its speakers are numbered so that it shows; of others nobody says.
     is_ravdess = params.sources[probe.data].reader == "ravdess"
-    results = run_probe(recordings, features, probe, bootstrap, gender_of if is_ravdess else None)
+    genders, tuned = gender_of if is_ravdess else None, read_tuned(params, name)
+    results = run_probe(recordings, features, probe, bootstrap, genders, tuned)
     write_probe(results, Path(f"metrics/probe/{name}.json"), Path("reports/emotion") / name)
     record_probe(params, name, probe)
     print(f"{name}: {len(features)} features of {len(recordings.utterance_ids):,} recordings")

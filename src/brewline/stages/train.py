@@ -1,5 +1,7 @@
 """Stage `train`: the models of an experiment, one per seed, in `models/<experiment>/`.
 
+Of task `emotion` a seed has a model for each fold of its protocol, in a folder each.
+
 A seed that is finished is kept in `work/`, so that one more seed trains that seed alone. Where an
 experiment has no recipe, its models are those that it starts from, or the frozen towers.
 """
@@ -12,7 +14,6 @@ from brewline.config import load_params, load_versions
 from brewline.core.files import atomic_path, fingerprint, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, new_card
-from brewline.models.names import model_name
 from brewline.samples.shards import index_digest, require_captions
 from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import model_facts
@@ -42,15 +43,19 @@ def main() -> None:
             require_captions(Path("data/shards") / one.data)
         kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
         data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
-        seeds: list[_Seed] = []
-        for seed in params.seeds_of_recipe(one.recipe):
-            own = start_from(one.init, card.model_copy(update={"seed": seed, "data": data}))
-            # The card names everything that is read by its hash.
-            name = fingerprint(load_versions().train, own.model_dump(), [])
-            seeds.append((own, work_dir("train", f"{experiment}/{model_name(seed)}-{name}")))
         # Imported late, here and below: what is not trained needs no torch.
         from brewline.core.devices import choose_device, count_processes, in_processes
         from brewline.core.ranks import in_ranks
+        from brewline.training.experiment import cards_of_seed
+
+        seeds: list[_Seed] = []
+        for seed in params.seeds_of_recipe(one.recipe):
+            of_seed = start_from(one.init, card.model_copy(update={"seed": seed, "data": data}))
+            for own in cards_of_seed(params, of_seed):
+                # The card names everything that is read by its hash.
+                name = fingerprint(load_versions().train, own.model_dump(), [])
+                place = "-".join(own.place.parts)
+                seeds.append((own, work_dir("train", f"{experiment}/{place}-{name}")))
 
         waiting = [each for each in seeds if finished_model(each[1]) is None]
         device = choose_device(params.runtime.device)
@@ -63,7 +68,7 @@ def main() -> None:
             workers = params.runtime.train_workers if device.type == "cpu" else 1
             in_processes(_train_seed, waiting, workers)
         for own, work in seeds:
-            shutil.copytree(work / MODEL, partial / model_name(own.seed))
+            shutil.copytree(work / MODEL, partial / own.place)
 
 
 def _train_seed(seed: _Seed, ranks: "Ranks | None" = None) -> None:

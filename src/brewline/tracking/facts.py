@@ -106,6 +106,8 @@ def run_name(facts: Mapping[str, Any]) -> str:
     if not _is_model(facts):
         return f"transcription of {corpus}"
     seed = "frozen" if facts["seed"] is None else f"seed {facts['seed']}"
+    if facts.get("fine_tuned"):
+        seed += f", fold {facts['fine_tuned']['fold']}"
     # Experiments are named after their corpus by habit, not by rule.
     return f"{facts['experiment'].removeprefix(f'{corpus}-')} on {corpus}, {seed}"
 
@@ -126,6 +128,7 @@ def facts_tags(facts: Mapping[str, Any]) -> dict[str, str]:
         tags |= {name: facts[name] for name in ("experiment", "task", "variant")}
         tags |= {"trained_on": facts["trained_on"]} if facts["trained_on"] else {}
         tags |= {"init": facts["init"]["experiment"]} if facts["init"] else {}
+        tags |= {"fold": str(facts["fine_tuned"]["fold"])} if facts.get("fine_tuned") else {}
     return tags | {
         "corpus": facts["corpus"],
         **{f"data.{name}": str(digest) for name, digest in (facts.get("data") or {}).items()},
@@ -137,6 +140,7 @@ def facts_params(facts: Mapping[str, Any]) -> dict[str, str]:
     sections = {
         "variant": facts.get("switches"),
         "recipe": facts.get("recipe"),
+        "fine_tuned": facts.get("fine_tuned"),
         "asr": facts.get("asr"),
         "probe": facts.get("settings") if "probe" in facts else None,
         "external": facts.get("settings") if "external" in facts else None,

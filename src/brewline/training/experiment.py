@@ -1,21 +1,59 @@
 """The training of an experiment's models, from their cards to finished folders."""
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from brewline.config import Params
+from brewline.config.recipes import RecipeParams
 from brewline.core.files import remove, sha256_tree, write_json
 from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
 from brewline.models.names import model_folder, model_name
+from brewline.samples.shards import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE
+from brewline.training.fold_data import fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingData, TrainingJob
 from brewline.training.start import FINISHED, MODEL
+from brewline.training.task import Task
+from brewline.training.tasks.emotion import Emotion
 from brewline.training.tasks.retrieval import Retrieval
 
-# By the names in `params.yaml`. Each is made of a variant, a recipe, the frozen CLIP and the memory
-# for images in MB.
-TASKS = {"retrieval": Retrieval}
+_Maker = Callable[[Params, ModelCard, RecipeParams], Task[Any]]
+
+
+def _retrieval(params: Params, card: ModelCard, recipe: RecipeParams) -> Retrieval:
+    return Retrieval(card.switches, recipe, load_clip(), params.runtime.image_cache_mb)
+
+
+def _emotion(params: Params, card: ModelCard, recipe: RecipeParams) -> Emotion:
+    tuned = card.fine_tuned
+    assert tuned is not None
+    return Emotion(card.switches, recipe, load_clip(), tuned.labels, tuned.classes)
+
+
+# By the names in `params.yaml`: how each is made for a model.
+TASKS: Mapping[str, _Maker] = {"retrieval": _retrieval, "emotion": _emotion}
+
+
+def cards_of_seed(params: Params, card: ModelCard) -> Iterator[ModelCard]:
+    """The cards of the models of a seed: of task `emotion` one for each fold, else one.
+
+    Raises:
+        BrewlineError: the corpus has no emotions, or its speakers do not fit the protocol.
+    """
+    tuning = params.experiments[card.experiment].fine_tuning
+    if tuning is None:
+        yield card
+        return
+    yield from fold_cards(card, tuning, read_labelled(*_places(card), tuning.labels))
+
+
+def labelled_of(card: ModelCard) -> list[Utterance]:
+    """The recordings that a fine-tuned model's folds are cut from, in the order of the corpus."""
+    assert card.fine_tuned is not None
+    return read_labelled(*_places(card), card.fine_tuned.labels)
 
 
 def make_job(params: Params, card: ModelCard) -> TrainingJob:
@@ -27,7 +65,7 @@ def make_job(params: Params, card: ModelCard) -> TrainingJob:
     one = params.experiments[card.experiment]
     recipe = params.recipes[one.recipe]
     assert recipe is not None and card.seed is not None
-    task = TASKS[one.task](card.switches, recipe, load_clip(), params.runtime.image_cache_mb)
+    task = TASKS[one.task](params, card, recipe)
     start = None
     if card.init is not None:
         start = load_tensors(model_folder(card.init["experiment"], model_name(card.seed)))
@@ -36,8 +74,16 @@ def make_job(params: Params, card: ModelCard) -> TrainingJob:
 
 def read_data(card: ModelCard) -> TrainingData:
     """Reads what a card's model is trained on."""
+    if card.fine_tuned is None:
+        return TrainingData.from_shards(*_places(card))
+    utterances = labelled_of(card)
+    return fold_data(utterances, split_of(card, utterances))
+
+
+def _places(card: ModelCard) -> tuple[Path, Path | None]:
+    """The shards of a card's corpus, and its states where the model hears them."""
     states = Path("data/states") / card.corpus if card.switches.acoustic else None
-    return TrainingData.from_shards(Path("data/shards") / card.corpus, states)
+    return Path("data/shards") / card.corpus, states
 
 
 def keep(work: Path, card: ModelCard, trained: Trained) -> Path:

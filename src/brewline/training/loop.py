@@ -176,7 +176,7 @@ class _Run:
         seed_step(self._job.seed, INITIAL)
         model = self._task.make_model(sample).to(self._device)
         if self._job.start is not None:
-            model.load_trained_tensors(dict(self._job.start))
+            model.start_from(dict(self._job.start))
         self._task.begin(model, lambda: self._data.read_split("train"))
         return model
 

@@ -7,12 +7,12 @@ task's: one module each in `brewline.training.tasks`.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from brewline.core.ranks import Ranks
+from brewline.models.inputs import OnDevice
 from brewline.models.trained import TrainedModule
 from brewline.samples.shards import Utterance
 
@@ -20,17 +20,7 @@ from brewline.samples.shards import Utterance
 # may be computed in parts, and on several devices, before the loss sees all of them.
 Rows = dict[str, Tensor]
 # What a task makes of utterances.
-BatchT = TypeVar("BatchT", bound="OnDevice")
-
-
-class OnDevice(Protocol):
-    """A batch, which can be moved to the device that trains."""
-
-    def to(self, device: torch.device) -> Any:
-        """A copy on `device`."""
-
-    def pin(self) -> Any:
-        """A copy in memory from which a GPU fetches by itself."""
+BatchT = TypeVar("BatchT", bound=OnDevice)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""What models that were fine-tuned on emotions say of the recordings that their folds tested."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from brewline.core.errors import BrewlineError
+from brewline.models.backbones import ClipBackbone
+from brewline.models.folder import load_emotion_model
+from brewline.models.transforms import input_transforms
+from brewline.probing.inputs import ANSWERED
+from brewline.samples.collator import Collator
+from brewline.samples.iteration import chunks
+from brewline.tables.features import Features
+from brewline.training.experiment import labelled_of
+from brewline.training.fold_data import split_of
+
+
+@torch.no_grad()
+def answer_folds(
+    folder: Path,
+    backbone: ClipBackbone,
+    hashes: Mapping[str, str],
+    device: torch.device,
+    batch_size: int,
+) -> Features:
+    """Asks the model of each fold about its own test.
+
+    Args:
+        folder: `models/<experiment>/seed-<n>`, with a folder for each fold.
+        backbone: The CLIP to put the models on.
+        hashes: Of the backbones in use, by role.
+        device: Where to run them.
+        batch_size: Recordings at a time.
+
+    Returns:
+        The recordings that some fold tests, with the number of the class that was said.
+
+    Raises:
+        BrewlineError: a model is missing or damaged.
+    """
+    ids: list[str] = []
+    answers: list[np.ndarray] = []
+    folds = sorted(folder.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
+    if not folds:
+        raise BrewlineError(f"{folder} has no folds; run `dvc repro train`")
+    for place in folds:
+        model, card = load_emotion_model(place, backbone, hashes)
+        model = model.to(device)
+        utterances = labelled_of(card)
+        collator = Collator(input_transforms(backbone, card.switches), card.switches, 0)
+        tested = [utterances[row] for row in split_of(card, utterances).test]
+        for rows in chunks(iter(tested), batch_size):
+            logits = model(collator.utterance_inputs(rows).to(device))
+            ids += [one.utterance_id for one in rows]
+            answers.append(logits.argmax(dim=1).cpu().numpy().astype(np.float32))
+    return Features(ids, {ANSWERED: np.concatenate(answers)})

@@ -1,0 +1,94 @@
+"""The recordings of a fold of task `emotion`: a corpus of any splits, cut anew by speaker.
+
+Such corpora have some thousand short recordings, so that all of them are held in memory.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from brewline.config.experiments import FineTuningParams
+from brewline.core.errors import BrewlineError
+from brewline.models.card import FineTuned, ModelCard
+from brewline.probing.folds import Split, protocol_folds, split_by_speaker
+from brewline.probing.ravdess import LABEL_SETS
+from brewline.samples.shards import Utterance, read_corpus
+from brewline.samples.training_reader import TrainingOrder
+from brewline.training.loop import TrainingData
+
+
+def read_labelled(shards_dir: Path, states_dir: Path | None, labels: str) -> list[Utterance]:
+    """The recordings whose emotion is in a label set, in the order of the corpus.
+
+    Raises:
+        BrewlineError: there is none, or one of nobody.
+    """
+    counted_as = LABEL_SETS[labels]
+    found = [one for one in read_corpus(shards_dir, states_dir) if one.emotion in counted_as]
+    if not found or any(one.speaker_id is None for one in found):
+        raise BrewlineError(
+            f"{shards_dir} has no recordings with emotions of {labels} and speakers; emotions are "
+            "learned from corpora like RAVDESS",
+            "settings",
+        )
+    return found
+
+
+def fold_cards(
+    card: ModelCard, tuning: FineTuningParams, utterances: Sequence[Utterance]
+) -> Iterator[ModelCard]:
+    """A card for each fold of the protocol.
+
+    Raises:
+        BrewlineError: the protocol does not fit the speakers, or there is nothing to tell apart.
+    """
+    counted_as = LABEL_SETS[tuning.labels]
+    occurring = {counted_as[one.emotion or ""] for one in utterances}
+    # In the order of the label set.
+    classes = [one for one in dict.fromkeys(counted_as.values()) if one in occurring]
+    if len(classes) < 2:
+        raise BrewlineError(
+            f"label set {tuning.labels!r} finds {classes[0]} alone in {card.corpus}, and there is "
+            "nothing to tell apart; choose other labels",
+            "settings",
+        )
+    folds = protocol_folds(tuning.protocol, _speakers(utterances), tuning.speaker_folds)
+    for fold in range(len(folds)):
+        fine_tuned = FineTuned(**tuning.model_dump(), fold=fold, classes=classes)
+        yield card.model_copy(update={"fine_tuned": fine_tuned})
+
+
+def split_of(card: ModelCard, utterances: Sequence[Utterance]) -> Split:
+    """The rows of a card's fold; its seed draws the speakers that are chosen on."""
+    tuned = card.fine_tuned
+    assert tuned is not None and card.seed is not None
+    speakers = _speakers(utterances)
+    folds = protocol_folds(tuned.protocol, speakers, tuned.speaker_folds)
+    return split_by_speaker(folds[tuned.fold], speakers, _contents(utterances), card.seed)
+
+
+def _speakers(utterances: Sequence[Utterance]) -> list[str]:
+    return [one.speaker_id or "" for one in utterances]
+
+
+def _contents(utterances: Sequence[Utterance]) -> list[str]:
+    """What each one sounds like, as far as the model hears it: equal states, equal samples."""
+    return [
+        one.utterance_id
+        if one.states is None
+        else hashlib.sha256(np.ascontiguousarray(one.states).tobytes()).hexdigest()
+        for one in utterances
+    ]
+
+
+def fold_data(utterances: Sequence[Utterance], split: Split) -> TrainingData:
+    """Training reads the rows that are fitted, dev those that are chosen on."""
+    parts = {"train": split.fit, "dev": split.validation}
+
+    def read_training(seed: int, start: int, stop: int) -> list[Utterance]:
+        places = TrainingOrder([len(split.fit)], seed).places(start, stop)
+        return [utterances[split.fit[place.row]] for place in places]
+
+    return TrainingData(read_training, lambda name: [utterances[row] for row in parts[name]])

@@ -1,0 +1,298 @@
+"""Judges the claims of the study by what its parts left: values with paired intervals, and bounds.
+
+Suffixes: S samples of the bootstrap, Q queries.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brewline.analysis.word_errors import recall_over_wer, select_queries
+from brewline.config.loading import parse, read_yaml
+from brewline.config.types import Section
+from brewline.core.errors import BrewlineError
+from brewline.core.files import read_json
+from brewline.evaluation.bootstrap import Bootstrap, sum_by_image
+from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
+from study.definition import Study
+
+Floats = NDArray[np.float64]
+Direction = Literal["speech_to_image", "image_to_speech"]
+# Stands among the models of a check.
+CHANCE = "chance"
+
+
+class Interval(Section):
+    """How intervals are estimated; see `Bootstrap`."""
+
+    samples: int
+    seed: int
+    confidence: float
+
+
+class Range(Section):
+    """Recordings whose word error rate lies between two, both included."""
+
+    start: float = Field(alias="from", default=0.0)
+    end: float = Field(alias="to", default=math.inf)
+
+
+class Check(Section):
+    """A sum of models in one metric, and where its interval has to lie; claims.yaml explains it."""
+
+    of: str
+    models: dict[str, float]
+    hit_at: int | None = None
+    directions: list[Direction] = Field(default_factory=lambda: list(get_args(Direction)))
+    word_error_rate: Range | None = None
+    slope_over: Literal["word_error_rate"] | None = None
+    probe: str | None = None
+    protocol: str = "emobox"
+    labels: str | None = None
+    above: float | None = None
+    below: float | None = None
+    within: float | None = None
+
+    @property
+    def problem(self) -> str:
+        """Which emotions are told apart, and who is held out, as a probe names it."""
+        return f"{self.protocol}/{self.labels}"
+
+    def holds(self, low: float, high: float) -> bool:
+        """Whether an interval lies where it has to."""
+        if self.within is not None:
+            return -self.within < low and high < self.within
+        return low > self.above if self.above is not None else high < (self.below or 0.0)
+
+    def is_contradicted(self, low: float, high: float) -> bool:
+        """Whether the whole interval lies where it must not."""
+        if self.within is not None:
+            return low > self.within or high < -self.within
+        return high < self.above if self.above is not None else low > (self.below or 0.0)
+
+
+class Claim(Section):
+    """What is claimed, by whom, and the checks that all have to hold."""
+
+    says: str
+    source: str
+    checks: list[Check]
+
+
+class Claims(Section):
+    """`claims.yaml`."""
+
+    interval: Interval
+    claims: dict[str, Claim]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came out of a check in one direction."""
+
+    check: Check
+    direction: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no`, or `the contrary` where the whole interval lies on the wrong side."""
+        if self.check.holds(self.low, self.high):
+            return "yes"
+        return "the contrary" if self.check.is_contradicted(self.low, self.high) else "no"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim; `missing` are the models that the study does not have (yet)."""
+
+    name: str
+    claim: Claim
+    findings: list[Finding]
+    missing: list[str]
+
+    @property
+    def words(self) -> str:
+        """Of all of its checks."""
+        if self.missing:
+            return "not yet measured"
+        found = {finding.verdict for finding in self.findings}
+        if found == {"yes"}:
+            return "shown"
+        return "partly shown" if "yes" in found else "not shown"
+
+
+class Outcomes:
+    """What the parts left, and the samples of the bootstrap that all models of a corpus share."""
+
+    def __init__(self, study: Study, interval: Interval) -> None:
+        self.interval = interval
+        self.corpora, self.models, self.probes = (
+            {path.stem: read_json(path) for path in sorted((study.results / kind).glob("*.json"))}
+            for kind in ("corpora", "models", "probes")
+        )
+        for name, one in self.models.items():
+            corpus = self.corpora.get(one["data"])
+            if corpus is None or corpus["test"]["asked"] != one["asked"]:
+                raise BrewlineError(
+                    f"{study.results}: models/{name} was measured on other queries than "
+                    f"corpora/{one['data']} lists; make both again: remove the files, and run "
+                    "`make study`"
+                )
+
+    def bootstrap(self, corpus: str) -> Bootstrap:
+        """Of a corpus: those of two draw apart."""
+        interval, place = self.interval, sorted(self.corpora).index(corpus)
+        return Bootstrap(interval.samples, interval.seed + place, interval.confidence)
+
+    def image_of(self, corpus: str, direction: str) -> list[str]:
+        """The picture that each query belongs to."""
+        places = self.corpora[corpus]["test"]["image"]
+        if direction == IMAGE_TO_SPEECH:
+            places = range(max(places) + 1)
+        return [f"{place:06d}" for place in places]
+
+    def wer(self, corpus: str) -> Floats:
+        """The word error rate of each utterance of test."""
+        test = self.corpora[corpus]["test"]
+        words = np.maximum(1, np.array(test["num_words"], np.float64))
+        rates: Floats = np.array(test["word_errors"], np.float64) / words
+        return rates
+
+    def ranks(self, model: str, direction: str) -> list[Floats]:
+        """Of each seed, in the order of `image_of`."""
+        found = self.models[model]["models"].values()
+        return [np.array(one[direction], np.float64) for one in found]
+
+    def chance(self, corpus: str, direction: str, k: int) -> float:
+        """What a guess of k hits: the right picture, or one of its utterances."""
+        counts = np.bincount(self.corpora[corpus]["test"]["image"])
+        if direction == SPEECH_TO_IMAGE:
+            return min(1.0, k / len(counts))
+        total = int(counts.sum())
+        k = min(k, total)
+        misses = [math.comb(total - int(own), k) / math.comb(total, k) for own in counts]
+        return 1 - float(np.mean(misses))
+
+
+def load_claims(study: Study) -> Claims:
+    """Reads `claims.yaml`.
+
+    Raises:
+        BrewlineError: it is not valid.
+    """
+    path = study.folder / "claims.yaml"
+    return parse(Claims, read_yaml(path), str(path))
+
+
+def judge(claims: Claims, outcomes: Outcomes) -> list[Verdict]:
+    """Judges every claim."""
+    verdicts = []
+    for name, claim in claims.claims.items():
+        missing = sorted({one for check in claim.checks for one in _missing(check, outcomes)})
+        findings = [] if missing else [f for c in claim.checks for f in find(c, outcomes)]
+        verdicts.append(Verdict(name, claim, findings, missing))
+    return verdicts
+
+
+def _missing(check: Check, outcomes: Outcomes) -> Iterator[str]:
+    if check.probe is None:
+        yield from set(check.models) - {*outcomes.models, CHANCE}
+    elif check.probe not in outcomes.probes:
+        yield f"probe {check.probe}"
+    else:
+        right = outcomes.probes[check.probe]["right"]
+        yield from (name for name in check.models if check.problem not in right.get(name, {}))
+
+
+def find(check: Check, outcomes: Outcomes) -> Iterator[Finding]:
+    """What comes out of a check, in each of its directions."""
+    if check.probe is not None:
+        yield Finding(check, "accuracy", *_accuracy(check, outcomes.probes[check.probe], outcomes))
+        return
+    for direction in check.directions:
+        found = _slope if check.slope_over else _recall
+        yield Finding(check, direction, *found(check, direction, outcomes))
+
+
+def _recall(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, float, float]:
+    """The weighted sum of recalls, and its interval."""
+    k = check.hit_at
+    assert k is not None, check.of
+    total, drawn_S = 0.0, np.zeros(outcomes.interval.samples)
+    names = [name for name in check.models if name != CHANCE]
+    for stream, name in enumerate(names):
+        corpus = outcomes.models[name]["data"]
+        bootstrap = outcomes.bootstrap(corpus)
+        image_of = np.array(outcomes.image_of(corpus, direction))
+        chosen_Q = np.ones(len(image_of), bool)
+        if check.word_error_rate is not None:
+            rates = outcomes.wer(corpus)
+            chosen_Q = (rates >= check.word_error_rate.start) & (rates <= check.word_error_rate.end)
+            if not chosen_Q.any():
+                return math.nan, math.nan, math.nan
+        sums = [
+            sum_by_image((ranks[chosen_Q] <= k).astype(np.float64), image_of[chosen_Q].tolist())
+            for ranks in outcomes.ranks(name, direction)
+        ]
+        weight = check.models[name]
+        total += weight * float(np.mean([one.value for one in sums]))
+        drawn_S += weight * bootstrap.over_seeds([bootstrap.drawn(one) for one in sums], stream)
+    if CHANCE in check.models:
+        corpus = outcomes.models[names[0]]["data"]
+        share = check.models[CHANCE] * outcomes.chance(corpus, direction, k)
+        total, drawn_S = total + share, drawn_S + share
+    return total, *bootstrap.interval(drawn_S)
+
+
+def _slope(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, float, float]:
+    """How much flatter the log-odds of a hit fall over the word error rate."""
+    (ours, _), (theirs, _) = sorted(check.models.items(), key=lambda item: -item[1])
+    found = word_error_curves([ours, theirs], check.hit_at or 1, outcomes)["differences"][0]
+    # What cannot be said is neither shown nor contradicted.
+    value, low, high = (
+        math.nan if found[key] is None else found[key] for key in ("difference", "low", "high")
+    )
+    return value, low, high
+
+
+def word_error_curves(models: Sequence[str], k: int, outcomes: Outcomes) -> dict[str, Any]:
+    """Hits over word errors of models of one corpus; the first two are compared."""
+    corpus = outcomes.models[models[0]]["data"]
+    images = outcomes.image_of(corpus, SPEECH_TO_IMAGE)
+    names = [f"{place:06d}" for place in range(len(images))]
+    image_of = dict(zip(names, images, strict=True))
+    rates = dict(zip(names, outcomes.wer(corpus).tolist(), strict=True))
+    ranks = {
+        model: [
+            dict(zip(names, ranks.astype(int).tolist(), strict=True))
+            for ranks in outcomes.ranks(model, SPEECH_TO_IMAGE)
+        ]
+        for model in models
+    }
+    queries = select_queries(rates, image_of)
+    pair = (models[0], models[1])
+    return recall_over_wer(ranks, queries, [pair], k, 10, outcomes.bootstrap(corpus))
+
+
+def _accuracy(
+    check: Check, probe: Mapping[str, Any], outcomes: Outcomes
+) -> tuple[float, float, float]:
+    """The weighted sum of accuracies, and its interval over speakers and runs."""
+    problem, bootstrap = check.problem, outcomes.bootstrap(probe["data"])
+    recordings = np.array([*probe["recordings"][problem].values()], np.float64)
+    weights_SG = bootstrap.weights(len(recordings))
+    total, drawn_S = 0.0, np.zeros(len(weights_SG))
+    for stream, (name, weight) in enumerate(check.models.items()):
+        right = [np.array(one, np.float64) for one in probe["right"][name][problem].values()]
+        drawn = [(weights_SG @ one) / (weights_SG @ recordings) for one in right]
+        total += weight * float(np.mean([one.sum() / recordings.sum() for one in right]))
+        drawn_S += weight * bootstrap.over_seeds(drawn, stream)
+    return total, *bootstrap.interval(drawn_S)

@@ -1,0 +1,257 @@
+"""Draws `docs/study.md` and its figures from what the parts left: `python -m study.page`."""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from brewline.analysis.word_errors import curve_points
+from brewline.core.errors import BrewlineError
+from brewline.core.files import write_text
+from brewline.evaluation.outputs import DIRECTION_NAMES, SPEECH_TO_IMAGE
+from brewline.pages import charts
+from brewline.pages.figures import Figure, legend_of, line_rows, write_figures
+from study.definition import STUDY, load_study
+from study.judging import (
+    CHANCE,
+    Check,
+    Finding,
+    Outcomes,
+    Verdict,
+    find,
+    judge,
+    load_claims,
+    word_error_curves,
+)
+
+PAGE = Path("docs/study.md")
+_HEAD = """# The study
+
+The claims of BrewCLIP, and some of ours, on the miniature world made larger. Claims and thresholds
+were written down before the first run ([`study/claims.yaml`](../study/claims.yaml)), parameters are
+in [`study/params.yaml`](../study/params.yaml); models are chosen on dev, and every number below is
+of test. **Pictures are drawn and speech is synthesised: nothing here is comparable with a paper's
+numbers**; what is tested is whether each part does what it is for.
+
+```
+make study                              # the parts that are missing, then this page
+make study PART=models/captions-full    # one part
+```
+
+It needs espeak-ng ([`study/README.md`](../study/README.md)). Intervals cover 95 % and are paired:
+all models of a corpus see the same drawn pictures (for emotions: speakers), and the seeds of each
+model are drawn too. The page is drawn from the files in `study/results/` alone.
+"""
+# In a cell without a number.
+NOTHING = "-"
+_RECALLS = (1, 5, 10)
+_CURVE_AT = 5
+# Who is compared over word errors, where the study has them.
+_CURVES = ("narrations-full", "narrations-prompted", "narrations-zero-shot")
+
+
+def draw(outcomes: Outcomes, verdicts: Sequence[Verdict], page: Path) -> None:
+    """Writes the page, and its figures into a folder beside it.
+
+    Args:
+        outcomes: What the parts left.
+        verdicts: What became of the claims.
+        page: The Markdown file.
+    """
+    figures = [*_recall_figures(outcomes), *_curve_figures(outcomes)]
+    folder = page.with_suffix("")
+    if figures:
+        write_figures(figures, folder)
+    images = [f"![{one.title}]({folder.name}/{one.name}.svg)\n" for one in figures]
+    parts = [
+        _HEAD,
+        "## Claims\n",
+        _table(
+            ("claim", "of", "outcome"),
+            ((one.claim.says, one.claim.source, f"**{one.words}**") for one in verdicts),
+        ),
+        *(_claim(one) for one in verdicts),
+        "## Models\n",
+        "Recall in per cent, with its interval; a picture is to find any of its utterances.\n",
+        *(_models(outcomes, corpus) for corpus in outcomes.corpora),
+        *images,
+        "## Emotions\n" if outcomes.probes else "",
+        *(_probe(outcomes, name) for name in outcomes.probes),
+        "## Corpora\n",
+        _corpora(outcomes),
+    ]
+    write_text(page, "\n".join(part for part in parts if part))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _claim(verdict: Verdict) -> str:
+    heading = f"### {verdict.claim.says}\n"
+    if verdict.missing:
+        return f"{heading}\nNot yet measured: the study has no {', no '.join(verdict.missing)}.\n"
+    rows = [_finding(one) for one in verdict.findings]
+    return f"{heading}\n" + _table(
+        ("check", "metric", "value", "interval", "has to lie", "does it"), rows
+    )
+
+
+def _finding(found: Finding) -> Sequence[str]:
+    check, is_slope = found.check, found.check.slope_over is not None
+    # Slopes are of log-odds, all else are shares.
+    scale, digits = (1, 2) if is_slope else (100, 1)
+    if math.isnan(found.value):
+        return check.of, _metric(found), NOTHING, NOTHING, _bound(check, scale), "cannot be said"
+    value, low, high = (f"{scale * x:+.{digits}f}" for x in (found.value, found.low, found.high))
+    return check.of, _metric(found), value, f"{low} to {high}", _bound(check, scale), found.verdict
+
+
+def _metric(found: Finding) -> str:
+    if found.check.probe is not None:
+        return f"accuracy, {found.check.labels}, {found.check.protocol}"
+    what = "slope of hits" if found.check.slope_over else "R"
+    return f"{DIRECTION_NAMES[found.direction]}, {what}@{found.check.hit_at}"
+
+
+def _bound(check: Check, scale: int) -> str:
+    if check.within is not None:
+        return f"within ±{scale * check.within:g}"
+    if check.above is not None:
+        return f"above {scale * check.above:g}"
+    return f"below {scale * (check.below or 0):g}"
+
+
+def _models(outcomes: Outcomes, corpus: str) -> str:
+    names = [name for name, one in outcomes.models.items() if one["data"] == corpus]
+    if not names:
+        return ""
+    heads = [f"{short} R@{k}" for short in ("speech → image", "image → speech") for k in _RECALLS]
+    rows = [[name, *(_cell(outcomes, name, *each) for each in _columns())] for name in names]
+    counts = outcomes.corpora[corpus]["num_images"]["test"]
+    said = len(outcomes.corpora[corpus]["test"]["image"])
+    guess = [f"{100 * outcomes.chance(corpus, direction, k):.1f}" for direction, k in _columns()]
+    title = f"### {corpus}: {counts:,} pictures, {said:,} utterances of test\n\n"
+    return title + _table(["model", *heads], [*rows, [CHANCE, *guess]])
+
+
+def _columns() -> Iterator[tuple[str, int]]:
+    for direction in DIRECTION_NAMES:
+        for k in _RECALLS:
+            yield direction, k
+
+
+def _recall(outcomes: Outcomes, model: str, direction: str, k: int) -> Finding:
+    values = {"of": model, "models": {model: 1.0}, "hit_at": k, "directions": [direction]}
+    (found,) = find(Check.model_validate(values), outcomes)
+    return found
+
+
+def _cell(outcomes: Outcomes, model: str, direction: str, k: int) -> str:
+    found = _recall(outcomes, model, direction, k)
+    return f"{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _recall_figures(outcomes: Outcomes) -> Iterator[Figure]:
+    """Recall@1 of every model, a figure for each corpus."""
+    for corpus in outcomes.corpora:
+        names = [name for name, one in outcomes.models.items() if one["data"] == corpus]
+        if not names:
+            continue
+        groups, rows = [], []
+        for name in names:
+            ranges = []
+            for style, (direction, title) in enumerate(DIRECTION_NAMES.items(), start=1):
+                one = _recall(outcomes, name, direction, 1)
+                ranges.append(charts.Range(title, one.value, one.low, one.high, style))
+                numbers = {"value": one.value, "low": one.low, "high": one.high}
+                rows.append({"model": name, "direction": direction, **numbers})
+            # The corpus stands in the title.
+            groups.append((name.removeprefix(f"{corpus}-"), ranges))
+        title = f"{corpus}: recall@1"
+        svg = charts.range_chart(groups, title, "recall@1 in %")
+        legend = {name: style for style, name in enumerate(DIRECTION_NAMES.values(), start=1)}
+        yield Figure.of((corpus, "recall"), title, svg, rows, legend)
+
+
+def _curve_figures(outcomes: Outcomes) -> Iterator[Figure]:
+    """Hits over word errors, as in the paper's figure."""
+    names = [name for name in _CURVES if name in outcomes.models]
+    if len(names) < 2:
+        return
+    found = word_error_curves(names, _CURVE_AT, outcomes)
+    lines = []
+    for style, name in enumerate(names, start=1):
+        dots = [
+            (one["mean"], one["recall"], one["low"], one["high"])
+            for one in found["rates"]
+            if one["row"] == name and one["recall"] is not None
+        ]
+        lines.append(charts.Series(name, curve_points(found["curves"][name]), style, dots=dots))
+    # Of a corpus that is too small nothing can be said.
+    if not any(one.points or one.dots for one in lines):
+        return
+    title = f"{DIRECTION_NAMES[SPEECH_TO_IMAGE]}: hits@{_CURVE_AT} over the word error rate"
+    svg = charts.line_chart(lines, title, "word error rate", "hits in %", True)
+    yield Figure.of(("word-errors",), title, svg, line_rows(lines), legend_of(lines))
+
+
+def _probe(outcomes: Outcomes, probe: str) -> str:
+    found = outcomes.probes[probe]
+    problems = list(found["recordings"])
+    rows = []
+    for feature, right in found["right"].items():
+        cells = [
+            _accuracy(outcomes, probe, feature, one) if one in right else "" for one in problems
+        ]
+        rows.append([feature, *cells])
+    heads = ["accuracy in %", *(one.replace("/", ", ") for one in problems)]
+    return f"### {probe}\n\n" + _table(heads, rows)
+
+
+def _accuracy(outcomes: Outcomes, probe: str, feature: str, problem: str) -> str:
+    protocol, labels = problem.split("/")
+    values = {"of": feature, "models": {feature: 1.0}, "probe": probe}
+    (one,) = find(Check.model_validate(values | {"protocol": protocol, "labels": labels}), outcomes)
+    return f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+
+
+def _corpora(outcomes: Outcomes) -> str:
+    rows = [
+        [
+            name,
+            ", ".join(f"{count:,} {split}" for split, count in one["num_utterances"].items()),
+            ", ".join(f"{count:,} {split}" for split, count in one["num_images"].items()),
+            f"{one['hours']:.1f}",
+            ", ".join(f"{100 * rate:.1f} {split}" for split, rate in one["wer"].items()),
+            f"{sum(one['quarantined'].values()):,}",
+        ]
+        for name, one in outcomes.corpora.items()
+    ]
+    heads = ("corpus", "utterances", "pictures", "hours", "word errors in %", "dropped")
+    return _table(heads, rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m study.page", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=STUDY, help="another study than study/")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    try:
+        study = load_study(arguments.folder)
+        claims = load_claims(study)
+        outcomes = Outcomes(study, claims.interval)
+        verdicts = judge(claims, outcomes)
+        draw(outcomes, verdicts, arguments.page)
+    except BrewlineError as error:
+        sys.exit(f"error: {error}")
+    for one in verdicts:
+        print(f"{one.words}: {one.claim.says}")
+    print(f"the page: {arguments.page}")
+
+
+if __name__ == "__main__":
+    main()

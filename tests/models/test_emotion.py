@@ -1,0 +1,154 @@
+"""Fine-tuning on emotions: what is learned, from where it starts, and who is held out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import COLOURS, FULL, STATE_WIDTH, ZERO_SHOT, make_world
+
+from brewline.config import load_params
+from brewline.config.experiments import FineTuningParams
+from brewline.core.errors import BrewlineError
+from brewline.models.brewclip import BrewClip
+from brewline.models.card import ModelCard
+from brewline.models.folder import Trained, load_emotion_model, load_model, save_model
+from brewline.training.fold_data import fold_cards, fold_data, split_of
+from brewline.training.loop import TrainingJob, train
+from brewline.training.tasks.emotion import Emotion
+
+# Of RAVDESS, for each colour of the tiny world; the others are in no label set of four.
+EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+CLASSES = ["neutral", "happy", "sad", "angry"]
+TUNING = FineTuningParams(labels="paper4", protocol="by_speaker", speaker_folds=4)
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """Eight speakers, each of whom says each of five emotions twice."""
+    world = make_world(num_images=5)
+    return [
+        replace(
+            one,
+            utterance_id=f"{speaker}-{number}",
+            speaker_id=f"{speaker:02d}",
+            emotion=EMOTIONS[number // 2],
+            # No two alike; the tone says what is felt.
+            states=(one.states + np.float16(0.01 * speaker)),
+        )
+        for speaker in range(8)
+        for number, one in enumerate(world)
+    ]
+
+
+@pytest.fixture
+def card():
+    return ModelCard(
+        experiment="tuned",
+        task="emotion",
+        corpus="spoken",
+        trained_on="spoken",
+        variant="full",
+        switches=FULL,
+        backbones={"clip": "c", "whisper": "w"},
+        seed=0,
+    )
+
+
+@pytest.fixture
+def recipe(recipe):
+    return recipe.model_copy(update={"steps": 150, "batch_size": 16, "learning_rate": 1e-2})
+
+
+def make_task(recipe, backbone, switches=FULL):
+    return Emotion(switches, recipe, backbone, "paper4", CLASSES)
+
+
+def test_every_fold_has_a_card_and_nobody_is_on_two_sides(card, spoken):
+    cards = list(fold_cards(card, TUNING, spoken))
+    assert [one.fine_tuned.fold for one in cards] == [0, 1, 2, 3]
+    assert {one.place.as_posix() for one in cards} == {f"seed-0/fold-{n}" for n in range(4)}
+    assert all(one.fine_tuned.classes == CLASSES for one in cards)
+    tested = []
+    for one in cards:
+        split = split_of(one, spoken)
+        by_part = [
+            {spoken[row].speaker_id for row in rows}
+            for rows in (split.fit, split.validation, split.test)
+        ]
+        assert sum(map(len, by_part)) == len(set.union(*by_part)) == 8
+        tested += split.test.tolist()
+    assert sorted(tested) == list(range(len(spoken)))
+
+
+def test_the_same_samples_under_another_name_are_not_trained_on(card, spoken):
+    first = next(fold_cards(card, TUNING, spoken))
+    split = split_of(first, spoken)
+    twin = replace(spoken[split.test[0]], utterance_id="twin", speaker_id="07")
+    again = split_of(first, [*spoken, twin])
+    assert len(spoken) not in {*again.fit, *again.validation, *again.test}
+
+
+def test_one_emotion_alone_cannot_be_learned(card, spoken):
+    calm = [one for one in spoken if one.emotion in ("neutral", "calm")]
+    with pytest.raises(BrewlineError, match="finds neutral alone in spoken"):
+        list(fold_cards(card, TUNING, calm))
+
+
+def test_training_goes_on_in_the_order_of_a_run_that_was_left_alone(card, spoken):
+    data = fold_data(spoken, split_of(next(fold_cards(card, TUNING, spoken)), spoken))
+    seen = data.read_training(0, 0, 130)
+    for place in (10, 59, 60, 100):
+        (again,) = data.read_training(0, place, place + 1)
+        assert again is seen[place]
+    # An epoch has everybody once.
+    size = len({one.utterance_id for one in seen})
+    assert len({one.utterance_id for one in seen[:size]}) == size
+
+
+def test_emotions_are_learned_from_a_model_of_retrieval(card, spoken, recipe, backbone, tmp_path):
+    torch.manual_seed(1)
+    start = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=recipe.learn_temperature)
+    own = next(fold_cards(card, TUNING, spoken))
+    split = split_of(own, spoken)
+    runtime = load_params().runtime.model_copy(update={"device": "cpu"})
+    tensors = start.trained_tensors()
+
+    def run(learning_rate, folder):
+        (tmp_path / folder).mkdir()
+        chosen = recipe.model_copy(update={"learning_rate": learning_rate})
+        job = TrainingJob(make_task(chosen, backbone), chosen, 0, tensors)
+        return train(job, fold_data(spoken, split), tmp_path / folder, runtime)
+
+    trained = run(1e-2, "work")
+    assert trained.dev["dev/balanced_accuracy"] > 0.9
+    # A rate of almost nothing leaves what it started from; the pictures' side never changes.
+    still = run(1e-12, "still").model.trained_tensors()
+    for name, tensor in tensors.items():
+        assert torch.allclose(still[f"brewclip.{name}"], tensor, atol=1e-6), name
+    learned = trained.model.trained_tensors()
+    assert not torch.equal(learned["brewclip.prompt_tokens"], tensors["prompt_tokens"])
+    pictures = "prompts_to_image.weight"
+    assert torch.equal(learned[f"brewclip.{pictures}"], tensors[pictures])
+    recipe_facts = recipe.model_dump(exclude={"seeds"})
+    own = own.model_copy(update={"recipe": recipe_facts})
+    save_model(tmp_path / "model", own, trained)
+    loaded, again = load_emotion_model(tmp_path / "model", backbone, card.backbones)
+    assert again.fine_tuned == own.fine_tuned
+    task = make_task(recipe, backbone)
+    tested = [spoken[row] for row in split.test]
+    said = task.measure(loaded, tested, "test")
+    assert said["test/accuracy"] > 0.9
+    with pytest.raises(BrewlineError, match="does not fit its own card"):
+        load_model(tmp_path / "model", backbone, card.backbones)
+
+
+def test_only_what_was_fine_tuned_answers(card, backbone, recipe, tmp_path):
+    model = BrewClip(backbone, ZERO_SHOT.model_copy(update={"prompts": 2}))
+    plain = card.model_copy(
+        update={"switches": model.switches, "recipe": recipe.model_dump(exclude={"seeds"})}
+    )
+    save_model(tmp_path / "model", plain, Trained(model, 1, {}, []))
+    with pytest.raises(BrewlineError, match="was not trained on emotions"):
+        load_emotion_model(tmp_path / "model", backbone, card.backbones)
+    assert len(COLOURS) == len(EMOTIONS)
