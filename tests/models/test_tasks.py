@@ -120,5 +120,4 @@ def test_another_task_goes_on_after_a_kill(run):
 
 
 def test_every_task_that_parameters_name_is_there():
-    # For emotion nothing is trained: the models of other experiments are listened to.
-    assert set(TASKS) == set(get_args(TaskName)) - {"emotion"}
+    assert set(TASKS) == set(get_args(TaskName))

@@ -18,7 +18,7 @@ from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
-from brewline.training.start import MODEL, finished_model, start_from, take_over
+from brewline.training.start import MODEL, finished_model, take_over
 
 # A card with its seed, and its work folder.
 _Seed = tuple[ModelCard, Path]
@@ -41,16 +41,15 @@ def main() -> None:
         data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
         # Imported late, here and below: what is not trained needs no torch.
         from brewline.core.devices import choose_device, in_processes
-        from brewline.training.experiment import cards_of_seed
+        from brewline.training.experiment import cards_to_train
 
         seeds: list[_Seed] = []
-        for seed in params.seeds_of_recipe(one.recipe):
-            of_seed = start_from(one.init, card.model_copy(update={"seed": seed, "data": data}))
-            for own in cards_of_seed(params, of_seed):
-                # The card names everything that is read by its hash.
-                name = fingerprint(load_versions().train, own.model_dump(), [])
-                place = "-".join(own.place.parts)
-                seeds.append((own, work_dir("train", f"{experiment}/{place}-{name}")))
+        for own in cards_to_train(params, card.model_copy(update={"data": data})):
+            # The card names everything that is read by its hash.
+            name = fingerprint(load_versions().train, own.model_dump(), [])
+            seeds.append(
+                (own, work_dir("train", f"{experiment}/{'-'.join(own.place.parts)}-{name}"))
+            )
 
         # A GPU is kept busy by one process.
         on_gpu = choose_device(params.runtime.device).type != "cpu"
