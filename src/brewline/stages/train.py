@@ -46,10 +46,8 @@ def main() -> None:
         seeds: list[_Seed] = []
         for own in cards_to_train(params, card.model_copy(update={"data": data})):
             # The card names everything that is read by its hash.
-            name = fingerprint(load_versions().train, own.model_dump(), [])
-            seeds.append(
-                (own, work_dir("train", f"{experiment}/{'-'.join(own.place.parts)}-{name}"))
-            )
+            parts = [*own.place.parts, fingerprint(load_versions().train, own.model_dump(), [])]
+            seeds.append((own, work_dir("train", f"{experiment}/{'-'.join(parts)}")))
 
         # A GPU is kept busy by one process.
         on_gpu = choose_device(params.runtime.device).type != "cpu"
