@@ -29,9 +29,7 @@ def repro(study: Study, targets: Iterable[str]) -> None:
         BrewlineError: one failed; what it said stands above.
     """
     _prepare(study)
-    # DVC keeps its own words short; those of the stages are shown as they come.
-    ended = _dvc(study.workspace, "repro", *targets)
-    if ended:
+    if _dvc(study.workspace, "repro", *targets):
         raise BrewlineError(
             f"`dvc repro` failed in {study.workspace} (above is why); mend it, and run this again: "
             "it goes on where it was"
@@ -45,9 +43,9 @@ def _prepare(study: Study) -> None:
         shutil.copy(PROJECT / name, folder)
     remove(folder / "src")
     shutil.copytree(PROJECT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    # The weights, which `backbones` names.
-    if not (folder / "sample").exists():
-        (folder / "sample").symlink_to(PROJECT / "sample", target_is_directory=True)
+    # The weights, which `backbones` names. Made anew each time: a project may have been moved.
+    remove(folder / "sample")
+    (folder / "sample").symlink_to(PROJECT / "sample", target_is_directory=True)
     for name in _EMPTY:
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_text(folder / "params.yaml", yaml.safe_dump(dict(study.values), sort_keys=False))

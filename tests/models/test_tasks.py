@@ -133,5 +133,4 @@ def test_operations_are_counted_by_hand():
 
 
 def test_every_task_that_parameters_name_is_there():
-    # For emotion nothing is trained: the models of other experiments are listened to.
-    assert set(TASKS) == set(get_args(TaskName)) - {"emotion"}
+    assert set(TASKS) == set(get_args(TaskName))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewline.config import load_params, load_versions
-from brewline.core.files import atomic_path, fingerprint, work_dir
+from brewline.core.files import atomic_path
 from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, new_card
 from brewline.samples.shards import index_digest, require_captions
@@ -19,13 +19,10 @@ from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
-from brewline.training.start import MODEL, finished_model, start_from, take_over
+from brewline.training.start import MODEL, finished_model, take_over
 
 if TYPE_CHECKING:
     from brewline.core.ranks import Ranks
-
-# A card with its seed, and its work folder.
-_Seed = tuple[ModelCard, Path]
 
 
 @exits_cleanly
@@ -44,45 +41,24 @@ def main() -> None:
         kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
         data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
         # Imported late, here and below: what is not trained needs no torch.
-        from brewline.core.devices import choose_device, count_processes, in_processes
-        from brewline.core.ranks import in_ranks
-        from brewline.training.experiment import cards_of_seed
+        from brewline.training.experiment import models_to_train
+        from brewline.training.processes import train_each
 
-        seeds: list[_Seed] = []
-        for seed in params.seeds_of_recipe(one.recipe):
-            of_seed = start_from(one.init, card.model_copy(update={"seed": seed, "data": data}))
-            for own in cards_of_seed(params, of_seed):
-                # The card names everything that is read by its hash.
-                name = fingerprint(load_versions().train, own.model_dump(), [])
-                place = "-".join(own.place.parts)
-                seeds.append((own, work_dir("train", f"{experiment}/{place}-{name}")))
-
-        waiting = [each for each in seeds if finished_model(each[1]) is None]
-        device = choose_device(params.runtime.device)
-        together = count_processes(params.runtime.train_processes, device)
-        if together > 1:
-            for each in waiting:
-                in_ranks(_train_seed, (each,), together, device, each[1] / "failures")
-        else:
-            # A GPU is kept busy by one process.
-            workers = params.runtime.train_workers if device.type == "cpu" else 1
-            in_processes(_train_seed, waiting, workers)
-        for own, work in seeds:
+        reading = card.model_copy(update={"data": data})
+        models = models_to_train(params, reading, load_versions().train)
+        waiting = [model for model in models if finished_model(model[1]) is None]
+        train_each(_train_one, waiting, params.runtime)
+        for own, work in models:
             shutil.copytree(work / MODEL, partial / own.place)
 
 
-def _train_seed(seed: _Seed, ranks: "Ranks | None" = None) -> None:
-    """Trains from one seed, in a process of its own where there are several.
-
-    Args:
-        seed: Which one.
-        ranks: The processes that train it together; None: this one alone.
-    """
+def _train_one(model: tuple[ModelCard, Path], ranks: "Ranks | None" = None) -> None:
+    """Trains a model, alone or as one of the processes that share its batches."""
     from brewline.core.ranks import ALONE
     from brewline.training.experiment import keep, make_job, mark_finished, read_data
     from brewline.training.loop import train
 
-    (card, work), params, ranks = seed, load_params(), ranks or ALONE
+    (card, work), params, ranks = model, load_params(), ranks or ALONE
     job, data = make_job(params, card), read_data(card)
     if not ranks.is_first:
         train(job, data, work, params.runtime, ranks=ranks)

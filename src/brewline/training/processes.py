@@ -1,0 +1,38 @@
+"""In which processes models are trained: one each, several at a time, or several for each."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from brewline.config.runtime import RuntimeParams
+from brewline.core.devices import choose_device, count_processes, in_processes
+from brewline.core.ranks import in_ranks
+from brewline.models.card import ModelCard
+
+# A model's card, and its work folder.
+ToTrain = tuple[ModelCard, Path]
+
+
+def train_each(
+    train_one: Callable[..., None], models: Sequence[ToTrain], runtime: RuntimeParams
+) -> None:
+    """Trains models.
+
+    On GPUs one after another, each by all of them; on processors a few at a time, a process each.
+
+    Args:
+        train_one: Of a module, so that another process can import it; called with a model, and with
+            the `Ranks` of its process where several share the batches of each.
+        models: Those that are to be trained.
+        runtime: How many processes.
+
+    Raises:
+        BrewlineError: see `train_one`; there are fewer GPUs than processes.
+    """
+    device = choose_device(runtime.device)
+    together = count_processes(runtime.train_processes, device)
+    if together == 1:
+        # A GPU is kept busy by one process.
+        in_processes(train_one, models, runtime.train_workers if device.type == "cpu" else 1)
+        return
+    for model in models:
+        in_ranks(train_one, (model,), together, device, model[1] / "failures")
