@@ -1,9 +1,6 @@
 """Stage `train`: the models of an experiment, one per seed, in `models/<experiment>/`.
 
-Of task `emotion` a seed has a model for each fold of its protocol, in a folder each.
-
-A seed that is finished is kept in `work/`, so that one more seed trains that seed alone. Where an
-experiment has no recipe, its models are those that it starts from, or the frozen towers.
+A model that is finished is kept in `work/`, so that one more seed trains that seed alone.
 """
 
 import shutil
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewline.config import load_params, load_versions
-from brewline.core.files import atomic_path
+from brewline.core.files import atomic_path, fingerprint, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, new_card
 from brewline.samples.shards import index_digest, require_captions
@@ -19,7 +16,7 @@ from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.recording import record
-from brewline.training.start import MODEL, finished_model, take_over
+from brewline.training.start import MODEL, take_over
 
 if TYPE_CHECKING:
     from brewline.core.ranks import Ranks
@@ -41,15 +38,20 @@ def main() -> None:
         kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
         data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
         # Imported late, here and below: what is not trained needs no torch.
-        from brewline.training.experiment import models_to_train
+        from brewline.training.experiment import cards_to_train
         from brewline.training.processes import train_each
 
-        reading = card.model_copy(update={"data": data})
-        models = models_to_train(params, reading, load_versions().train)
-        waiting = [model for model in models if finished_model(model[1]) is None]
-        train_each(_train_one, waiting, params.runtime)
+        card = card.model_copy(update={"data": data})
+        models = [(own, _work_of(own)) for own in cards_to_train(params, card)]
+        train_each(_train_one, models, params.runtime)
         for own, work in models:
             shutil.copytree(work / MODEL, partial / own.place)
+
+
+def _work_of(card: ModelCard) -> Path:
+    """The work folder of a model; its card names by their hashes all that is read."""
+    parts = [*card.place.parts, fingerprint(load_versions().train, card.model_dump(), [])]
+    return work_dir("train", f"{card.experiment}/{'-'.join(parts)}")
 
 
 def _train_one(model: tuple[ModelCard, Path], ranks: "Ranks | None" = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from brewline.config import Params
 from brewline.config.recipes import RecipeParams
-from brewline.core.files import fingerprint, remove, sha256_tree, work_dir, write_json
+from brewline.core.files import remove, sha256_tree, write_json
 from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
@@ -15,7 +15,6 @@ from brewline.samples.shards import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE
 from brewline.training.fold_data import fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingData, TrainingJob
-from brewline.training.processes import ToTrain
 from brewline.training.start import FINISHED, MODEL, start_from
 from brewline.training.task import Task
 from brewline.training.tasks.emotion import Emotion
@@ -51,25 +50,6 @@ def cards_to_train(params: Params, card: ModelCard) -> Iterator[ModelCard]:
     for seed in params.seeds_of_recipe(one.recipe):
         own = start_from(one.init, card.model_copy(update={"seed": seed}))
         yield from fold_cards(own, tuning, utterances) if tuning else [own]
-
-
-def models_to_train(params: Params, card: ModelCard, version: int) -> list[ToTrain]:
-    """The models of an experiment, each with its work folder, named by all that determines it.
-
-    Args:
-        params: The experiments.
-        card: Of the experiment, with the hashes of its data.
-        version: Of stage `train`.
-
-    Raises:
-        BrewlineError: see `cards_to_train`.
-    """
-    models = []
-    for own in cards_to_train(params, card):
-        # The card names everything that is read by its hash.
-        parts = [*own.place.parts, fingerprint(version, own.model_dump(), [])]
-        models.append((own, work_dir("train", f"{card.experiment}/{'-'.join(parts)}")))
-    return models
 
 
 def labelled_of(card: ModelCard) -> list[Utterance]:
