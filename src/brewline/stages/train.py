@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def main() -> None:
     """Runs the stage."""
     params, experiment = named_argument(__doc__, "experiments")
-    one = params.experiments[experiment]
     card = new_card(params, experiment, load_backbone_hashes())
     with atomic_path(Path("models") / experiment) as partial:
         partial.mkdir()
@@ -34,9 +33,9 @@ def main() -> None:
             take_over(params, card, partial)
             return
         if card.switches.text == "caption":
-            require_captions(Path("data/shards") / one.data)
+            require_captions(Path("data/shards") / card.corpus)
         kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
-        data = {kind: index_digest(Path("data") / kind / one.data) for kind in kinds}
+        data = {kind: index_digest(Path("data") / kind / card.corpus) for kind in kinds}
         # Imported late, here and below: what is not trained needs no torch.
         from brewline.training.experiment import cards_to_train
         from brewline.training.processes import train_each
