@@ -88,7 +88,7 @@ clean: ## Remove outputs, partial work and DVC's cache; never MLflow's store
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Without gcs and azure, whose 25 packages few need.
-LOCKED := test s3 speech-share faster-whisper ray study browser lint build
+LOCKED := test s3 speech-share faster-whisper ray siglip study browser lint build
 
 lock: install ## Resolve the dependencies anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(LOCKED:%=--extra %) \
