@@ -80,9 +80,7 @@ def differences(found: Outputs, expected: Outputs) -> Iterator[str]:
     """What differs more than it may, in a few words each."""
     # As it comes back from a file: tuples are lists, keys are texts.
     exact = json.loads(json.dumps(found.exact))
-    for name in sorted({*exact, *expected.exact}):
-        if exact.get(name) != expected.exact.get(name):
-            yield f"{name}: {exact.get(name)!r} instead of {expected.exact.get(name)!r}"
+    yield from _exact_differences("", exact, expected.exact)
     for name in sorted({*found.numbers, *expected.numbers}):
         one, other = found.numbers.get(name), expected.numbers.get(name)
         if one is None or other is None or one.shape != other.shape:
@@ -95,6 +93,22 @@ def differences(found: Outputs, expected: Outputs) -> Iterator[str]:
             yield f"{name}: a number is missing or new"
         elif (off > absolute + relative * np.abs(other)).any():
             yield f"{name}: off by up to {np.nanmax(off):.2g}"
+
+
+def _exact_differences(place: str, found: Any, expected: Any) -> Iterator[str]:
+    """Where values differ, down to single ones: a whole card fills a screen."""
+    if found == expected:
+        return
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted({*found, *expected}):
+            nothing = "nothing"
+            one, other = found.get(name, nothing), expected.get(name, nothing)
+            yield from _exact_differences(f"{place}/{name}".lstrip("/"), one, other)
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _exact_differences(f"{place}[{number}]", one, other)
+    else:
+        yield f"{place}: {found!r} instead of {expected!r}"
 
 
 def check(stage: str, version: int, found: Outputs, reference: Reference | None) -> None:
