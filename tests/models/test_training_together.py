@@ -15,11 +15,13 @@ from tiny_models import ACOUSTIC, IMAGE_SIZE, make_clip, variant, world_data
 from brewline.config import load_params
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
+from brewline.core.devices import count_processes
 from brewline.core.errors import BrewlineError
 from brewline.core.files import remove
 from brewline.core.ranks import ALONE, Ranks, in_ranks
 from brewline.models.backbones import make_backbone
 from brewline.models.folder import Row, Trained
+from brewline.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from brewline.training.loop import TrainingJob, train
 from brewline.training.tasks.retrieval import Retrieval
 
@@ -44,11 +46,13 @@ def run(
     ranks: Ranks = ALONE,
     part_size: int | None = None,
     on_row: Any = None,
+    checkpoint_every_s: float = 0.0,
 ) -> Trained:
     preprocess = image_transform_v2(PreprocessCfg(size=IMAGE_SIZE), is_train=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
     backbone = make_backbone(make_clip(), tokenizer, preprocess)
-    changes = {"device": "cpu", "checkpoint_every_s": 0, "train_part_size": part_size}
+    changes: dict[str, Any] = {"device": "cpu", "train_part_size": part_size}
+    changes["checkpoint_every_s"] = checkpoint_every_s
     folder.mkdir(exist_ok=True)
     return train(
         TrainingJob(Retrieval(switches, recipe, backbone, 16), recipe, 0),
@@ -89,6 +93,19 @@ def run_and_end(switches: VariantParams, recipe: RecipeParams, folder: Path, ran
             raise RuntimeError("the machine is needed")
 
     run(switches, recipe, folder, ranks, on_row=stop)
+
+
+def run_and_ask(recipe: RecipeParams, folder: Path, number: int, ranks: Ranks) -> None:
+    def ask(row: Row) -> None:
+        if row["step"] == 3:
+            os.kill(os.getppid(), number)
+
+    # Nothing else would write a checkpoint.
+    run(FULL, recipe, folder, ranks, on_row=ask, checkpoint_every_s=1e6)
+
+
+def refuse(ranks: Ranks) -> None:
+    raise BrewlineError("there is nothing to learn", "settings")
 
 
 def run_and_be_killed(
@@ -175,11 +192,50 @@ def test_one_that_dies_ends_all_with_a_sentence(tmp_path: Path, five: RecipePara
     assert time.monotonic() - start_s < 60
 
 
-def test_what_a_user_can_mend_keeps_its_sentence(tmp_path: Path, five: RecipeParams) -> None:
-    odd = five.model_copy(update={"batch_size": 7})
+def test_what_a_user_can_mend_keeps_its_sentence(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(BrewlineError, match="a batch of 7 cannot be shared equally by 2") as caught:
-        given = (FULL, odd, tmp_path / "work", None)
-        in_ranks(run_and_keep, given, 2, CPU, tmp_path / "failures")
+    with pytest.raises(BrewlineError, match="there is nothing to learn") as caught:
+        in_ranks(refuse, (), 2, CPU, tmp_path / "failures")
     assert caught.value.kind == "settings"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_all_of_them_end_when_asked_and_what_was_reached_is_kept(
+    tmp_path: Path, five: RecipeParams, number: int, end: type[BaseException]
+) -> None:
+    long = five.model_copy(update={"steps": 900, "evaluate_every": 900})
+    with pytest.raises(end):
+        in_ranks(run_and_ask, (long, tmp_path / "work", number), 2, CPU, tmp_path / "failures")
+    saved = load_checkpoint(tmp_path / "work" / CHECKPOINT_FILE)
+    assert saved is not None
+    assert 3 <= saved["progress"].step < 900
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "batch_size", "expected"),
+    [("auto", 8, 64, 8), ("auto", 6, 32, 4), ("auto", 3, 32, 2), ("auto", 1, 7, 1), (2, 8, 64, 2)],
+)
+def test_a_batch_is_shared_by_as_many_gpus_as_divide_it(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any, gpus: int, batch_size: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert count_processes(wanted, torch.device("cuda"), batch_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "batch_size", "words"),
+    [
+        ("cuda", 4, 64, "train_processes is 4, and PyTorch finds 2 GPUs"),
+        ("mps", 2, 64, "train_processes is 2, and PyTorch finds 1 GPUs"),
+        ("cpu", 2, 7, "a batch of 7 cannot be shared equally by 2 processes"),
+    ],
+)
+def test_processes_that_cannot_be_are_refused_before_any_begins(
+    monkeypatch: pytest.MonkeyPatch, device: str, wanted: int, batch_size: int, words: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(BrewlineError, match=words):
+        count_processes(wanted, torch.device(device), batch_size)

@@ -13,7 +13,8 @@ class RuntimeParams(Section):
     """How the machine is used, and what a run may cost.
 
     Nothing here changes what is computed, and no stage that computes depends on it. `train_workers`
-    changes how many threads compute it, and so, on a processor, the last digits of a sum.
+    changes how many threads compute it, and so, on a processor, the last digits of a sum;
+    `train_processes` and `train_part_size` change which numbers dropout draws.
     """
 
     # Stages of flows that use the machine at the same time; auto: one on a machine with a GPU,

@@ -55,18 +55,31 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def count_processes(wanted: int | Literal["auto"], device: torch.device) -> int:
-    """How many processes train one model; `auto`: one for each GPU, and one elsewhere.
+def count_processes(wanted: int | Literal["auto"], device: torch.device, batch_size: int) -> int:
+    """How many processes share the batches of one model.
+
+    Args:
+        wanted: `auto`: as many as there are GPUs, or fewer where the batch cannot be shared equally
+            by all of them; one elsewhere.
+        device: What they compute on.
+        batch_size: Of the recipe.
 
     Raises:
-        BrewlineError: there are fewer GPUs.
+        BrewlineError: there are fewer devices, or the batch cannot be shared equally.
     """
-    there = torch.cuda.device_count() if device.type == "cuda" else None
+    # Processors are shared by any number; Apple's GPU knows no other process.
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type)
     if wanted == "auto":
-        return there or 1
+        return next(n for n in range(there or 1, 0, -1) if batch_size % n == 0)
     if there is not None and wanted > there:
         raise BrewlineError(
             f"runtime.train_processes is {wanted}, and PyTorch finds {there} GPUs here", "settings"
+        )
+    if batch_size % wanted:
+        raise BrewlineError(
+            f"a batch of {batch_size} cannot be shared equally by {wanted} processes; change the "
+            "recipe's batch_size or runtime.train_processes",
+            "settings",
         )
     return wanted
 

@@ -128,7 +128,10 @@ def in_ranks(
 
     Raises:
         BrewlineError: one of them failed.
+        KeyboardInterrupt: Ctrl-C, once all of them ended.
+        SystemExit: another signal, once all of them ended.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -141,6 +144,8 @@ def in_ranks(
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         run_id=str(os.getpid()),
+        # This machine's own name may lead nowhere.
+        local_addr="127.0.0.1",
         max_restarts=0,
         monitor_interval=_LOOK_EVERY_S,
     )
@@ -154,6 +159,11 @@ def in_ranks(
             elastic_launch(config, _work)(*given)
     except ChildFailedError as error:
         raise _first_failure(failures, count, error) from None
+    except SignalException as error:
+        # The processes were asked to end, and did.
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + error.sigval) from None
     remove(failures)
 
 
@@ -177,6 +187,8 @@ def _work(
     failures: Path,
 ) -> None:
     """What each process does."""
+    # Ctrl-C of a terminal comes from torchrun alone, once: the second one ends at once.
+    os.setpgrp()
     end_with_parent(parent)
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     torch.set_num_threads(threads)

@@ -46,8 +46,8 @@ def protocol_folds(protocol: str, speakers: Sequence[str], num_parts: int) -> li
         # One part is tested, and of the others one speaker at least is left to choose on.
         if len(known) < max(num_parts, 3):
             raise BrewlineError(
-                f"{len(known)} speakers cannot be cut into {num_parts} parts; lower speaker_folds "
-                "of the probe, for which three speakers are needed at least",
+                f"{len(known)} speakers cannot be cut into {num_parts} parts; lower "
+                "speaker_folds, for which three speakers are needed at least",
                 "settings",
             )
         parts = np.array_split(np.array(known), num_parts)

@@ -25,7 +25,7 @@ from brewline.samples.shards import (
 )
 
 _MEND = "run `dvc checkout --force`"
-# Shards that are open at a time; a batch lies in one of them, or in two.
+# Shards that are open at a time: mostly a batch lies in fewer.
 _OPEN_SHARDS = 4
 
 

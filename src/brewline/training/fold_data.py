@@ -61,12 +61,23 @@ def fold_cards(
 
 
 def split_of(card: ModelCard, utterances: Sequence[Utterance]) -> Split:
-    """The rows of a card's fold; its seed draws the speakers that are chosen on."""
+    """The rows of a card's fold; its seed draws the speakers that are chosen on.
+
+    Raises:
+        BrewlineError: nobody is left to learn from, or to choose on.
+    """
     tuned = card.fine_tuned
     assert tuned is not None and card.seed is not None
     speakers = _speakers(utterances)
     folds = protocol_folds(tuned.protocol, speakers, tuned.speaker_folds)
-    return split_by_speaker(folds[tuned.fold], speakers, _contents(utterances), card.seed)
+    split = split_by_speaker(folds[tuned.fold], speakers, _contents(utterances), card.seed)
+    if not len(split.fit) or not len(split.validation):
+        raise BrewlineError(
+            f"fold {tuned.fold} of {card.corpus} leaves nobody to learn from, or to choose on; "
+            "take another protocol, or more speaker_folds",
+            "settings",
+        )
+    return split
 
 
 def _speakers(utterances: Sequence[Utterance]) -> list[str]:

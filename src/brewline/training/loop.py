@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from brewline.config.recipes import RecipeParams
 from brewline.config.runtime import RuntimeParams
-from brewline.core.devices import choose_device, choose_dtype
+from brewline.core.devices import autocast, choose_device, choose_dtype
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_json
 from brewline.core.ranks import ALONE, Ranks
@@ -91,14 +91,15 @@ def train(
         work_dir: Holds the checkpoint; named by whatever determines the result.
         runtime: How often to save a checkpoint, where to train, and in parts of which size.
         on_row: Called with every training and dev row as it is made, and with rows of speed, which
-            the history does not keep. After a restart, rows since the last checkpoint come again.
+            the history does not keep. After a restart, rows since the last checkpoint come again:
+            the same ones, or on a GPU or by another number of processes, other ones.
         progress_bar: Whether to show one on stderr; None shows it on a terminal alone.
         ranks: The processes that share each batch; the first one measures, writes and tells.
 
     Raises:
-        BrewlineError: the data lack what the task needs, the batch cannot be shared equally, or the
-            loss is no longer a number.
+        BrewlineError: the data lack what the task needs, or the loss is no longer a number.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
+        ValueError: the batch cannot be shared equally.
     """
     run = _Run(job, data, work_dir, runtime, on_row, ranks)
     steps = job.recipe.steps
@@ -138,7 +139,7 @@ class _Run:
         self._job, self._data, self._on_row, self._ranks = job, data, on_row, ranks
         self._task, self._recipe = job.task, job.recipe
         self._work_dir = work_dir
-        self._share = _share(job.recipe.batch_size, ranks)
+        self._share = ranks.share(job.recipe.batch_size)
         self._part_size = runtime.train_part_size or job.recipe.batch_size
         self._checkpoints = Checkpoints(work_dir / CHECKPOINT_FILE, runtime.checkpoint_every_s)
         self._device = choose_device(runtime.device)
@@ -195,9 +196,10 @@ class _Run:
         """Does one update, and what is due after it: a row, a look at dev, a checkpoint."""
         recipe, progress = self._recipe, self.progress
         parts = [part.to(self._device) for part in parts]
-        if self._device.type == "cuda" and self.speed.flops_per_step is None:
-            flops = count_flops(self._task, self._model, parts[0], self._ranks)
-            self.speed.flops_per_step = flops * len(parts)
+        if self.speed.wants_flops:
+            with autocast(self._dtype, self._device):
+                flops = count_flops(self._task, self._model, parts[0], self._ranks)
+            self.speed.set_flops(flops * len(parts))
         row = self._update(parts)
         progress.step += 1
         at_end = progress.step == recipe.steps
@@ -237,14 +239,16 @@ class _Run:
         self._scaler.step(self._optimiser)
         self._scaler.update()
         self._model.after_update()
-        total = loss.total.detach()
-        self._bad_step = torch.where(
-            total.isfinite(), self._bad_step, self._bad_step.clamp(max=step)
-        )
+        total, so_far = loss.total.detach(), self._bad_step
+        is_finite = total.isfinite()
+        if not self._scaler.is_enabled():
+            # The same in all processes. In fp16 some overflow, and their step is left out.
+            is_finite &= norm.isfinite()
+        self._bad_step = torch.where(is_finite, so_far, so_far.clamp(max=step))
         return {"loss": total, **loss.row, "learning_rate": rate, "grad_norm": norm}
 
     def _require_finite(self) -> None:
-        """Looks whether the loss was a number in all steps so far.
+        """Looks whether loss and gradient were numbers in all steps so far.
 
         Raises:
             BrewlineError: it was not; what the batch held stands in a file.
@@ -257,8 +261,8 @@ class _Run:
         path = self._work_dir / NON_FINITE_FILE
         write_json(path, {"step": step + 1, "utterance_ids": ids})
         raise BrewlineError(
-            f"the loss is no number at step {step + 1}; lower the recipe's learning_rate, or look "
-            f"at the utterances of that batch, which {path} names",
+            f"the loss or its gradient is no number at step {step + 1}; lower the recipe's "
+            f"learning_rate, or look at the utterances of that batch, which {path} names",
             "settings",
         )
 
@@ -284,20 +288,11 @@ class _Run:
 
     def _save_checkpoint(self) -> None:
         if self._ranks.is_first:
+            # Whoever went on from parameters that are no numbers would blame another batch.
+            self._require_finite()
             self._checkpoints.save(
                 self.progress,
                 tensors=self._model.trained_tensors(),
                 optimiser=self._optimiser.state_dict(),
                 scaler=self._scaler.state_dict(),
             )
-
-
-def _share(batch_size: int, ranks: Ranks) -> slice:
-    try:
-        return ranks.share(batch_size)
-    except ValueError:
-        raise BrewlineError(
-            f"a batch of {batch_size} cannot be shared equally by {ranks.count} processes; change "
-            "the recipe's batch_size or runtime.train_processes",
-            "settings",
-        ) from None

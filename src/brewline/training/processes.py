@@ -31,7 +31,10 @@ def train_each(
     """
     waiting = [model for model in models if finished_model(model[1]) is None]
     device = choose_device(runtime.device)
-    together = count_processes(runtime.train_processes, device)
+    together = 1
+    for card, _ in waiting[:1]:
+        assert card.recipe is not None
+        together = count_processes(runtime.train_processes, device, card.recipe["batch_size"])
     if together == 1:
         # A GPU is kept busy by one process.
         in_processes(train_one, waiting, runtime.train_workers if device.type == "cpu" else 1)

@@ -9,7 +9,8 @@ import torch
 from brewline.core.system import peak_memory_mb
 from brewline.models.folder import Row
 
-# Dense products a second of a card in half precision with fp32 sums, from its maker's data sheet.
+# Operations a second of a card: dense products in half precision with fp32 sums, from its maker's
+# data sheet (H100 and H200: the SXM modules).
 _PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
@@ -23,8 +24,21 @@ class SpeedMeter:
 
     def __init__(self, device: torch.device, batch_size: int) -> None:
         self._device, self._batch_size = device, batch_size
-        # Of this process, where they were counted; see `brewline.training.step.count_flops`.
-        self.flops_per_step: float | None = None
+        self._peak_flops = _peak_flops(device)
+        # Of this process; see `brewline.training.step.count_flops`.
+        self._flops_per_step: float | None = None
+        self.start()
+
+    @property
+    def wants_flops(self) -> bool:
+        """Whether the operations of a step are of use, and were not counted yet."""
+        return self._peak_flops is not None and self._flops_per_step is None
+
+    def set_flops(self, flops_per_step: float) -> None:
+        """Takes the operations of a step of this process, and begins anew."""
+        self._flops_per_step = flops_per_step
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
         self.start()
 
     def start(self) -> None:
@@ -60,9 +74,8 @@ class SpeedMeter:
             "data_wait": self._waited_s / elapsed_s,
             "peak_memory_mb": memory_mb,
         }
-        peak = _peak_flops(self._device)
-        if self.flops_per_step is not None and peak is not None:
-            row["model_flops_utilisation"] = self.flops_per_step / step_s / peak
+        if self._flops_per_step is not None and self._peak_flops is not None:
+            row["model_flops_utilisation"] = self._flops_per_step / step_s / self._peak_flops
         return row
 
 

@@ -70,8 +70,14 @@ class Emotion:
             raise BrewlineError("a variant with an acoustic channel needs encoder states")
         state_width = None if sample.states is None else sample.states.shape[1]
         # The temperature is no part of this loss; it stays as the model of retrieval had it.
-        temperature = self._recipe.temperature, self._recipe.learn_temperature
-        brewclip = BrewClip(self._backbone, self._switches, state_width, *temperature)
+        brewclip = BrewClip(
+            self._backbone,
+            self._switches,
+            state_width,
+            self._recipe.temperature,
+            self._recipe.learn_temperature,
+            with_bias=self._recipe.loss == "sigmoid",
+        )
         return EmotionModel(brewclip, self._backbone.embedding_size, len(self._classes))
 
     def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:
