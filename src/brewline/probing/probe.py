@@ -18,7 +18,7 @@ from brewline.probing.classifier import Answer, probe, probe_shuffled
 from brewline.probing.folds import Split, protocol_folds, random_splits, split_by_speaker
 from brewline.probing.inputs import ProbedFeature, Recordings, TunedFeature
 from brewline.probing.outputs import MAJORITY, ProbeResults
-from brewline.probing.ravdess import LABEL_SETS
+from brewline.probing.ravdess import LABEL_SETS, classes_of
 from brewline.probing.scores import METRICS, accuracy, confusions, interval, majority
 
 Ints = NDArray[np.int64]
@@ -115,14 +115,7 @@ def _make_problem(
     counted_as = LABEL_SETS[labels]
     rows = np.array([n for n, one in enumerate(recordings.emotions) if one in counted_as], np.int64)
     named = [counted_as[recordings.emotions[row]] for row in rows]
-    # In the order of the label set.
-    classes = [one for one in dict.fromkeys(counted_as.values()) if one in named]
-    if len(classes) < 2:
-        raise BrewlineError(
-            f"label set {labels!r} finds {', '.join(classes) or 'no emotion'} alone in this "
-            "corpus, and there is nothing to tell apart; take it out of the probe's labels",
-            "settings",
-        )
+    classes = classes_of(labels, recordings.emotions)
     owner = [recordings.speakers[row] for row in rows]
     speakers, contents = sorted(set(owner)), [recordings.contents[row] for row in rows]
     folds = protocol_folds(protocol, owner, params.speaker_folds)

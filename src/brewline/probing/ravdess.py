@@ -3,8 +3,10 @@
 The protocols name RAVDESS' own actors, so other corpora take `by_speaker`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from brewline.core.errors import BrewlineError
 
 _EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 _FOUR = ("neutral", "happy", "sad", "angry")
@@ -17,6 +19,31 @@ LABEL_SETS: Mapping[str, Mapping[str, str]] = {
     "strict4": {one: one for one in _FOUR},
     "all8": {one: one for one in _EIGHT},
 }
+
+
+def classes_of(labels: str, emotions: Iterable[str], corpus: str = "this corpus") -> list[str]:
+    """What a label set tells apart, of what a corpus has, in the order of the set.
+
+    A class is known by its number in this list, to probes and to fine-tuned models alike.
+
+    Args:
+        labels: A name in `LABEL_SETS`.
+        emotions: Of the recordings; those that are in no class are passed over.
+        corpus: What it is called.
+
+    Raises:
+        BrewlineError: there is nothing to tell apart.
+    """
+    counted_as = LABEL_SETS[labels]
+    occurring = {counted_as[one] for one in emotions if one in counted_as}
+    classes = [one for one in dict.fromkeys(counted_as.values()) if one in occurring]
+    if len(classes) < 2:
+        raise BrewlineError(
+            f"label set {labels!r} finds {', '.join(classes) or 'no emotion'} alone in {corpus}, "
+            "and there is nothing to tell apart; choose other labels",
+            "settings",
+        )
+    return classes
 
 
 @dataclass(frozen=True)

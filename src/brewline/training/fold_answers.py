@@ -8,6 +8,7 @@ import torch
 
 from brewline.core.errors import BrewlineError
 from brewline.models.backbones import ClipBackbone
+from brewline.models.card import load_card
 from brewline.models.folder import load_emotion_model
 from brewline.models.transforms import input_transforms
 from brewline.probing.inputs import ANSWERED
@@ -46,10 +47,11 @@ def answer_folds(
     folds = sorted(folder.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
     if not folds:
         raise BrewlineError(f"{folder} has no folds; run `dvc repro train`")
+    # All folds are cut from the same recordings.
+    utterances = labelled_of(load_card(folds[0]))
     for place in folds:
         model, card = load_emotion_model(place, backbone, hashes)
         model = model.to(device)
-        utterances = labelled_of(card)
         collator = Collator(input_transforms(backbone, card.switches), card.switches, 0)
         tested = [utterances[row] for row in split_of(card, utterances).test]
         for rows in chunks(iter(tested), batch_size):

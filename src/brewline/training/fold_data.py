@@ -13,7 +13,7 @@ from brewline.config.experiments import FineTuningParams
 from brewline.core.errors import BrewlineError
 from brewline.models.card import FineTuned, ModelCard
 from brewline.probing.folds import Split, protocol_folds, split_by_speaker
-from brewline.probing.ravdess import LABEL_SETS
+from brewline.probing.ravdess import LABEL_SETS, classes_of
 from brewline.samples.shards import Utterance, read_corpus
 from brewline.samples.training_reader import TrainingOrder
 from brewline.training.loop import TrainingData
@@ -44,16 +44,8 @@ def fold_cards(
     Raises:
         BrewlineError: the protocol does not fit the speakers, or there is nothing to tell apart.
     """
-    counted_as = LABEL_SETS[tuning.labels]
-    occurring = {counted_as[one.emotion or ""] for one in utterances}
-    # In the order of the label set.
-    classes = [one for one in dict.fromkeys(counted_as.values()) if one in occurring]
-    if len(classes) < 2:
-        raise BrewlineError(
-            f"label set {tuning.labels!r} finds {classes[0]} alone in {card.corpus}, and there is "
-            "nothing to tell apart; choose other labels",
-            "settings",
-        )
+    emotions = (one.emotion or "" for one in utterances)
+    classes = classes_of(tuning.labels, emotions, card.corpus)
     folds = protocol_folds(tuning.protocol, _speakers(utterances), tuning.speaker_folds)
     for fold in range(len(folds)):
         fine_tuned = FineTuned(**tuning.model_dump(), fold=fold, classes=classes)

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
-from brewline.core.errors import BrewlineError
 from brewline.core.ranks import Ranks
 from brewline.models.backbones import ClipBackbone
-from brewline.models.brewclip import BrewClip
 from brewline.models.emotion import EmotionModel
 from brewline.models.inputs import OnDevice, UtteranceInputs
 from brewline.models.trained import TrainedModule
@@ -24,6 +22,7 @@ from brewline.samples.collator import Collator
 from brewline.samples.iteration import chunks
 from brewline.samples.shards import Utterance
 from brewline.training.task import Rows, StepLoss
+from brewline.training.tasks.new_model import new_brewclip
 
 SELECTION_METRIC = "dev/balanced_accuracy"
 
@@ -66,18 +65,8 @@ class Emotion:
 
     def make_model(self, sample: Utterance) -> EmotionModel:
         """A new model; see `Task`."""
-        if self._switches.acoustic and sample.states is None:
-            raise BrewlineError("a variant with an acoustic channel needs encoder states")
-        state_width = None if sample.states is None else sample.states.shape[1]
         # The temperature is no part of this loss; it stays as the model of retrieval had it.
-        brewclip = BrewClip(
-            self._backbone,
-            self._switches,
-            state_width,
-            self._recipe.temperature,
-            self._recipe.learn_temperature,
-            with_bias=self._recipe.loss == "sigmoid",
-        )
+        brewclip = new_brewclip(self._backbone, self._switches, self._recipe, sample)
         return EmotionModel(brewclip, self._backbone.embedding_size, len(self._classes))
 
     def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:

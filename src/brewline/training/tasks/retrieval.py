@@ -7,7 +7,6 @@ from torch import Tensor
 
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
-from brewline.core.errors import BrewlineError
 from brewline.core.ranks import Ranks
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
@@ -21,6 +20,7 @@ from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance
 from brewline.training.task import Rows, StepLoss
 from brewline.training.tasks.frozen import frozen_features
+from brewline.training.tasks.new_model import new_brewclip
 
 # Selection reads recall@1; the other two are the paper's.
 _RECALL_AT = (1, 5, 10)
@@ -56,20 +56,7 @@ class Retrieval:
 
     def make_model(self, sample: Utterance) -> BrewClip:
         """A new model; see `Task`."""
-        state_width = None
-        if self._switches.acoustic:
-            if sample.states is None:
-                raise BrewlineError("a variant with an acoustic channel needs encoder states")
-            state_width = sample.states.shape[1]
-        recipe = self._recipe
-        return BrewClip(
-            self._backbone,
-            self._switches,
-            state_width,
-            recipe.temperature,
-            recipe.learn_temperature,
-            with_bias=recipe.loss == "sigmoid",
-        )
+        return new_brewclip(self._backbone, self._switches, self._recipe, sample)
 
     def begin(self, model: TrainedModule, read_train: Callable[[], Iterable[Utterance]]) -> None:
         """Runs towers without prompts over the training split, once; see `Task`."""
