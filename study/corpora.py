@@ -21,12 +21,13 @@ def make_corpus(study: Study, name: str) -> None:
         BrewlineError: espeak-ng is not there, or the layout is unknown.
     """
     folder, note = study.corpora / name, study.corpora / _MADE_OF.format(name)
-    wanted = dict(study.generate[name])
+    size = dict(study.generate[name])
+    wanted = {"generate": size, "generator": study.generator}
     if folder.is_dir() and note.exists() and read_json(note) == wanted:
         return
     remove(note)
     with atomic_path(folder) as partial:
-        _build(partial, **wanted)
+        _build(partial, **size)
     write_json(note, wanted)
 
 

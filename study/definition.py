@@ -11,9 +11,12 @@ from typing import Any
 from brewline.config import Params, parse_params
 from brewline.config.loading import PARAMS_FILE, read_yaml
 from brewline.core.errors import BrewlineError
+from brewline.core.files import sha256_file
 
 STUDY = Path("study")
 PROJECT = Path(__file__).parents[1]
+# Of the files of `sample/`, what makes its own corpora and weights.
+_NO_PART = ("build", "train_clip", "train_whisper")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ class Study:
     def params(self) -> Params:
         """The values, checked."""
         return parse_params(self.values, str(self.folder / "params.yaml"))
+
+    @cached_property
+    def generator(self) -> str:
+        """What the generator is, by its files: another one makes other corpora."""
+        files = sorted((PROJECT / "sample").glob("*.py"))
+        return digest({path.name: sha256_file(path) for path in files if path.stem not in _NO_PART})
 
     @property
     def results(self) -> Path:

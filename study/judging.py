@@ -4,6 +4,7 @@ Suffixes: S samples of the bootstrap, Q queries.
 """
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -16,7 +17,6 @@ from brewline.analysis.word_errors import recall_over_wer, select_queries
 from brewline.config.loading import parse, read_yaml
 from brewline.config.types import Section
 from brewline.core.errors import BrewlineError
-from brewline.core.files import read_json
 from brewline.evaluation.bootstrap import Bootstrap, sum_by_image
 from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
 from study.definition import Study
@@ -130,27 +130,33 @@ class Verdict:
 
 
 class Outcomes:
-    """What the parts left, and the samples of the bootstrap that all models of a corpus share."""
+    """What the parts left, and the samples of the bootstrap that all models of a corpus share.
 
-    def __init__(self, study: Study, interval: Interval) -> None:
+    Args:
+        found: See `study.parts.finished_outcomes`.
+        interval: How intervals are estimated.
+
+    Raises:
+        BrewlineError: a model was asked something else than its corpus lists.
+    """
+
+    def __init__(self, found: Mapping[str, Mapping[str, Any]], interval: Interval) -> None:
         self.interval = interval
         self.corpora, self.models, self.probes = (
-            {path.stem: read_json(path) for path in sorted((study.results / kind).glob("*.json"))}
-            for kind in ("corpora", "models", "probes")
+            found[kind] for kind in ("corpora", "models", "probes")
         )
         for name, one in self.models.items():
-            corpus = self.corpora.get(one["data"])
-            if corpus is None or corpus["test"]["asked"] != one["asked"]:
+            if self.corpora[one["data"]]["test"]["asked"] != one["asked"]:
                 raise BrewlineError(
-                    f"{study.results}: models/{name} was measured on other queries than "
-                    f"corpora/{one['data']} lists; make both again: remove the files, and run "
-                    "`make study`"
+                    f"models/{name} was measured on other queries than corpora/{one['data']} "
+                    "lists, or these were heard otherwise; make both again: remove their files in "
+                    "the study's results, and run `make study`"
                 )
 
     def bootstrap(self, corpus: str) -> Bootstrap:
-        """Of a corpus: those of two draw apart."""
-        interval, place = self.interval, sorted(self.corpora).index(corpus)
-        return Bootstrap(interval.samples, interval.seed + place, interval.confidence)
+        """Of a corpus: those of two draw apart, whichever others there are."""
+        interval, own = self.interval, zlib.crc32(corpus.encode())
+        return Bootstrap(interval.samples, interval.seed + own, interval.confidence)
 
     def image_of(self, corpus: str, direction: str) -> list[str]:
         """The picture that each query belongs to."""

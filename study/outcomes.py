@@ -1,12 +1,12 @@
 """What a finished part leaves: numbers by query, from which every metric and interval follows.
 
 Queries have no names in it: utterances stand in the order of their ids, pictures too. `asked` is a
-digest of these, so that models are compared on the same queries alone.
+digest of these and of their word errors, so that models are compared on the same queries alone.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
@@ -50,7 +50,7 @@ def corpus_outcome(study: Study, corpus: str) -> dict[str, Any]:
             for split, rows in by_split.items()
         },
         "test": {
-            "asked": digest([[_name(one) for one in tested], images]),
+            "asked": _asked(errors, [_name(one) for one in tested], images),
             "image": [place[one["image_id"]] for one in tested] if images else [],
             "num_words": [one.num_words for one in heard],
             "word_errors": [one.word_errors for one in heard],
@@ -62,6 +62,12 @@ def _name(row: Any) -> str:
     return str(row["utterance_id"])
 
 
+def _asked(errors: Mapping[str, Errors], utterances: list[str], images: list[str]) -> str:
+    """A digest of the queries, and of how they were heard: speech may be made anew elsewhere."""
+    heard = [[one, errors[one].num_words, errors[one].word_errors] for one in utterances]
+    return digest([heard, images])
+
+
 def _rate(heard: Sequence[Errors]) -> float:
     return sum(one.word_errors for one in heard) / max(1, sum(one.num_words for one in heard))
 
@@ -70,13 +76,14 @@ def model_outcome(study: Study, experiment: str) -> dict[str, Any]:
     """The ranks of right answers on test, of the models of all seeds."""
     project, data = study.workspace, study.params.experiments[experiment].data
     found: dict[str, Any] = {"data": data, "models": {}}
+    errors = read_word_errors(data, project)
     for name in model_names(study.params, experiment):
         card = load_card(model_folder(experiment, name, project))
         path = project / f"data/embeddings/{data}/{experiment}/{name}.safetensors"
         split = load_vectors(path)[_SPLIT]
         scores = score_retrieval(split, _SPLIT, ())
         utterances, images = sorted(split.utterance_ids), sorted(split.image_ids)
-        found["asked"] = digest([utterances, images])
+        found["asked"] = _asked(errors, utterances, images)
         found["models"][name] = {
             "best_step": card.best_step,
             "dev_mean_recall_at_1": card.dev.get(SELECTION_METRIC),

@@ -24,6 +24,7 @@ from study.judging import (
     load_claims,
     word_error_curves,
 )
+from study.parts import finished_outcomes
 
 PAGE = Path("docs/study.md")
 _HEAD = """# The study
@@ -243,7 +244,7 @@ def main() -> None:
     try:
         study = load_study(arguments.folder)
         claims = load_claims(study)
-        outcomes = Outcomes(study, claims.interval)
+        outcomes = Outcomes(finished_outcomes(study), claims.interval)
         verdicts = judge(claims, outcomes)
         draw(outcomes, verdicts, arguments.page)
     except BrewlineError as error:

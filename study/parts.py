@@ -83,6 +83,7 @@ def facts_of(study: Study, part: Part) -> dict[str, Any]:
         sections = ("inspect", "validate", "asr", "shard")
         return {
             "generate": dict(study.generate[part.subject]),
+            "generator": study.generator,
             "source": {k: v for k, v in values["sources"][part.subject].items() if k != "files"},
             **{name: values[name] for name in sections},
             "whisper": values["backbones"]["whisper"],
@@ -111,6 +112,17 @@ def is_finished(study: Study, part: Part) -> bool:
     """Whether a part left its file, and would be made of the same again."""
     file = part.file(study)
     return file.exists() and read_json(file)["made_of"] == facts_of(study, part)
+
+
+def finished_outcomes(study: Study) -> dict[str, dict[str, Any]]:
+    """What finished parts left, by kind and subject; of models and probes if their corpora did."""
+    found: dict[str, dict[str, Any]] = {CORPORA: {}, MODELS: {}, PROBES: {}}
+    for part in list_parts(study):
+        if is_finished(study, part) and (
+            part.kind == CORPORA or found[CORPORA].keys() >= {*part.corpora}
+        ):
+            found[part.kind][part.subject] = read_json(part.file(study))
+    return found
 
 
 def make_part(study: Study, part: Part) -> None:

@@ -29,7 +29,7 @@ from study.judging import (
 )
 from study.outcomes import as_text
 from study.page import draw
-from study.parts import facts_of, is_finished, list_parts, missing_parts
+from study.parts import facts_of, finished_outcomes, is_finished, list_parts, missing_parts
 
 INTERVAL = Interval(samples=200, seed=0, confidence=0.95)
 NUM_IMAGES, TAKES = 40, 3
@@ -60,13 +60,33 @@ def ranks(hits: list[bool], seeds: int = 2) -> dict[str, Any]:
     return {"data": "narrations", "asked": "a", "models": {f"seed-{n}": one for n in range(seeds)}}
 
 
-def write(study: Study, **files: Any) -> Outcomes:
+def outcomes_of(**files: Any) -> Outcomes:
+    found: dict[str, dict[str, Any]] = {"corpora": {}, "models": {}, "probes": {}}
     for name, content in files.items():
         kind, _, subject = name.partition("__")
-        path = study.results / kind / f"{subject.replace('_', '-')}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
-    return Outcomes(study, INTERVAL)
+        # As it comes back from a file.
+        found[kind][subject.replace("_", "-")] = json.loads(json.dumps(content))
+    return Outcomes(found, INTERVAL)
+
+
+def test_the_page_looks_at_finished_parts_whose_corpora_are_there(study: Study) -> None:
+    """A model alone, and one of other parameters, are not yet measured."""
+    parts = {part.name: part for part in list_parts(study)}
+
+    def leave(name: str, **changes: Any) -> None:
+        file = parts[name].file(study)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(as_text({"made_of": facts_of(study, parts[name]) | changes}))
+
+    leave("models/captions-prompted")
+    assert finished_outcomes(study) == {"corpora": {}, "models": {}, "probes": {}}
+    leave("models/captions-full", recipes={})
+    leave("corpora/captions")
+    found = finished_outcomes(study)
+    assert [*found["corpora"]] == ["captions"]
+    assert [*found["models"]] == ["captions-prompted"]
+    leave("corpora/captions", generator="another")
+    assert finished_outcomes(study)["corpora"] == {}
 
 
 def judge_one(one: Check, outcomes: Outcomes) -> list[Verdict]:
@@ -147,8 +167,7 @@ def test_a_difference_is_that_of_the_recalls_and_its_interval_is_paired(study: S
     hard = rng.random(NUM_IMAGES * TAKES) < 0.5
     better = hard.copy()
     better[::10] = True
-    outcomes = write(
-        study,
+    outcomes = outcomes_of(
         corpora__narrations=corpus_file([0] * len(hard)),
         models__ours=ranks(better.tolist()),
         models__theirs=ranks(hard.tolist()),
@@ -167,7 +186,7 @@ def test_a_difference_is_that_of_the_recalls_and_its_interval_is_paired(study: S
 
 
 def test_chance_is_what_a_guess_hits(study: Study) -> None:
-    outcomes = write(study, corpora__narrations=corpus_file([0] * NUM_IMAGES * TAKES))
+    outcomes = outcomes_of(corpora__narrations=corpus_file([0] * NUM_IMAGES * TAKES))
     rng, k, total = random.Random(0), 10, NUM_IMAGES * TAKES
     assert outcomes.chance("narrations", "speech_to_image", k) == k / NUM_IMAGES
     hits = [min(rng.sample(range(total), k)) < TAKES for _ in range(20_000)]
@@ -181,8 +200,7 @@ def test_repair_is_looked_for_where_words_were_heard_otherwise(study: Study) -> 
     # Theirs is lost where much was heard otherwise; ours loses less there, and nothing elsewhere.
     theirs = rng.random(len(errors)) > errors / 9
     ours = theirs | ((errors >= 3) & (rng.random(len(errors)) < 0.7))
-    outcomes = write(
-        study,
+    outcomes = outcomes_of(
         corpora__narrations=corpus_file(errors.tolist()),
         models__ours=ranks(ours.tolist()),
         models__theirs=ranks(theirs.tolist()),
@@ -213,7 +231,7 @@ def test_accuracy_is_paired_over_speakers(study: Study) -> None:
         "right": {name: {"emobox/paper4": one} for name, one in rights.items()},
     }
     nothing = corpus_file([]) | {"num_images": {"test": 0}}
-    outcomes = write(study, corpora__emotions=nothing, probes__emotions=probe)
+    outcomes = outcomes_of(corpora__emotions=nothing, probes__emotions=probe)
     values = {"hit_at": None, "probe": "emotions", "labels": "paper4"}
     (found,) = find(check(models={"heard": 1, "majority": -1}, above=0, **values), outcomes)
     assert found.value == pytest.approx((4 + 9 + 5 + 9) / 40 - 0.3)
@@ -250,7 +268,7 @@ def test_the_whole_interval_has_to_lie_beyond_the_bound(
 def test_models_of_other_queries_are_refused(study: Study) -> None:
     of_others = ranks([True] * NUM_IMAGES * TAKES) | {"asked": "b"}
     with pytest.raises(BrewlineError, match="models/ours was measured on other queries"):
-        write(study, corpora__narrations=corpus_file([0] * 120), models__ours=of_others)
+        outcomes_of(corpora__narrations=corpus_file([0] * 120), models__ours=of_others)
 
 
 def test_the_page_says_what_was_shown_and_what_is_yet_to_be_measured(
@@ -259,8 +277,7 @@ def test_the_page_says_what_was_shown_and_what_is_yet_to_be_measured(
     rng = np.random.default_rng(2)
     errors = rng.integers(0, 8, NUM_IMAGES * TAKES)
     hits = rng.random(len(errors)) > errors / 9
-    outcomes = write(
-        study,
+    outcomes = outcomes_of(
         corpora__narrations=corpus_file(errors.tolist()),
         models__narrations_full=ranks((hits | (errors >= 2)).tolist()),
         models__narrations_prompted=ranks(hits.tolist()),
