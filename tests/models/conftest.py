@@ -5,12 +5,19 @@ from pathlib import Path
 
 import open_clip
 import pytest
+import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from tiny_models import EMBEDDING_SIZE, IMAGE_SIZE, TEXT, VISION, make_clip
 
 from brewline.config.recipes import RecipeParams
 from brewline.models.backbones import ClipBackbone, make_backbone
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A new model is drawn from torch's generator: no test depends on those before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
