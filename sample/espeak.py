@@ -1,7 +1,7 @@
 """espeak-ng as a library: the system's, or else the one that the package espeakng-loader brings.
 
 It gives the samples that the program `espeak-ng` of the same version writes
-(tests/unit/test_study.py holds the two against each other), without a process for each sentence.
+(tests/unit/test_claims.py holds the two against each other), without a process for each sentence.
 The system's goes first: 1.51 is what the miniature Whisper was trained on, and equal to the byte
 each time, which 1.52, the one of the package, is not for every voice.
 """

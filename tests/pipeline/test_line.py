@@ -266,7 +266,7 @@ def test_transcription_goes_on_after_a_crash(
     [
         ("transcribe", ["mini-lncoco"], "stages.transcribe.CorpusTranscription"),
         ("shard", ["mini-lncoco"], "stages.shard.pack_corpus"),
-        ("train", ["mini-lncoco-full"], "core.devices.in_processes"),
+        ("train", ["mini-lncoco-full"], "training.processes.in_processes"),
         ("embed", ["mini-lncoco-full"], "stages.embed.load_clip"),
     ],
 )

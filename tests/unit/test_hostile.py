@@ -10,7 +10,7 @@ import zipfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow
 import pyarrow.parquet
@@ -360,11 +360,29 @@ def test_a_tar_with_malformed_headers_is_named(
     tmp_path: Path, headers: dict[str, str], content: bytes
 ) -> None:
     pax(tmp_path / "a.tar", headers, content)
-    with pytest.raises(BrewlineError, match=r"a\.tar (is not a whole tar archive|is refused)"):
+    words = r"a\.tar (is not a whole tar archive|is refused|is damaged at byte)"
+    with pytest.raises(BrewlineError, match=words):
         MediaStore(tmp_path)
     # At the download, the first header alone is looked at.
     with suppress(BrewlineError):
         check_whole(tmp_path / "a.tar", "a.tar")
+
+
+def test_a_malformed_header_is_not_the_end_of_a_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some versions of Python take it for that, after they have read on."""
+    pax(tmp_path / "a.tar", {"comment": "malformed"}, b"abc")
+    plain = tarfile.TarInfo("good.wav").tobuf()
+    (tmp_path / "a.tar").write_bytes(plain + (tmp_path / "a.tar").read_bytes())
+
+    def refuse(self: tarfile.TarInfo, archive: tarfile.TarFile) -> NoReturn:
+        archive.offset += 2048
+        raise tarfile.InvalidHeaderError("invalid header")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(tarfile.TarInfo, "_proc_pax", refuse)
+    with pytest.raises(BrewlineError, match=r"a\.tar is damaged at byte 512"):
+        MediaStore(tmp_path)
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])

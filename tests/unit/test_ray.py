@@ -90,7 +90,11 @@ def drive(folder: str, address: str, *units: str) -> None:
 
 def start_driver(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """Starts `drive` in a process group of its own, and a session that a terminal would have."""
-    command = "import sys, test_ray; test_ray.drive(*sys.argv[1:])"
+    # Who was started in the background by a shell ignores Ctrl-C, and so do its children.
+    command = (
+        "import signal, sys, test_ray; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "test_ray.drive(*sys.argv[1:])"
+    )
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}
     return subprocess.Popen(

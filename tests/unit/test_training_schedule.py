@@ -5,7 +5,9 @@ from brewline.training.schedule import learning_rate
 
 
 def settings(steps: int, warmup_steps: int) -> RecipeParams:
-    return RecipeParams.model_construct(steps=steps, warmup_steps=warmup_steps, learning_rate=1e-4)
+    return RecipeParams.model_construct(
+        steps=steps, warmup_steps=warmup_steps, learning_rate=1e-4, schedule="linear"
+    )
 
 
 @pytest.mark.parametrize(

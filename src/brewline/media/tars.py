@@ -71,11 +71,11 @@ class _HeadersOnly:
             raise refused(self._raw, f"it has more than {MAX_MEMBERS} members")
 
     def block(self, position: int) -> bytes:
-        """The block at a position behind others."""
-        self._block_at = position - 1
+        """The block at a position."""
+        self._block_at = max(0, position - 1)
         self._file.seek(self._block_at)
-        self._block = self._file.read(1 + tarfile.BLOCKSIZE)
-        return self._block[1:]
+        self._block = self._file.read(position - self._block_at + tarfile.BLOCKSIZE)
+        return self._block[position - self._block_at :]
 
     def tell(self) -> int:
         return self._position
@@ -165,9 +165,6 @@ def _list_tar(file: BinaryIO, raw: RawFile, max_bytes: int) -> Iterator[tuple[st
                         raw, f"its member {name!r} swells it to more than {max_bytes} bytes"
                     )
                 yield name, (offset, size)
-            # tarfile takes a damaged header for the end, which two blocks of zeros mark.
-            if reader.block(archive.offset).strip(b"\0"):
-                raise BrewlineError(f"{raw} is damaged at byte {archive.offset}")
     except RecursionError:
         raise refused(raw, "one of its members has hundreds of headers") from None
     except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError) as error:
@@ -180,6 +177,7 @@ def _files_in(
     archive: tarfile.TarFile, reader: _HeadersOnly, raw: RawFile
 ) -> Iterator[tuple[bytes, int, int]]:
     """The name, offset and size of each file."""
+    start = 0
     while (member := archive.next()) is not None:
         # tarfile keeps all it has seen.
         archive.members.clear()  # type: ignore[attr-defined]
@@ -193,9 +191,14 @@ def _files_in(
         while not archive.pax_headers and (plain := _plain_file(reader.block(archive.offset))):
             reader.next_member()
             name, size = plain
-            start = archive.offset + tarfile.BLOCKSIZE
-            archive.offset = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            yield name, start, size
+            content = archive.offset + tarfile.BLOCKSIZE
+            archive.offset = content + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            yield name, content, size
+        start = archive.offset
+    # tarfile takes a damaged header for the end, which two blocks of zeros mark. It may have read
+    # on from there.
+    if reader.block(start).strip(b"\0"):
+        raise BrewlineError(f"{raw} is damaged at byte {start}")
 
 
 def _kept_in(raw: RawFile) -> Path:

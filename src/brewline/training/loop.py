@@ -283,7 +283,7 @@ class _Run:
         self._tell(row)
 
     def _tell(self, row: Row) -> None:
-        if self._on_row is not None:
+        if self._on_row is not None and self._ranks.is_first:
             self._on_row(row)
 
     def _save_checkpoint(self) -> None:
