@@ -48,11 +48,15 @@ Members = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Captioned:
-    """How many pictures of each split have captions that are read aloud, by how many speakers."""
+    """How many pictures of each split have captions that are read aloud, by how many speakers.
+
+    Pictures are `aspect` times as wide as high.
+    """
 
     pictures: dict[str, int] = field(default_factory=lambda: {"train": 240, "dev": 90, "test": 90})
     unused_pictures: int = 3
     speakers: int = 60
+    aspect: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,8 @@ def build_flickr8k(folder: Path, size: Captioned) -> None:
         f"{rng.randint(10**9, 4 * 10**9 - 1)}_{rng.getrandbits(40):010x}"
         for _ in range(num_spoken + size.unused_pictures)
     ]
-    made = _in_processes(_caption_picture, [(index, size.speakers) for index in range(len(stems))])
+    jobs = [(index, size.speakers, size.aspect) for index in range(len(stems))]
+    made = _in_processes(_caption_picture, jobs)
     images = {f"Images/{stem}.jpg": jpeg for stem, (jpeg, _) in zip(stems, made, strict=True)}
     write_tar(folder / "Images.tar", images)
     readings: dict[str, tuple[str, int, str]] = {}
@@ -200,10 +205,12 @@ def build_flickr8k(folder: Path, size: Captioned) -> None:
         start += count
 
 
-def _caption_picture(index: int, num_speakers: int) -> tuple[bytes, list[tuple[str, int]]]:
+def _caption_picture(
+    index: int, num_speakers: int, aspect: float
+) -> tuple[bytes, list[tuple[str, int]]]:
     """A picture as JPEG, and its captions with the number of the speaker of each."""
     scene, rng = _scene("flickr8k", index)
-    picture = jpeg_bytes(draw_scene(scene, rng, _faded(rng, 0.35)))
+    picture = jpeg_bytes(draw_scene(scene, rng, _faded(rng, 0.35), aspect))
     captions = scripted_captions(scene, rng)
     return picture, [(caption, rng.randint(1, num_speakers)) for caption in captions]
 

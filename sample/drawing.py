@@ -5,6 +5,7 @@ named by their role, so that one table serves every colour of the kind.
 """
 
 import io
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -407,33 +408,35 @@ def _palette(colour: str) -> dict[str, Colour]:
 
 
 class _Canvas:
-    """A supersampled picture; coordinates are fractions of it."""
+    """A supersampled picture, `aspect` times as wide as high; coordinates are fractions of it."""
 
-    def __init__(self) -> None:
-        self.size = PICTURE_PX * _SUPERSAMPLE
-        self.image = Image.new("RGB", (self.size, self.size))
+    def __init__(self, aspect: float = 1.0) -> None:
+        self.height = PICTURE_PX * _SUPERSAMPLE
+        self.width = round(PICTURE_PX * aspect) * _SUPERSAMPLE
+        self.image = Image.new("RGB", (self.width, self.height))
         self.draw = ImageDraw.Draw(self.image)
 
     def gradient(self, top: float, bottom: float, colours: tuple[Colour, Colour]) -> None:
-        first, last = round(top * self.size), round(bottom * self.size)
+        first, last = round(top * self.height), round(bottom * self.height)
         for y in range(first, last):
             share = (y - first) / max(last - first - 1, 1)
-            self.draw.line([(0, y), (self.size, y)], fill=_mix(*colours, share))
+            self.draw.line([(0, y), (self.width, y)], fill=_mix(*colours, share))
 
     def primitive(self, name: str, colour: Colour, points: list[float], extra: list[float]) -> None:
-        """Draws one shape whose points are fractions of the picture."""
-        xy = [point * self.size for point in points]
+        """Draws one shape: points are fractions of the picture, other lengths of its width."""
+        sides = itertools.cycle((self.width, self.height))
+        xy = [point * side for point, side in zip(points, sides, strict=False)]
         if name == "poly":
             self.draw.polygon(xy, fill=colour)
         elif name == "line":
-            width = max(round(extra[0] * self.size), 2)
+            width = max(round(extra[0] * self.width), 2)
             self.draw.line(xy, fill=colour, width=width)
         elif name == "pie":
             self.draw.pieslice(xy, extra[0], extra[1], fill=colour)
         elif name == "ring":
-            self.draw.ellipse(xy, outline=colour, width=max(round(extra[0] * self.size), 2))
+            self.draw.ellipse(xy, outline=colour, width=max(round(extra[0] * self.width), 2))
         elif name == "rrect":
-            self.draw.rounded_rectangle(xy, radius=extra[0] * self.size, fill=colour)
+            self.draw.rounded_rectangle(xy, radius=extra[0] * self.width, fill=colour)
         elif name == "rect":
             self.draw.rectangle(xy, fill=colour)
         else:
@@ -459,9 +462,16 @@ class _Canvas:
 Box = tuple[float, float, float, float]
 
 
-def draw_scene(scene: Scene, rng: random.Random, finish: Finish | None = None) -> Image.Image:
-    """RGB picture, 256 px; `rng` decides small shifts of place, `finish` the look."""
-    canvas = _Canvas()
+def draw_scene(
+    scene: Scene, rng: random.Random, finish: Finish | None = None, aspect: float = 1.0
+) -> Image.Image:
+    """RGB picture, 256 px high and `aspect` times as wide.
+
+    `rng` decides small shifts of place, `finish` the look. A wide picture shows things as large as
+    a square one does, further apart: of twice the width, those at the sides stand outside of its
+    middle square.
+    """
+    canvas = _Canvas(aspect)
     boxes = _prepare(canvas, scene, rng)
     order = sorted(range(len(boxes)), key=lambda i: (scene.things[i].near, boxes[i][3], i))
     for index in order:
@@ -469,7 +479,8 @@ def draw_scene(scene: Scene, rng: random.Random, finish: Finish | None = None) -
         if not thing.in_sky and thing.on is None:
             _draw_shadow(canvas, boxes[index])
         canvas.thing(thing.kind, thing.colour, boxes[index])
-    image = canvas.image.resize((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+    size = (canvas.width // _SUPERSAMPLE, canvas.height // _SUPERSAMPLE)
+    image = canvas.image.resize(size, Image.Resampling.LANCZOS)
     image = _draw_weather(image, scene.sky, rng)
     return _finished(image, finish) if finish else image
 
@@ -485,10 +496,10 @@ def _prepare(canvas: "_Canvas", scene: Scene, rng: random.Random) -> list[Box]:
         _draw_room(canvas, scene.place)
     else:
         _draw_landscape(canvas, scene, rng)
-    return _layout(scene, rng)
+    return _layout(scene, rng, canvas.width / canvas.height)
 
 
-def _layout(scene: Scene, rng: random.Random) -> list[Box]:
+def _layout(scene: Scene, rng: random.Random, aspect: float) -> list[Box]:
     boxes: list[Box] = []
     for thing in scene.things:
         kind = KINDS[thing.kind]
@@ -502,7 +513,7 @@ def _layout(scene: Scene, rng: random.Random) -> list[Box]:
             centre = 0.18 + 0.32 * SIDES.index(thing.side) + rng.uniform(-0.03, 0.03)
             bottom = _bottom(scene, thing, kind.height * scale, rng)
             scale *= 1.2 if thing.near else 0.95
-        width, height = kind.width * scale, kind.height * scale
+        width, height = kind.width * scale / aspect, kind.height * scale
         centre = min(max(centre, width / 2 + 0.01), 0.99 - width / 2)
         boxes.append((centre - width / 2, bottom - height, centre + width / 2, bottom))
     return boxes
@@ -518,7 +529,8 @@ def _bottom(scene: Scene, thing: Thing, height: float, rng: random.Random) -> fl
 
 def _draw_shadow(canvas: _Canvas, box: tuple[float, float, float, float]) -> None:
     left, _, right, bottom = box
-    ground = canvas.image.getpixel((canvas.size // 2, min(int(bottom * canvas.size), 767)))
+    y = min(int(bottom * canvas.height), canvas.height - 1)
+    ground = canvas.image.getpixel((canvas.width // 2, y))
     assert isinstance(ground, tuple)
     shade = _mix((ground[0], ground[1], ground[2]), (0, 0, 0), 0.25)
     canvas.primitive("ellipse", shade, [left, bottom - 0.015, right, bottom + 0.015], [])
@@ -663,11 +675,11 @@ def _draw_weather(image: Image.Image, sky: str, rng: random.Random) -> Image.Ima
     draw = ImageDraw.Draw(image)
     if sky == "rainy":
         for _ in range(70):
-            x, y = rng.uniform(0, PICTURE_PX), rng.uniform(0, PICTURE_PX)
+            x, y = rng.uniform(0, image.width), rng.uniform(0, image.height)
             draw.line([(x, y), (x - 3, y + 10)], fill=(190, 204, 222))
     if sky == "snowy":
         for _ in range(70):
-            x, y = rng.uniform(0, PICTURE_PX), rng.uniform(0, PICTURE_PX)
+            x, y = rng.uniform(0, image.width), rng.uniform(0, image.height)
             draw.ellipse([x, y, x + 3, y + 3], fill=(255, 255, 255))
     return image
 
@@ -678,7 +690,7 @@ def _finished(image: Image.Image, finish: Finish) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float32)
     pixels = (pixels - 128) * finish.contrast + 128
     pixels = pixels * np.asarray(finish.cast, dtype=np.float32)
-    y, x = np.mgrid[-1 : 1 : PICTURE_PX * 1j, -1 : 1 : PICTURE_PX * 1j]
+    y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
     pixels = pixels * (1 - finish.vignette * (x**2 + y**2) / 2)[..., None]
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
