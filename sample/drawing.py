@@ -485,9 +485,9 @@ def draw_scene(
     return _finished(image, finish) if finish else image
 
 
-def thing_boxes(scene: Scene, rng: random.Random) -> list[Box]:
+def thing_boxes(scene: Scene, rng: random.Random, aspect: float = 1.0) -> list[Box]:
     """Where `draw_scene` with an equal `rng` draws each thing, in parts of the picture's sides."""
-    return _prepare(_Canvas(), scene, rng)
+    return _prepare(_Canvas(aspect), scene, rng)
 
 
 def _prepare(canvas: "_Canvas", scene: Scene, rng: random.Random) -> list[Box]:

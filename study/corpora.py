@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, read_json, remove, write_json
 from study.definition import PROJECT, Study
 
@@ -18,16 +17,15 @@ def make_corpus(study: Study, name: str) -> None:
     """Makes a corpus, unless it lies there and was made of the same.
 
     Raises:
-        BrewlineError: espeak-ng is not there, or the layout is unknown.
+        BrewlineError: espeak-ng is not there.
     """
     folder, note = study.corpora / name, study.corpora / _MADE_OF.format(name)
-    size = dict(study.generate[name])
-    wanted = {"generate": size, "generator": study.generator}
+    wanted = study.generated(name)
     if folder.is_dir() and note.exists() and read_json(note) == wanted:
         return
     remove(note)
     with atomic_path(folder) as partial:
-        _build(partial, **size)
+        _build(partial, **wanted["generate"])
     write_json(note, wanted)
 
 
@@ -42,10 +40,5 @@ def _build(folder: Path, layout: str, **size: Any) -> None:
         "lncoco": (generator.build_lncoco, generator.Narrated),
         "ravdess": (generator.build_ravdess, generator.Acted),
     }
-    if layout not in layouts:
-        raise BrewlineError(
-            f"no generator has the layout {layout!r}; choose one of {', '.join(layouts)}",
-            "settings",
-        )
     build, size_of = layouts[layout]
     build(folder, size_of(**size))

@@ -7,11 +7,11 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brewline.analysis.word_errors import recall_over_wer, select_queries
 from brewline.config.loading import parse, read_yaml
@@ -58,6 +58,14 @@ class Check(Section):
     below: float | None = None
     within: float | None = None
 
+    @model_validator(mode="after")
+    def _is_one_question(self) -> Self:
+        if (self.hit_at is None) == (self.probe is None):
+            raise ValueError("a check has either hit_at, of models of retrieval, or a probe")
+        if (self.probe is None) != (self.labels is None):
+            raise ValueError("a check of a probe, and no other one, has labels")
+        return self
+
     @property
     def problem(self) -> str:
         """Which emotions are told apart, and who is held out, as a probe names it."""
@@ -81,7 +89,14 @@ class Claim(Section):
 
     says: str
     source: str
-    checks: list[Check]
+    checks: Annotated[list[Check], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_bounds(self) -> Self:
+        for one in self.checks:
+            if (one.above, one.below, one.within).count(None) != 2:
+                raise ValueError(f"check {one.of!r} has to have one of above, below and within")
+        return self
 
 
 class Claims(Section):

@@ -82,8 +82,7 @@ def facts_of(study: Study, part: Part) -> dict[str, Any]:
     if part.kind == CORPORA:
         sections = ("inspect", "validate", "asr", "shard")
         return {
-            "generate": dict(study.generate[part.subject]),
-            "generator": study.generator,
+            **study.generated(part.subject),
             "source": {k: v for k, v in values["sources"][part.subject].items() if k != "files"},
             **{name: values[name] for name in sections},
             "whisper": values["backbones"]["whisper"],
