@@ -571,7 +571,7 @@ def embed(folder: Path) -> Outputs:
     for experiment in (*VARIANTS, EMOTION):
         made_as = "full" if experiment == EMOTION else experiment
         card = new_card(params, made_as, hashes).model_copy(update={"seed": 3})
-        model = BrewClip(backbone, card.switches, STATE_WIDTH, learn_temperature=True)
+        model = BrewClip(backbone, card.switches, (STATE_WIDTH,), learn_temperature=True)
         shapes = {name: tuple(p.shape) for name, p in model.trained_parameters().items()}
         drawn_tensors = {n: np.asarray(0.2 * drawn(n, shape)) for n, shape in shapes.items()}
         made = folder / "models" / experiment / "seed-3"

@@ -24,7 +24,7 @@ GUIDE = Path(__file__).parents[2] / "docs/guide.md"
 
 def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
     torch.manual_seed(1)
-    return BrewClip(backbone, switches, STATE_WIDTH)
+    return BrewClip(backbone, switches, (STATE_WIDTH,))
 
 
 def collate(backbone, switches, utterances) -> Batch:
@@ -54,7 +54,9 @@ PAPERS_STATE_WIDTH = 512
 
 def num_trained(name: str, switches: VariantParams) -> int:
     with torch.device("meta"):
-        model = BrewClip(paper_backbone(name), switches, PAPERS_STATE_WIDTH, learn_temperature=True)
+        model = BrewClip(
+            paper_backbone(name), switches, (PAPERS_STATE_WIDTH,), learn_temperature=True
+        )
     assert not any(name.startswith("clip.") for name in model.trained_parameters())
     return model.num_trained_parameters
 
@@ -208,7 +210,7 @@ def test_pixels_equal_open_clips_own_preprocessing(backbone):
 def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
     batch = collate(backbone, FULL, make_world(2))
     torch.manual_seed(1)
-    model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True).train()
+    model = BrewClip(backbone, FULL, (STATE_WIDTH,), learn_temperature=True).train()
     similarity = model.encode_utterances(batch.utterances).embeddings @ (
         model.encode_images(batch.pictures).T
     )

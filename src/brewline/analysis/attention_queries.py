@@ -71,7 +71,7 @@ def look_at_queries(
     model, card = load_model(folder, backbone, hashes)
     switches = card.switches
     collator = Collator(input_transforms(backbone, switches), switches, 0)
-    states = inputs.project / "data/states" / inputs.corpus if switches.acoustic else None
+    states = card.states_folder(inputs.project)
     shards = inputs.project / "data/shards" / inputs.corpus
     samples = _read(shards, states, names)
     times = _word_times(inputs.project / f"data/transcripts/{inputs.corpus}.parquet", names)

@@ -122,7 +122,7 @@ def pack_corpus(
         BrewlineError: an utterance of the manifest has no transcript, or a picture cannot be
             packed; and see `run_units`.
     """
-    _check_joined(manifest, transcripts)
+    require_joined(manifest, transcripts)
     numbers, shrunk, folder = work / "numbers.npy", work / "pictures", work / "shards"
     pictures = list_pictures(root, manifest, work / "pictures.parquet", numbers)
     # What an object store takes is not taken for the decoder's.
@@ -143,8 +143,12 @@ def pack_corpus(
     return folder
 
 
-def _check_joined(manifest: Path, transcripts: Path) -> None:
-    """Makes sure that rows which belong together stand in the same place."""
+def require_joined(manifest: Path, transcripts: Path) -> None:
+    """Makes sure that rows which belong together stand in the same place.
+
+    Raises:
+        BrewlineError: the two tables are of different utterances.
+    """
     ids, heard = (read_column(path, "utterance_id") for path in (manifest, transcripts))
     if ids.equals(heard):
         return
