@@ -172,4 +172,4 @@ def pooled(frames_TS: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """The mean of every `size` neighbouring frames; the last group may be smaller."""
     starts = np.arange(0, len(frames_TS), size)
     counts = np.minimum(size, len(frames_TS) - starts).astype(np.float32)
-    return np.add.reduceat(frames_TS, starts, axis=0) / counts[:, None]
+    return (np.add.reduceat(frames_TS, starts, axis=0) / counts[:, None]).astype(np.float32)
