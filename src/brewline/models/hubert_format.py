@@ -11,6 +11,8 @@ import pickle
 from collections.abc import Collection
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from brewline.core.errors import BrewlineError
 from brewline.core.extras import hubert_class
 
@@ -18,6 +20,8 @@ _CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _KIND = "hubert"
+# What the library lets through of files that are no weights.
+_DAMAGES = (ValueError, RuntimeError, KeyError, SafetensorError, pickle.UnpicklingError)
 
 
 def files_of_hubert(names: Collection[str], where: str) -> list[str]:
@@ -66,7 +70,7 @@ def convert_hubert(folder: Path, target: Path) -> None:
     try:
         # Of pickled weights transformers takes nothing but tensors.
         model, found = HubertModel.from_pretrained(folder, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, *_DAMAGES) as error:
         raise BrewlineError(f"its weights are damaged: {str(error).splitlines()[0]}") from None
     lacking = sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])])
     # Stands for frames that are hidden in its own training, and for nothing else.
