@@ -36,8 +36,8 @@ def main() -> None:
         named_by = [one.model_dump(), asr.audio_context, asr.precision, backbone["sha256"]]
         named_by += [params.shard.utterances_per_shard]
         named_by += name_computation(runtime.engine, device)
-        version = load_versions().encode
-        work = work_dir("encode", fingerprint(version, named_by, [manifest, transcripts]))
+        fingerprinted = fingerprint(load_versions().encode, named_by, [manifest, transcripts])
+        work = work_dir("encode", fingerprinted)
         free_mb = shutil.disk_usage(work).free / 1e6
         print(f"{name}: {outlook_of_layers(manifest, shape, one.pool_frames, free_mb)}")
         raw = Path("data/raw") / one.data
