@@ -22,6 +22,7 @@ from torch import Tensor
 
 from brewline.analysis.keywords import _word
 from brewline.config.variants import AcousticParams, VariantParams
+from brewline.core.errors import BrewlineError
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip, state_shape_of
 from brewline.models.inputs import UtteranceInputs
@@ -180,3 +181,9 @@ def test_a_layered_encoder_needs_no_whisper_frames(backbone: ClipBackbone) -> No
     inputs = inputs_of(backbone, SPEECHCLIP_P, [replace(one, num_frames=1)])
     assert inputs.states is not None
     assert inputs.states.shape[1] == len(one.states)
+
+
+def test_heads_that_do_not_divide_the_states_are_refused(backbone: ClipBackbone) -> None:
+    switches = hearing(PARALLEL.model_copy(update={"heads": 5}))
+    with pytest.raises(BrewlineError, match="5 heads .* do not divide the width 12"):
+        BrewClip(backbone, switches, SHAPE)

@@ -216,6 +216,12 @@ def _make_acoustic(
     if state_shape is None:
         raise ValueError("an acoustic channel needs the shape of its states")
     *layers, width = state_shape
+    if params.branch != "brewclip" and width % params.heads:
+        raise BrewlineError(
+            f"{params.heads} heads of a branch {params.branch!r} do not divide the width {width} of "
+            f"the states of {params.encoder}; change the variant's heads",
+            "settings",
+        )
     mix = None
     if params.hears_layers:
         mix = LayerMix(layers[0], params.normalise_layers, params.learn_layers)

@@ -58,7 +58,9 @@ class CascadedBranch(nn.Module):
         self.scale = nn.Parameter(embeddings.std(dim=0).repeat(params.keywords, 1))
         self.offset = nn.Parameter(embeddings.mean(dim=0).repeat(params.keywords, 1))
         self.register_buffer("vocabulary", torch.empty(0, dtype=torch.long))
-        row = layout.rows("", params.keywords, "truncate", padded=tower.reads_padding)
+        # Tokenisers know no other device, even where a model is only counted.
+        with torch.device("cpu"):
+            row = layout.rows("", params.keywords, "truncate", padded=tower.reads_padding)
         self.register_buffer("token_ids", row, persistent=False)
 
     @property
