@@ -185,5 +185,5 @@ def test_a_layered_encoder_needs_no_whisper_frames(backbone: ClipBackbone) -> No
 
 def test_heads_that_do_not_divide_the_states_are_refused(backbone: ClipBackbone) -> None:
     switches = hearing(PARALLEL.model_copy(update={"heads": 5}))
-    with pytest.raises(BrewlineError, match="5 heads .* do not divide the width 12"):
+    with pytest.raises(BrewlineError, match=r"5 heads .* do not divide the width 12"):
         BrewClip(backbone, switches, SHAPE)

@@ -218,8 +218,8 @@ def _make_acoustic(
     *layers, width = state_shape
     if params.branch != "brewclip" and width % params.heads:
         raise BrewlineError(
-            f"{params.heads} heads of a branch {params.branch!r} do not divide the width {width} of "
-            f"the states of {params.encoder}; change the variant's heads",
+            f"{params.heads} heads of a branch {params.branch!r} do not divide the width {width} "
+            f"of the states of {params.encoder}; change the variant's heads",
             "settings",
         )
     mix = None
