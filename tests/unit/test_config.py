@@ -399,7 +399,10 @@ def examples(path: str) -> list[dict[str, Any]]:
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     # Two add rows to the shipped tables, which `merge` would replace.
-    source, imported, _, siglip, _, emotion, _, flickr, own = examples("docs/guide.md")
+    source, imported, _, heard, siglip, _, emotion, _, flickr, own = examples("docs/guide.md")
+    corpora: dict[str, Any] = {"corpora": ["flickr8k"], "probed_corpora": []}
+    params = parse_params(merge(values, heard | corpora | {"tables": {}, "probes": {}}))
+    assert params.variant_of("flickr8k-speechclip-p").acoustic.encoder == "hubert"  # type: ignore[union-attr]
     assert "SigLIP" in parse_params(merge(values, siglip)).backbones.clip.source
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
