@@ -66,6 +66,10 @@ def write_made_analysis(
         },
         examples=_groups(rows, full, examples),
         attention=[_attended([*full, *rows][0], picture)],
+        keywords=[
+            {"row": [*rows][-1], "utterance_id": ids[1], "image_id": image_of[ids[1]], "rank": 3}
+            | {"heard": "a red <b>car</b>", "keywords": ["red", "car", "<i>"]}
+        ],
     )
     write_analysis(analysis, root / "reports/analysis" / name)
 

@@ -223,7 +223,7 @@ def model_facts(chosen: Params, experiment: str, seed: int | None) -> dict[str, 
     one = chosen.experiments[experiment]
     if one.recipe == NONE and one.init != NONE:
         init = {"experiment": one.init, "sha256": "e" * 64}
-        taken = {"experiment": experiment, "corpus": one.data, "init": init}
+        taken = {"experiment": experiment, "corpus": one.data, "init": init, "states": one.states}
         return model_facts(chosen, one.init, seed) | taken
     facts = new_card(chosen, experiment, {"whisper": "a" * 64, "clip": "b" * 64}).model_dump()
     if seed is None:

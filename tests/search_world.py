@@ -157,7 +157,7 @@ def _make_models(root: Path, params: Params) -> None:
         torch.manual_seed(0)
         learn = facts["recipe"]["learn_temperature"]
         switches = params.variant_of(experiment)
-        model = BrewClip(backbone, switches, STATE_WIDTH, learn_temperature=learn)
+        model = BrewClip(backbone, switches, (STATE_WIDTH,), learn_temperature=learn)
         folder = model_folder(experiment, "seed-0", root)
         results = {"dev": {"dev/mean_recall_at_1": score}, "backbones": hashes}
         write_json(folder / "model.json", facts | results)

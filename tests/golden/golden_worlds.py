@@ -44,6 +44,7 @@ from brewline.tables.transcripts import TRANSCRIPTS
 
 CORPUS = "golden"
 EMOTION = "emotion"
+ENCODED = "golden-layers"
 RATE_HZ = 16_000
 STATE_WIDTH = 12
 # Of states and of large tensors, the reference has every so many frames and numbers.
@@ -137,6 +138,8 @@ def make_project(folder: Path, shard_size: int) -> None:
         **{"task": "emotion", "recipe": "none", "init": "full"},
     }
     values |= {"tables": {}, "probes": {}, "probed_corpora": [CORPUS]}
+    encoded = {"data": CORPUS, "encoder": "whisper_layers", "pool_frames": 2}
+    values["encoded"] = {ENCODED: encoded}
     values["runtime"] |= RUNTIME
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     (folder / "versions.yaml").write_text((PROJECT / "versions.yaml").read_text())
@@ -277,9 +280,8 @@ def make_golden_whisper(path: Path) -> None:
     # They are its output too: with larger ones it would say one token for ever.
     tensors["decoder.token_embedding.weight"] *= 0.25
     torch.save(checkpoint, path)
-    write_json(
-        path.with_name("backbones.json"), {"whisper": {"name": "golden", "sha256": "0" * 64}}
-    )
+    for name in ("backbones.json", "encoders.json"):
+        write_json(path.with_name(name), {"whisper": {"name": "golden", "sha256": "0" * 64}})
 
 
 def transcribe(folder: Path) -> Outputs:
@@ -442,11 +444,11 @@ def shard(folder: Path) -> Outputs:
     return Outputs(exact, numbers)
 
 
-# --- layers
+# --- layers, encode
 
 
-def layers(folder: Path) -> Outputs:
-    """What each layer makes of recordings in several forms, one of them of two windows."""
+def make_heard(folder: Path) -> list[dict[str, Any]]:
+    """Recordings in several forms, one of them of two windows, and what hears them."""
     make_project(folder, shard_size=2)
     rows = []
     for utterance_id, (split, content, facts) in recordings().items():
@@ -458,12 +460,42 @@ def layers(folder: Path) -> Outputs:
         path.write_bytes(content)
     write_table(folder / f"data/manifest/{CORPUS}.parquet", MANIFEST, rows)
     make_golden_whisper(folder / "models/backbones/whisper.pt")
+    return rows
+
+
+def layers(folder: Path) -> Outputs:
+    """What each layer makes of recordings."""
+    make_heard(folder)
     with one_thread_and_no_tracking("layers"):
         run_stage(folder, "layers", CORPUS)
     features = load_features(folder / f"data/layers/{CORPUS}.safetensors")
     shapes = {name: list(array.shape) for name, array in features.arrays.items()}
     exact = {"ids": list(features.utterance_ids), "shapes": shapes}
     return Outputs(exact, {f"layers/{name}": one for name, one in features.arrays.items()})
+
+
+def encode(folder: Path) -> Outputs:
+    """All frames of each layer, but for a recording that transcription has dropped."""
+    rows = make_heard(folder)
+    nothing = dict.fromkeys(TRANSCRIPTS.names)
+    facts = {"text": "", "num_windows": 1, "num_frames": 1, "asr_model": "golden"}
+    statuses = ["dropped" if number == 1 else "ok" for number in range(len(rows))]
+    transcripts = [
+        {**nothing, **facts, "utterance_id": row["utterance_id"], "split": row["split"]}
+        | {"status": status}
+        for row, status in zip(rows, statuses, strict=True)
+    ]
+    write_table(folder / f"data/transcripts/{CORPUS}.parquet", TRANSCRIPTS, transcripts)
+    with one_thread_and_no_tracking("encode"):
+        run_stage(folder, "encode", ENCODED)
+    states = folder / "data/states" / ENCODED
+    exact: dict[str, Any] = {"index": index_of(states)}
+    numbers: dict[str, NDArray[Any]] = {}
+    for entry in exact["index"]:
+        for name, content in members(states / entry["file"]):
+            frames = np.load(io.BytesIO(content), allow_pickle=False)
+            _take_states(f"{entry['file']}/{name}", frames, exact, numbers)
+    return Outputs(exact, numbers)
 
 
 # --- train
@@ -571,7 +603,7 @@ def embed(folder: Path) -> Outputs:
     for experiment in (*VARIANTS, EMOTION):
         made_as = "full" if experiment == EMOTION else experiment
         card = new_card(params, made_as, hashes).model_copy(update={"seed": 3})
-        model = BrewClip(backbone, card.switches, STATE_WIDTH, learn_temperature=True)
+        model = BrewClip(backbone, card.switches, (STATE_WIDTH,), learn_temperature=True)
         shapes = {name: tuple(p.shape) for name, p in model.trained_parameters().items()}
         drawn_tensors = {n: np.asarray(0.2 * drawn(n, shape)) for n, shape in shapes.items()}
         made = folder / "models" / experiment / "seed-3"
@@ -605,6 +637,7 @@ STAGES: Mapping[str, Callable[[Path], Outputs]] = {
     "transcribe": transcribe,
     "shard": shard,
     "layers": layers,
+    "encode": encode,
     "train": train,
     "embed": embed,
 }

@@ -116,9 +116,16 @@ class SlowModel:
         """Class token, prompts and frames, none with a place, through post-norm layers."""
         params = self.switches.acoustic
         assert params is not None and utterance.states is not None
-        states = torch.from_numpy(utterance.states).double()[: utterance.num_frames]
-        groups = states.split(params.pool_frames)
-        frames = [self.linear(group.mean(dim=0), "acoustic.project_in") for group in groups]
+        states = torch.from_numpy(utterance.states).double()
+        if params.hears_layers:
+            frames = [self.mixed(layers) for layers in states]
+        else:
+            groups = states[: utterance.num_frames].split(params.pool_frames)
+            frames = [group.mean(dim=0) for group in groups]
+        if params.branch == "cascaded":
+            return self.cascaded(frames, bump)
+        if params.branch == "brewclip":
+            frames = [self.linear(frame, "acoustic.project_in") for frame in frames]
         x = torch.stack([self.tensors["acoustic.class_token"], *self.prompts(), *frames])
         for number in range(params.layers):
             name = f"acoustic.layers.{number}"
@@ -128,6 +135,41 @@ class SlowModel:
             hidden = torch.nn.functional.gelu(self.linear(x, f"{name}.linear1"))
             x = self.norm(x + self.linear(hidden, f"{name}.linear2"), f"{name}.norm2")
         return self.linear(self.norm(x[0], "acoustic.norm"), "acoustic.project_out")
+
+    def mixed(self, layers: Tensor) -> Tensor:
+        """The layers of a frame (L, S) as one."""
+        params = self.switches.acoustic
+        assert params is not None
+        if params.normalise_layers:
+            layers = torch.stack([standard(layer) for layer in layers])
+        weights = torch.ones(len(layers)).double()
+        if params.learn_layers:
+            weights = self.tensors["layer_mix.weights"].exp()
+        return (weights / weights.sum()) @ layers
+
+    def cascaded(self, frames: list[Tensor], bump: Bump) -> Tensor:
+        """Each keyword is the nearest word, and learns as if it were a mixture of all."""
+        params, classes = self.switches.acoustic, self.tensors["acoustic.class_tokens"]
+        assert params is not None
+        x = torch.cat([classes, torch.stack(frames)])
+        name = "acoustic.last_attention"
+        mixed = self.attend(x, name, params.heads, 0, "sound", bump, causal=False)
+        embeddings = self.tensors["clip.token_embedding.weight"]
+        words = embeddings[self.tensors["acoustic.vocabulary"].long()]
+        said = []
+        for number, token in enumerate(classes):
+            keyword = self.linear(
+                self.norm(token + mixed[number], "acoustic.norm"), "acoustic.project_out"
+            )
+            keyword = standard(keyword) * self.tensors["acoustic.scale"][number]
+            keyword = unit(keyword + self.tensors["acoustic.offset"][number])
+            near = torch.stack([keyword @ unit(word) for word in words])
+            mixture = (near / 0.1).softmax(dim=0) @ words
+            said.append(words[near.argmax()] + mixture - mixture.detach())
+        rows = torch.stack([embeddings[START], *said, embeddings[END]])
+        x = rows + self.tensors["clip.positional_embedding"][: len(rows)]
+        x = self.tower(x, "clip.transformer", "text", len(rows) - 1, bump)
+        return self.norm(x[-1], "clip.ln_final") @ self.tensors["clip.text_projection"]
 
     def prompts(self, layer: int = 0) -> list[Tensor]:
         """Those that enter before a layer."""
@@ -240,6 +282,10 @@ class SlowModel:
                 total = torch.stack(list(logits.values())).exp().sum().log()
                 terms.append(total - torch.stack(rights).mean())
         return torch.stack(terms).mean()
+
+
+def standard(vector: Tensor) -> Tensor:
+    return (vector - vector.mean()) / (vector.var(unbiased=False) + 1e-5).sqrt()
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ EPSILON = 1e-4
 
 def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
     torch.manual_seed(1)
-    model = BrewClip(backbone, switches, STATE_WIDTH)
+    model = BrewClip(backbone, switches, (STATE_WIDTH,))
     if model.prompt_tokens is not None:
         torch.nn.init.normal_(model.prompt_tokens, std=0.5)
     return model

@@ -11,6 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tiny_models import ACOUSTIC, E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, make_world, variant
 
+from brewline.config import load_params
 from brewline.config.variants import AcousticParams, VariantParams
 from brewline.models.acoustic import AcousticBranch, pool_frames
 from brewline.models.backbones import ClipBackbone, make_backbone
@@ -24,7 +25,7 @@ GUIDE = Path(__file__).parents[2] / "docs/guide.md"
 
 def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
     torch.manual_seed(1)
-    return BrewClip(backbone, switches, STATE_WIDTH)
+    return BrewClip(backbone, switches, (STATE_WIDTH,))
 
 
 def collate(backbone, switches, utterances) -> Batch:
@@ -42,19 +43,30 @@ def paper_backbone(name: str) -> ClipBackbone:
 PAPERS = AcousticParams(
     layers=1, heads=8, feedforward_width=4096, dropout=0.1, pool_frames=1, padding_mask="none"
 )
+PARALLEL, CASCADED = (
+    load_params(GUIDE.parents[1] / "params.yaml").variants[f"speechclip-{kind}"].acoustic
+    for kind in "pc"
+)
 PAPERS_VARIANTS = {
     "zero-shot": variant(prompts=0, acoustic=None),
     "prompted": variant(prompts=4, acoustic=None),
     "e2e": variant(prompts=4, acoustic=PAPERS, text=None),
     "full": variant(prompts=4, acoustic=PAPERS),
+    "speechclip-p": variant(prompts=0, acoustic=PARALLEL, text=None),
+    "speechclip-c": variant(prompts=0, acoustic=CASCADED, text=None),
 }
-# Of the encoder's states: base.en goes with both.
-PAPERS_STATE_WIDTH = 512
+
+
+def papers_state_shape(switches: VariantParams) -> tuple[int, ...]:
+    """Of base.en, or of all layers of HuBERT large."""
+    hears_layers = switches.acoustic is not None and switches.acoustic.hears_layers
+    return (25, 1024) if hears_layers else (512,)
 
 
 def num_trained(name: str, switches: VariantParams) -> int:
     with torch.device("meta"):
-        model = BrewClip(paper_backbone(name), switches, PAPERS_STATE_WIDTH, learn_temperature=True)
+        shape = papers_state_shape(switches)
+        model = BrewClip(paper_backbone(name), switches, shape, learn_temperature=True)
     assert not any(name.startswith("clip.") for name in model.trained_parameters())
     return model.num_trained_parameters
 
@@ -62,7 +74,14 @@ def num_trained(name: str, switches: VariantParams) -> int:
 def test_parameter_counts_at_the_papers_sizes() -> None:
     """Those that the paper's sizes give by hand, with ViT-L/14."""
     found = {key: num_trained("ViT-L-14", one) for key, one in PAPERS_VARIANTS.items()}
-    assert found == {"zero-shot": 0, "prompted": 790_528, "e2e": 10_439_168, "full": 10_439_168}
+    layer = 4 * (1024 * 1024 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 2 * 2048
+    parallel = 25 + 1024 + layer + 2048 + 1024 * 768 + 768
+    attention = 4 * (1024 * 1024 + 1024) + 2048
+    cascaded = 25 + 8 * 1024 + attention + 1024 * 768 + 768 + 2 * 8 * 768
+    assert found == {
+        **{"zero-shot": 0, "prompted": 790_528, "e2e": 10_439_168, "full": 10_439_168},
+        **{"speechclip-p": parallel, "speechclip-c": cascaded},
+    }
 
 
 def test_the_guides_table_of_trained_parameters_is_true() -> None:
@@ -208,7 +227,7 @@ def test_pixels_equal_open_clips_own_preprocessing(backbone):
 def test_gradients_reach_all_that_trains_and_nothing_else(backbone):
     batch = collate(backbone, FULL, make_world(2))
     torch.manual_seed(1)
-    model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True).train()
+    model = BrewClip(backbone, FULL, (STATE_WIDTH,), learn_temperature=True).train()
     similarity = model.encode_utterances(batch.utterances).embeddings @ (
         model.encode_images(batch.pictures).T
     )

@@ -108,7 +108,7 @@ def test_training_goes_on_in_the_order_of_a_run_that_was_left_alone(card, spoken
 
 def test_emotions_are_learned_from_a_model_of_retrieval(card, spoken, recipe, backbone, tmp_path):
     torch.manual_seed(1)
-    start = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=recipe.learn_temperature)
+    start = BrewClip(backbone, FULL, (STATE_WIDTH,), learn_temperature=recipe.learn_temperature)
     own = next(fold_cards(card, TUNING, spoken))
     split = split_of(own, spoken)
     runtime = load_params().runtime.model_copy(update={"device": "cpu"})

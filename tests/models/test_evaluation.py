@@ -46,7 +46,7 @@ FACTS = {name: QueryFacts("anna", 1.0, None) for name in TEXTS}
 
 def model_of(backbone, switches, seed=0):
     torch.manual_seed(seed)
-    model = BrewClip(backbone, switches, STATE_WIDTH)
+    model = BrewClip(backbone, switches, (STATE_WIDTH,))
     return model, Collator(input_transforms(backbone, switches), switches, 1)
 
 

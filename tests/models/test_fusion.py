@@ -19,7 +19,7 @@ GATED = variant(fusion="gate")
 
 def make(backbone, switches):
     torch.manual_seed(1)
-    model = BrewClip(backbone, switches, STATE_WIDTH)
+    model = BrewClip(backbone, switches, (STATE_WIDTH,))
     return model, Collator(input_transforms(backbone, switches), switches, 1)
 
 

@@ -35,7 +35,7 @@ def card(recipe):
 @pytest.fixture
 def trained(backbone):
     torch.manual_seed(2)
-    model = BrewClip(backbone, FULL, STATE_WIDTH, learn_temperature=True)
+    model = BrewClip(backbone, FULL, (STATE_WIDTH,), learn_temperature=True)
     return Trained(model, 4, DEV, [{"step": 1, "loss": 2.0}])
 
 
@@ -65,7 +65,7 @@ def test_every_option_is_in_the_folder(tmp_path, card, backbone):
     """And a model with them embeds as the one that was saved."""
     options = {"fusion": "gate", "long_texts": "chunk", "pictures": "multicrop", "prompt_depth": 2}
     switches = variant(**options)
-    model = BrewClip(backbone, switches, STATE_WIDTH, learn_temperature=True, with_bias=True)
+    model = BrewClip(backbone, switches, (STATE_WIDTH,), learn_temperature=True, with_bias=True)
     with torch.no_grad():
         for one in model.trained_parameters().values():
             one.normal_(std=0.5)
@@ -85,7 +85,7 @@ def test_every_option_is_in_the_folder(tmp_path, card, backbone):
 
 
 def test_a_fixed_temperature_is_the_one_of_the_card(tmp_path, card, backbone):
-    model = BrewClip(backbone, FULL, STATE_WIDTH, temperature=0.5)
+    model = BrewClip(backbone, FULL, (STATE_WIDTH,), temperature=0.5)
     fixed = {"temperature": 0.5, "learn_temperature": False}
     card = card.model_copy(update={"recipe": card.recipe | fixed})
     save_model(tmp_path / "model", card, Trained(model, 4, DEV, []))

@@ -151,7 +151,7 @@ def siglip(
 
 def embed(backbone: ClipBackbone, switches: VariantParams) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
-    model = BrewClip(backbone, switches, STATE_WIDTH)
+    model = BrewClip(backbone, switches, (STATE_WIDTH,))
     collator = Collator(input_transforms(backbone, switches), switches, 1)
     batch = collator.collate(make_world(4, takes=1))
     assert batch.pictures is not None

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from slow_model import SlowModel, unit
-from tiny_models import ACOUSTIC, make_world, variant
+from tiny_models import ACOUSTIC, SPEECHCLIP_C, SPEECHCLIP_P, in_layers, make_world, variant
 from torch import Tensor
 
 from brewline.config.recipes import RecipeParams, SameImage
@@ -19,6 +20,14 @@ from brewline.training.tasks.retrieval import Retrieval
 TOLERANCE = 1e-5
 # Dropout draws by torch's own rules, which no reference follows.
 STEADY = ACOUSTIC.model_copy(update={"dropout": 0.0})
+
+
+def steady(switches: VariantParams, **changes: Any) -> VariantParams:
+    assert switches.acoustic is not None
+    acoustic = switches.acoustic.model_copy(update={"dropout": 0.0, **changes})
+    return switches.model_copy(update={"acoustic": acoustic})
+
+
 VARIANTS = {
     "prompted": variant(acoustic=None),
     "prompted-captions": variant(text="caption", acoustic=None),
@@ -31,6 +40,10 @@ VARIANTS = {
     "full-gate": variant(acoustic=STEADY, fusion="gate"),
     "prompted-chunks": variant(acoustic=None, long_texts="chunk"),
     "full-without-prompts": variant(acoustic=STEADY, prompts=0),
+    "full-of-layers": variant(acoustic=STEADY.model_copy(update={"encoder": "hubert"})),
+    "speechclip-p": steady(SPEECHCLIP_P),
+    "speechclip-p-rerun": steady(SPEECHCLIP_P, normalise_layers=False, learn_layers=False),
+    "speechclip-c": steady(SPEECHCLIP_C),
 }
 
 
@@ -59,6 +72,8 @@ def test_a_step_of_training_is_that_of_a_slow_model(
     world[3] = replace(world[3], transcript="one two three four " * 9)
     world = [replace(one, confidence=0.1 + 0.13 * n) for n, one in enumerate(world)]
     batch_of = [world[place] for place in (4, 0, 3, 1, 5, 2)]
+    if switches.acoustic is not None and switches.acoustic.hears_layers:
+        world, batch_of = in_layers(world), in_layers(batch_of)
     recipe = recipe.model_copy(update={"same_image": same_image})
     task = Retrieval(switches, recipe, backbone, cache_mb=1)
     torch.manual_seed(1)
@@ -66,11 +81,11 @@ def test_a_step_of_training_is_that_of_a_slow_model(
     with torch.no_grad():
         # Prompts as they are drawn hardly matter: here they do.
         for name, one in model.named_parameters():
-            if "prompt_tokens" in name or "gate." in name:
+            if "prompt_tokens" in name or "gate." in name or name == "layer_mix.weights":
                 torch.nn.init.normal_(one, std=0.5)
+    task.begin(model, lambda: world)
     slow = SlowModel(backbone, model)
 
-    task.begin(model, lambda: world)
     batch = task.collate(batch_of)
     rows = task.forward(model, batch)
     loss = task.loss(model, rows, ALONE).total

@@ -92,7 +92,7 @@ def test_a_long_text_has_the_mean_of_its_windows_and_a_short_one_stays(backbone)
     world = make_world(2, takes=1)
     long = " ".join(["dog", "cat", "red", "blue", "tree"] * 5)
     world = [world[0], replace(world[1], transcript=long), world[0]]
-    model = BrewClip(backbone, switches, STATE_WIDTH)
+    model = BrewClip(backbone, switches, (STATE_WIDTH,))
     inputs = Collator(input_transforms(backbone, switches), switches, 1).utterance_inputs(world)
     assert inputs.text_index is not None
     assert inputs.text_index.tolist() == [0, 1, 1, 1, 2]

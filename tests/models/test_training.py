@@ -6,7 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_models import E2E, FULL, PROMPTED, make_world, variant, world_data
+from tiny_models import (
+    E2E,
+    FULL,
+    PROMPTED,
+    SPEECHCLIP_C,
+    SPEECHCLIP_P,
+    data_for,
+    make_world,
+    variant,
+    world_data,
+)
 
 from brewline.config.runtime import RuntimeParams
 from brewline.core.errors import BrewlineError
@@ -20,6 +30,7 @@ from brewline.training.loop import NON_FINITE_FILE, TrainingData, TrainingJob, t
 from brewline.training.tasks.retrieval import Retrieval
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
+VARIANTS |= {"speechclip-p": SPEECHCLIP_P, "speechclip-c": SPEECHCLIP_C}
 
 
 @pytest.fixture
@@ -59,7 +70,7 @@ def run(backbone, recipe, tmp_path):
             embed_batch_size=8,
             image_cache_mb=16,
         )
-        return train(job, data or world_data(), work_dir, runtime, on_row, ranks=ranks)
+        return train(job, data or data_for(switches), work_dir, runtime, on_row, ranks=ranks)
 
     return train_one
 

@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from tiny_models import ACOUSTIC, IMAGE_SIZE, make_clip, variant, world_data
+from tiny_models import ACOUSTIC, CASCADED, IMAGE_SIZE, PARALLEL, data_for, make_clip, variant
 
 from brewline.config import load_params
 from brewline.config.recipes import RecipeParams
@@ -28,6 +28,7 @@ from brewline.training.tasks.retrieval import Retrieval
 CPU = torch.device("cpu")
 # What is dropped depends on who computes a row; all else does not.
 STEADY = ACOUSTIC.model_copy(update={"dropout": 0.0})
+STEADY_P, STEADY_C = (one.model_copy(update={"dropout": 0.0}) for one in (PARALLEL, CASCADED))
 FULL = variant(acoustic=STEADY)
 # Variants, and what is changed in the recipe, which masks other takes of a picture.
 CASES: dict[str, tuple[VariantParams, dict[str, Any]]] = {
@@ -36,6 +37,8 @@ CASES: dict[str, tuple[VariantParams, dict[str, Any]]] = {
     "no-prompts": (variant(acoustic=STEADY, prompts=0), {}),
     "multi-positive": (FULL, {"same_image": "multi_positive"}),
     "sigmoid": (FULL, {"loss": "sigmoid"}),
+    "speechclip-p": (variant(text=None, acoustic=STEADY_P, prompts=0), {}),
+    "speechclip-c": (variant(text=None, acoustic=STEADY_C, prompts=0), {}),
 }
 
 
@@ -56,7 +59,7 @@ def run(
     folder.mkdir(exist_ok=True)
     return train(
         TrainingJob(Retrieval(switches, recipe, backbone, 16), recipe, 0),
-        world_data(),
+        data_for(switches),
         folder,
         load_params().runtime.model_copy(update=changes),
         on_row,

@@ -139,7 +139,7 @@ def test_what_stands_at_the_edge_is_found(backbone: ClipBackbone) -> None:
     for mode in MODES:
         switches = variant(acoustic=None, pictures=mode)
         torch.manual_seed(1)
-        model = BrewClip(backbone, switches, STATE_WIDTH)
+        model = BrewClip(backbone, switches, (STATE_WIDTH,))
         pictures = Collator(input_transforms(backbone, switches), switches, 1).pictures(worlds)
         one, other = model.encode_images(pictures)
         found[mode] = (one @ other).item()

@@ -1,6 +1,7 @@
 """A tiny CLIP of the real class, and a tiny world in which speech, text and image agree."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from brewline.training.loop import TrainingData
 
 IMAGE_SIZE = 32
 STATE_WIDTH = 12
+NUM_LAYERS = 3
 EMBEDDING_SIZE = 20
 VISION = {"image_size": IMAGE_SIZE, "layers": 2, "width": 32, "patch_size": 8, "head_width": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 3, "layers": 2}
@@ -59,10 +61,18 @@ def variant(
     )
 
 
+# Branches that hear an encoder's layers; as in SpeechCLIP.
+PARALLEL = ACOUSTIC.model_copy(update={"encoder": "hubert", "branch": "parallel", "pool_frames": 1})
+CASCADED = PARALLEL.model_copy(
+    update={"branch": "cascaded", "heads": 1, "feedforward_width": None, "keywords": 3}
+)
+
 PROMPTED = variant(acoustic=None)
 FULL = variant()
 E2E = variant(text=None)
 ZERO_SHOT = variant(acoustic=None, prompts=0)
+SPEECHCLIP_P = variant(text=None, acoustic=PARALLEL, prompts=0)
+SPEECHCLIP_C = variant(text=None, acoustic=CASCADED, prompts=0)
 
 
 def make_world(num_images: int = 8, takes: int = 2, first: int = 0) -> list[Utterance]:
@@ -90,6 +100,28 @@ def make_world(num_images: int = 8, takes: int = 2, first: int = 0) -> list[Utte
                 )
             )
     return utterances
+
+
+def in_layers(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """The same, heard by an encoder of layers: the second has the sound, the others hide it."""
+    found = []
+    for number, one in enumerate(utterances):
+        assert one.states is not None
+        noise = np.random.default_rng(number).normal(0, 3, (2, *one.states.shape))
+        layers = np.stack([noise[0], one.states, noise[1]], axis=1)
+        found.append(replace(one, states=layers.astype(np.float16)))
+    return found
+
+
+def data_for(switches: VariantParams) -> TrainingData:
+    """The tiny world as a variant hears it."""
+    data = world_data()
+    if switches.acoustic is None or not switches.acoustic.hears_layers:
+        return data
+    return TrainingData(
+        lambda *numbers: in_layers(data.read_training(*numbers)),
+        lambda split: in_layers(list(data.read_split(split))),
+    )
 
 
 def world_data(with_states: bool = True) -> TrainingData:

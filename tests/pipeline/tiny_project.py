@@ -70,7 +70,8 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     values["shard"]["utterances_per_shard"] = 5
     for variant in values["variants"].values():
         if "acoustic" in variant:
-            variant["acoustic"] |= {"heads": 2, "feedforward_width": 32}
+            small = {"heads": 2, "feedforward_width": 32}
+            variant["acoustic"] |= {key: small[key] for key in small if key in variant["acoustic"]}
     for recipe in ("mini", "mini-e2e"):
         values["recipes"][recipe] |= {"seeds": [0, 1], "steps": 6, "batch_size": 4}
         values["recipes"][recipe] |= {"warmup_steps": 2, "evaluate_every": 3, "precision": "fp32"}

@@ -558,6 +558,8 @@ def test_the_page_has_what_was_found(tmp_path: Path) -> None:
         (attended,) = section["attention"]
         assert attended["figures"]["sound"]["width"] == "720"
         assert attended["audio"] == "data:test-1"
+        (said,) = section["keywords"]
+        assert said["keywords"] == ["red", "car", "<i>"] and said["audio"] == "data:test-1"
     (tmp_path / "reports/analysis" / name / "attention-1-picture.svg").unlink()
     with pytest.raises(BrewlineError, match=r"picture.svg is missing; run `dvc repro analyse`"):
         analysis_section(table, Arranger())

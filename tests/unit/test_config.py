@@ -76,6 +76,36 @@ GONE = object()
         ("variants.e2e.acoustic", None, "variants.e2e: needs a channel: text, acoustic or both"),
         ("variants.full.text", "captions", "full.text: 'captions': input should be 'asr' or 'cap"),
         ("variants.full.acoustic.padding_mask", "none", "stores nothing; set asr.states: all"),
+        ("variants.full.acoustic.encoder", "wav2vec", "acoustic.encoder: 'wav2vec': input should"),
+        (
+            "variants.full.acoustic.encoder",
+            "hubert",
+            "full.states: must be one of `encoded` with data: mini-flickr8k, encoder: hubert, po",
+        ),
+        ("variants.full.acoustic.learn_layers", False, "'whisper' has one layer"),
+        ("variants.full.acoustic.branch", "parallel", "'parallel' has no place for prompts"),
+        ("variants.full.acoustic.feedforward_width", GONE, "feedforward_width: is missing"),
+        (
+            "variants.full.acoustic.keywords",
+            8,
+            "branch 'brewclip' says none; they are for cascaded",
+        ),
+        ("variants.full.acoustic.crop_s", 0.0, "crop_s: 0.0: input should be greater than 0"),
+        (
+            "encoded.mini-flickr8k",
+            {"data": "mini-flickr8k", "encoder": "whisper_layers", "pool_frames": 1},
+            "encoded.mini-flickr8k: a corpus has that name",
+        ),
+        (
+            "encoded.layers",
+            {"data": "flickr", "encoder": "whisper_layers", "pool_frames": 1},
+            "encoded.layers.data: unknown corpus 'flickr'",
+        ),
+        (
+            "encoded.heard",
+            {"data": "mini-flickr8k", "encoder": "hubert", "pool_frames": 1},
+            "name them under backbones.hubert",
+        ),
         ("asr.audio_context", "half", "asr.audio_context: 'half': input should be 'full' or"),
         ("asr.precision", "int8", "asr.precision: 'int8' needs asr.engine: faster-whisper"),
         ("asr.states", "all", "asr.states: 'all' needs asr.audio_context: full"),
@@ -369,7 +399,10 @@ def examples(path: str) -> list[dict[str, Any]]:
 
 def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     # Two add rows to the shipped tables, which `merge` would replace.
-    source, imported, _, siglip, _, emotion, _, flickr, own = examples("docs/guide.md")
+    source, imported, _, heard, siglip, _, emotion, _, flickr, own = examples("docs/guide.md")
+    corpora: dict[str, Any] = {"corpora": ["flickr8k"], "probed_corpora": []}
+    params = parse_params(merge(values, heard | corpora | {"tables": {}, "probes": {}}))
+    assert params.variant_of("flickr8k-speechclip-p").acoustic.encoder == "hubert"  # type: ignore[union-attr]
     assert "SigLIP" in parse_params(merge(values, siglip)).backbones.clip.source
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings
     assert recordings and recordings.path_rule == "as_listed"
@@ -426,7 +459,7 @@ def test_the_versions_are_read(tmp_path: Path) -> None:
     [
         ("transcribe: 1\nshard: 1\n", "train: is missing"),
         (
-            "transcribe: 1\nshard: 1\nlayers: 1\ntrain: 1.5\nembed: 1\n",
+            "transcribe: 1\nshard: 1\nlayers: 1\nencode: 1\ntrain: 1.5\nembed: 1\n",
             "train: 1.5: input should be a valid integer",
         ),
         (
@@ -530,4 +563,29 @@ def test_nothing_starts_from_the_models_of_folds(values: dict[str, Any]) -> None
     values["experiments"]["tuned"] = TUNED
     values["experiments"]["more"] = TUNED | {"init": "tuned"}
     with pytest.raises(BrewlineError, match="'tuned' has a model for each fold, and none to start"):
+        parse_params(values)
+
+
+ACOUSTIC = {"encoder": "hubert", "branch": "cascaded", "layers": 1, "heads": 1, "dropout": 0.1}
+ACOUSTIC |= {"pool_frames": 1, "padding_mask": "valid", "keywords": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "variant", "message"),
+    [
+        ({"keywords": GONE}, {}, "acoustic.keywords: is missing"),
+        ({"layers": 2}, {}, "'cascaded' has one, without feedforward_width"),
+        ({"feedforward_width": 9}, {}, "'cascaded' has one, without feedforward_width"),
+        ({"padding_mask": "none"}, {}, "which Whisper's last layer alone has; set valid"),
+        ({}, {"text": "asr", "alpha": 0.1}, "'cascaded' is the text channel itself"),
+        ({}, {"prompts": 4}, "'cascaded' has no place for prompts"),
+    ],
+)
+def test_a_cascaded_branch_that_cannot_be_is_refused(
+    values: dict[str, Any], changes: dict[str, Any], variant: dict[str, Any], message: str
+) -> None:
+    acoustic = {**ACOUSTIC, **changes}
+    acoustic = {key: value for key, value in acoustic.items() if value is not GONE}
+    values["variants"]["heard"] = {"prompts": 0, **variant, "acoustic": acoustic}
+    with pytest.raises(BrewlineError, match=message):
         parse_params(values)

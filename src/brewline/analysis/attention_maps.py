@@ -41,7 +41,6 @@ def attention_maps(
         seen = model.encode_images(collator.pictures([utterance]).to(device))
     similarity = (spoken * seen).sum()
     text_tower, image_tower = backbone.towers
-    first = 1 + model.switches.prompts
 
     def weights(layer: nn.Module, rows: Sequence[int]) -> list[Weights]:
         return gradient_weighted(similarity, watched[layer], rows)
@@ -59,8 +58,10 @@ def attention_maps(
         of_tokens = weights(_attention_of(text_tower.blocks), rows)
         words, word_weights = _words(model.switches, backbone, utterance, of_tokens)
     if model.acoustic is not None and model.switches.acoustic is not None:
-        last: Any = model.acoustic.layers[-1]
-        frames = weights(last.self_attn, [0])[0][first:]
+        attention, num_tokens = model.acoustic.last_attention, model.acoustic.num_class_tokens
+        # Of several class tokens each asks for itself.
+        asked = [weights(attention, [row])[0] for row in range(num_tokens)]
+        frames = np.mean(asked, axis=0)[num_tokens + model.switches.prompts :]
         frame_s = model.switches.acoustic.pool_frames / FRAMES_PER_SECOND
     return AttentionMaps(similarity.item(), patches, words, word_weights, frames, frame_s)
 

@@ -71,9 +71,9 @@ def look_at_queries(
     model, card = load_model(folder, backbone, hashes)
     switches = card.switches
     collator = Collator(input_transforms(backbone, switches), switches, 0)
-    states = inputs.project / "data/states" / inputs.corpus if switches.acoustic else None
+    states = card.states_folder(inputs.project)
     shards = inputs.project / "data/shards" / inputs.corpus
-    samples = _read(shards, states, names)
+    samples = read_samples(shards, states, names)
     times = _word_times(inputs.project / f"data/transcripts/{inputs.corpus}.parquet", names)
     for name in names:
         maps = attention_maps(model, backbone, collator, samples[name])
@@ -92,7 +92,7 @@ def look_at_queries(
         yield AttendedQuery(name, image_id, row, rank, maps, picture, sound)
 
 
-def _read(shards: Path, states: Path | None, names: Sequence[str]) -> dict[str, Utterance]:
+def read_samples(shards: Path, states: Path | None, names: Sequence[str]) -> dict[str, Utterance]:
     """Reads utterances of test, as far into the split as they lie."""
     found: dict[str, Utterance] = {}
     for utterance in read_split(shards, SPLIT, states):

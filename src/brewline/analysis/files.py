@@ -10,6 +10,7 @@ CHANNELS_FILE = "channels.json"
 CROPS_FILE = "crops.json"
 EXAMPLES_FILE = "examples.json"
 ATTENTION_FILE = "attention.json"
+KEYWORDS_FILE = "keywords.json"
 
 
 def read_analysis(folder: Path, name: str) -> Any:

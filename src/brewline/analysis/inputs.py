@@ -26,7 +26,8 @@ class TableRow:
     """A row of a table: its models (`<experiment>/<seed-n|frozen>`) and their channels.
 
     `text` is what the textual channel reads, as in `VariantParams`; `dev` the metric that is best
-    in the best row. Vectors of others have no model of ours, whose channels could be looked at.
+    in the best row. `says_keywords`: its acoustic channel hears words. Vectors of others have no
+    model of ours, whose channels could be looked at.
     """
 
     models: Sequence[str]
@@ -34,6 +35,7 @@ class TableRow:
     has_acoustic: bool
     dev: float
     is_ours: bool = True
+    says_keywords: bool = False
 
     @property
     def hears(self) -> bool:
@@ -124,7 +126,11 @@ def read_inputs(params: Params, name: str, project: Path = Path()) -> TableInput
             rows[row] = TableRow(models, text, has_acoustic=False, dev=dev, is_ours=False)
         else:
             made_of = load_card(model_folder(experiment, names[0], project)).switches
-            rows[row] = TableRow(models, made_of.text, made_of.acoustic is not None, dev)
+            acoustic = made_of.acoustic
+            says = acoustic is not None and acoustic.keywords is not None
+            rows[row] = TableRow(
+                models, made_of.text, acoustic is not None, dev, says_keywords=says
+            )
         of_row[row] = [ranks[one] for one in models]
     known = read_word_errors(table.data, project)
     image_of, size_of = _read_images(table.data, project)

@@ -11,6 +11,7 @@ from brewline.analysis.files import (
     CHANNELS_FILE,
     CROPS_FILE,
     EXAMPLES_FILE,
+    KEYWORDS_FILE,
     WORD_ERRORS_FILE,
 )
 from brewline.core.files import atomic_path, write_csv, write_json, write_text
@@ -27,7 +28,8 @@ _RATE_COLUMNS = ("from", "to", "mean", "row", "num_queries", "num_images", "reca
 class Analysis:
     """Everything that is found about a table.
 
-    `word_errors`, `channels`, `crops` and `examples` are as the files of the same names hold them.
+    `word_errors`, `channels`, `crops`, `examples` and `keywords` are as the files of the same names
+    hold them.
     """
 
     word_errors: Mapping[str, Any]
@@ -35,6 +37,7 @@ class Analysis:
     crops: Mapping[str, Any]
     examples: Sequence[Mapping[str, Any]]
     attention: Sequence[AttendedQuery]
+    keywords: Sequence[Mapping[str, Any]]
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
@@ -51,6 +54,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
         write_json(partial / CROPS_FILE, analysis.crops)
         write_csv(partial / "crops.csv", analysis.crops["rates"], _RATE_COLUMNS)
         write_json(partial / EXAMPLES_FILE, analysis.examples)
+        write_json(partial / KEYWORDS_FILE, analysis.keywords)
         _write_attention(analysis.attention, partial)
 
 

@@ -5,6 +5,7 @@ from brewline.analysis.channels import ModelChannels, describe_channels, measure
 from brewline.analysis.crops import LOST_ENDS
 from brewline.analysis.groups import choose_groups, show_groups
 from brewline.analysis.inputs import TableInputs
+from brewline.analysis.keywords import say_keywords
 from brewline.analysis.outputs import Analysis
 from brewline.analysis.rates import recall_between
 from brewline.analysis.word_errors import recall_over_wer, select_queries
@@ -61,4 +62,5 @@ def analyse_table(
         crops={"k": k, "rates": list(rates)},
         examples=show_groups(inputs, groups),
         attention=list(look_at_queries(inputs, attended, backbone, media)),
+        keywords=list(say_keywords(inputs, backbone, params.num_shown, evaluate.bootstrap_seed)),
     )

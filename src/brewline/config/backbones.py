@@ -8,9 +8,9 @@ class BackboneParams(Section):
 
     `source` of Whisper is a checkpoint (a path or URL), a folder of transformers or CTranslate2,
     the same on the Hub (`hf://<owner>/<name>[@<revision>]`), or `openai-whisper:<name>`; of CLIP, a
-    folder in open_clip's format or `open_clip:<architecture>/<pretrained tag>`. Files may be
-    compressed with xz. `sha256` is over the file, or over the names and contents of those of a
-    folder that are read.
+    folder in open_clip's format or `open_clip:<architecture>/<pretrained tag>`; of HuBERT, a folder
+    in transformers' format or the same on the Hub. Files may be compressed with xz. `sha256` is
+    over the file, or over the names and contents of those of a folder that are read.
     """
 
     name: str
@@ -19,7 +19,8 @@ class BackboneParams(Section):
 
 
 class BackbonesParams(Section):
-    """The two frozen backbones."""
+    """The frozen backbones; HuBERT where a variant hears with it."""
 
     whisper: BackboneParams
     clip: BackboneParams
+    hubert: BackboneParams | None = None

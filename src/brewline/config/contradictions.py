@@ -4,6 +4,7 @@ import importlib.util
 import re
 from urllib.parse import urlsplit
 
+from brewline.config.acoustic_checks import bad_acoustic, bad_encoded
 from brewline.config.choices import suggest
 from brewline.config.experiment_checks import (
     bad_experiments,
@@ -27,6 +28,8 @@ def contradictions(params: Params) -> list[str]:
         *_bad_watched(params),
         *_bad_recognition(params),
         *bad_variants(params),
+        *bad_acoustic(params),
+        *bad_encoded(params),
         *bad_recipes(params),
         *bad_experiments(params),
         *bad_external(params),
@@ -159,6 +162,7 @@ def _bad_names(params: Params) -> list[str]:
     problems = []
     for key, names in (
         ("sources", [*params.sources]),
+        ("encoded", [*params.encoded]),
         ("experiments", [*params.experiments]),
         ("external", [*params.external]),
         ("tables", [*params.tables]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from brewline.config.acoustic_checks import bad_states
 from brewline.config.choices import suggest
 from brewline.config.experiments import ExperimentParams, TableParams
 from brewline.config.recipes import NONE
@@ -26,12 +27,6 @@ def bad_variants(params: Params) -> Iterator[str]:
         if not both and variant.alpha is not None:
             yield f"{key}.alpha: weighs a loss between two channels, and this variant has one"
         yield from _bad_options(key, variant, both)
-        pads = variant.acoustic is not None and variant.acoustic.padding_mask == "none"
-        if pads and params.asr.states == "valid":
-            yield (
-                f"{key}.acoustic.padding_mask: 'none' attends to the padding, of which asr.states: "
-                "'valid' stores nothing; set asr.states: all"
-            )
 
 
 def _bad_options(key: str, variant: VariantParams, both: bool) -> Iterator[str]:
@@ -74,7 +69,7 @@ def bad_experiments(params: Params) -> Iterator[str]:
         unknown = list(_unknown_parts(params, key, one))
         yield from unknown
         if not unknown:
-            yield from _bad_states(params, key, one)
+            yield from bad_states(params, key, one)
             yield from _bad_fine_tuning(key, one)
             yield from _bad_training(params, key, one)
 
@@ -113,14 +108,6 @@ def _can_be_followed(params: Params, one: ExperimentParams) -> bool:
     if one.init == NONE:
         return True
     return one.init in params.experiments and _can_be_followed(params, params.experiments[one.init])
-
-
-def _bad_states(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
-    hears_states = params.variants[one.variant].acoustic is not None
-    needed = one.data if hears_states else NONE
-    if one.states != needed:
-        has = "has an acoustic channel" if hears_states else "has no acoustic channel"
-        yield f"{key}.states: must be {needed}, since variant {one.variant!r} {has}"
 
 
 def _bad_fine_tuning(key: str, one: ExperimentParams) -> Iterator[str]:

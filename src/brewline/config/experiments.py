@@ -1,11 +1,12 @@
-"""Sections `experiments`, `external` and `tables`: which models there are, and how they compare."""
+"""Sections `experiments`, `encoded`, `external`, `tables`: which models, and how they compare."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from brewline.config.probes import LabelSetName, ProtocolName
-from brewline.config.types import Name, Section
+from brewline.config.types import Name, PositiveInt, Section
+from brewline.config.variants import LayeredEncoderName
 
 # What a model is for: what of it is embedded, and how that is measured. Those that can be learned
 # are modules of `brewline.training.tasks`.
@@ -35,7 +36,8 @@ class ExperimentParams(Section):
     task: TaskName
     # The corpus.
     data: Name
-    # Whose encoder states are read: those of `data`, or `none` without an acoustic channel.
+    # Whose encoder states are read: those of `data`, or one of `encoded` where the variant hears
+    # layers; `none` without an acoustic channel.
     states: Name
     variant: Name
     # One of `recipes`; `none` trains nothing.
@@ -44,6 +46,16 @@ class ExperimentParams(Section):
     init: Name
     # Of task `emotion` with a recipe.
     fine_tuning: FineTuningParams | None = None
+
+
+class EncodedParams(Section):
+    """All layers of an encoder over the recordings of a corpus; stage `encode` keeps them."""
+
+    # The corpus.
+    data: Name
+    encoder: LayeredEncoderName
+    # Frames of the encoder, of which there are 50 a second, that are averaged into one.
+    pool_frames: PositiveInt
 
 
 class ExternalParams(Section):

@@ -6,7 +6,12 @@ from brewline.config.analyse import AnalyseParams
 from brewline.config.asr import AsrParams
 from brewline.config.backbones import BackbonesParams
 from brewline.config.evaluate import EvaluateParams
-from brewline.config.experiments import ExperimentParams, ExternalParams, TableParams
+from brewline.config.experiments import (
+    EncodedParams,
+    ExperimentParams,
+    ExternalParams,
+    TableParams,
+)
 from brewline.config.inspect import InspectParams
 from brewline.config.probes import ProbeParams
 from brewline.config.recipes import NONE, RecipeParams
@@ -36,6 +41,8 @@ class Params(Section):
     variants: dict[Name, VariantParams]
     # `none` is null; every other one is a recipe.
     recipes: dict[Name, RecipeParams | None]
+    # What `states` of an experiment names, beside corpora.
+    encoded: dict[Name, EncodedParams]
     experiments: dict[Name, ExperimentParams]
     external: dict[Name, ExternalParams]
     tables: dict[Name, TableParams]

@@ -17,19 +17,45 @@ PictureViews = Literal["own", "crop", "letterbox", "squash", "multicrop"]
 # What is read of a text that is longer than the text tower's context. truncate: its beginning.
 # chunk: all of it, in windows that overlap, whose features are averaged.
 LongTexts = Literal["truncate", "chunk"]
+# What hears the recordings. whisper: the last layer of Whisper's encoder, which `transcribe` keeps.
+# The others give all of their layers, which stage `encode` keeps: Whisper's encoder, or HuBERT.
+LayeredEncoderName = Literal["whisper_layers", "hubert"]
+EncoderName = Literal["whisper", "whisper_layers", "hubert"]
+# What makes one vector of the frames. brewclip: a class token and the prompts among frames that are
+# projected to the width of the text tower. parallel: a class token among frames as wide as the
+# encoder gives them (SpeechCLIP-P). cascaded: frames become keywords out of the vocabulary of CLIP,
+# which its text tower reads (SpeechCLIP-C).
+BranchName = Literal["brewclip", "parallel", "cascaded"]
 
 
 class AcousticParams(Section):
-    """The acoustic branch (BrewCLIP, section 3.2; layout from the authors' code)."""
+    """The acoustic branch (BrewCLIP, section 3.2, layout from the authors' code; or SpeechCLIP)."""
 
+    encoder: EncoderName = "whisper"
+    branch: BranchName = "brewclip"
     layers: PositiveInt
     heads: PositiveInt
-    feedforward_width: PositiveInt
+    # Of the cascaded branch, which attends and does no more: none.
+    feedforward_width: PositiveInt | None = None
     dropout: Fraction
-    # Encoder frames averaged into one before the branch; 1 keeps Whisper's 50 frames a second.
+    # Encoder frames averaged into one before the branch; 1 keeps the encoder's 50 frames a second.
+    # Of an encoder of layers they are averaged when they are stored.
     pool_frames: PositiveInt
     # Which frames are attended to: those of the recording, or also those of the padding.
     padding_mask: Literal["valid", "none"]
+    # How many words the cascaded branch may say.
+    keywords: PositiveInt | None = None
+    # Of an encoder of layers: whether each is normalised before they are summed, and whether their
+    # weights are learned; else each counts alike.
+    normalise_layers: bool = True
+    learn_layers: bool = True
+    # In training, each recording is heard from a random moment on for so many seconds; null: whole.
+    crop_s: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def hears_layers(self) -> bool:
+        """Whether the encoder gives all of its layers."""
+        return self.encoder != "whisper"
 
 
 class VariantParams(Section):

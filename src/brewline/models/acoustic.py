@@ -1,8 +1,10 @@
-"""The acoustic branch: from Whisper's encoder states to one feature (BrewCLIP, section 3.2).
+"""The acoustic branch: from encoder states to one feature (BrewCLIP, section 3.2, or SpeechCLIP-P).
 
-Shapes: B utterances, T (pooled) frames, S width of Whisper's states, W width of the branch (that
-of CLIP's text tower), M prompts, E embedding size.
+Shapes: B utterances, T (pooled) frames, S width of the encoder's states, W width of the branch
+(that of CLIP's text tower, or S), M prompts, E embedding size.
 """
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 from brewline.config.variants import AcousticParams
 from brewline.models.attention import attend, is_watched, project
 
-# Whisper's encoder gives 50 states a second and sees windows of 30 s.
-FRAMES_PER_WINDOW = 1500
+# Encoders give 50 states a second, and Whisper's sees windows of 30 s.
+FRAMES_PER_SECOND = 50
+FRAMES_PER_WINDOW = 30 * FRAMES_PER_SECOND
 
 
 def pool_frames(
@@ -21,7 +24,8 @@ def pool_frames(
 ) -> NDArray[np.float32]:
     """Averages every `pool_frames` neighbouring states; the last group may be smaller.
 
-    Averaging before the linear layer gives what averaging behind it would, at less cost.
+    Averaging before the linear layer gives what averaging behind it would, at less cost. States of
+    all layers, (T, L, S), were averaged when they were stored, and have no padding.
 
     With `padding_mask: valid` states of padding, where they were stored (`asr.states: all`), are
     left out. With `none` they count, as the paper's model attends to the padding; where they were
@@ -35,6 +39,8 @@ def pool_frames(
     Returns:
         (ceil(T / pool_frames), S), with T the number of states that count.
     """
+    if params.hears_layers:
+        return states_TS.astype(np.float32)
     if params.padding_mask == "valid":
         states_TS = states_TS[:num_frames]
     num_states, state_width = states_TS.shape
@@ -53,21 +59,27 @@ def pool_frames(
 class AcousticBranch(nn.Module):
     """Class token, shared prompts and projected states through a small transformer.
 
-    There are no positions: Whisper's states carry them already. The layout is that of the authors'
-    code, where prompts are joined after the projection, not before it.
+    There are no positions: the encoder's states carry them already. The layout is that of the
+    authors' code, where prompts are joined after the projection, not before it. Branch `parallel`
+    is as wide as the states, which are not projected.
 
     Args:
         state_width: S.
-        width: W.
+        width: Of CLIP's text tower.
         embedding_size: E.
-        params: Layers, heads, feed-forward width and dropout.
+        params: Branch, layers, heads, feed-forward width and dropout.
     """
+
+    num_class_tokens = 1
 
     def __init__(
         self, state_width: int, width: int, embedding_size: int, params: AcousticParams
     ) -> None:
         super().__init__()
-        self.project_in = nn.Linear(state_width, width)
+        assert params.feedforward_width is not None
+        is_parallel = params.branch == "parallel"
+        width = state_width if is_parallel else width
+        self.project_in = nn.Identity() if is_parallel else nn.Linear(state_width, width)
         self.class_token = nn.Parameter(torch.randn(width))
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -82,6 +94,13 @@ class AcousticBranch(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.project_out = nn.Linear(width, embedding_size)
+
+    @property
+    def last_attention(self) -> nn.Module:
+        """The attention that the feature is read behind."""
+        last: Any = self.layers[-1]
+        attention: nn.Module = last.self_attn
+        return attention
 
     def forward(
         self, states_BTS: Tensor, frame_mask_BT: Tensor, prompts_MW: Tensor | None

@@ -154,7 +154,15 @@ def misfits(
         f"variants.{name}.acoustic.heads: {variant.acoustic.heads} heads do not divide the width "
         f"{width} of this CLIP's text tower, which the acoustic branch has too"
         for name, variant in variants.items()
-        if variant.acoustic and width % variant.acoustic.heads
+        if variant.acoustic
+        and variant.acoustic.branch == "brewclip"
+        and width % variant.acoustic.heads
+    ]
+    problems += [
+        f"variants.{name}.acoustic.branch: 'cascaded' reads by CLIP's text tower, which this CLIP "
+        f"does not let it: {backbone.problem}; take parallel, or a CLIP ViT or a SigLIP"
+        for name, variant in variants.items()
+        if variant.acoustic and variant.acoustic.branch == "cascaded" and backbone.problem
     ]
     problems += [
         f"variants.{name}.prompts: {prompts_refused(backbone)}"

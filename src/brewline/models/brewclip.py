@@ -5,19 +5,22 @@ has. Shapes: B utterances, I images, E embedding size.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brewline.config.variants import VariantParams
+from brewline.config.variants import AcousticParams, VariantParams
 from brewline.core.errors import BrewlineError
-from brewline.models.acoustic import AcousticBranch
+from brewline.models.acoustic import FRAMES_PER_SECOND, AcousticBranch
 from brewline.models.attention import is_watched
 from brewline.models.backbones import ClipBackbone, prompts_refused
+from brewline.models.cascaded import CascadedBranch
 from brewline.models.fusion import ConfidenceGate, add_at_unit_length
 from brewline.models.inputs import PictureInputs, UtteranceInputs
+from brewline.models.layer_mix import LayerMix, random_crop
 from brewline.models.trained import TrainedModule
 
 # As in CLIP: a larger scale makes training unstable.
@@ -45,7 +48,8 @@ class BrewClip(TrainedModule):
     Args:
         backbone: The frozen CLIP.
         switches: Which channels, how they are laid out, and how many prompts.
-        state_width: Width of Whisper's states; needed with an acoustic channel.
+        state_shape: Of a frame of the encoder's states, (S,), or (L, S) where it gives layers;
+            needed with an acoustic channel.
         temperature: Start (or, if it is not learned, value) of the losses' temperature.
         learn_temperature: Whether the temperature is trained.
         with_bias: Whether logits get a bias, which is trained: for the sigmoid loss.
@@ -58,7 +62,7 @@ class BrewClip(TrainedModule):
         self,
         backbone: ClipBackbone,
         switches: VariantParams,
-        state_width: int | None = None,
+        state_shape: Sequence[int] | None = None,
         temperature: float = _TEMPERATURE,
         learn_temperature: bool = False,
         with_bias: bool = False,
@@ -87,13 +91,10 @@ class BrewClip(TrainedModule):
             for _ in range(1, switches.prompt_depth):
                 self.deep_prompt_tokens.append(torch.randn(shape) * _PROMPT_STD)
                 self.deep_prompts_to_image.append(nn.Linear(width, backbone.vision_width))
-        self.acoustic: AcousticBranch | None = None
+        self.layer_mix: LayerMix | None = None
+        self.acoustic: AcousticBranch | CascadedBranch | None = None
         if switches.acoustic:
-            if state_width is None:
-                raise ValueError("an acoustic channel needs the width of its states")
-            self.acoustic = AcousticBranch(
-                state_width, width, backbone.embedding_size, switches.acoustic
-            )
+            self.layer_mix, self.acoustic = _make_acoustic(backbone, switches.acoustic, state_shape)
         self.gate = ConfidenceGate() if switches.fusion == "gate" else None
         self.log_logit_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
@@ -179,10 +180,20 @@ class BrewClip(TrainedModule):
             if text is None:
                 text = self.encode_text(inputs)
         if self.acoustic is not None:
-            assert inputs.states is not None and inputs.frame_mask is not None
-            acoustic = self.acoustic(inputs.states, inputs.frame_mask, self.prompt_tokens).float()
+            acoustic = self.acoustic(*self.frames(inputs), self.prompt_tokens).float()
         fused = self._fuse(text, acoustic, inputs.confidence)
         return UtteranceFeatures(text, acoustic, F.normalize(fused, dim=-1))
+
+    def frames(self, inputs: UtteranceInputs) -> tuple[Tensor, Tensor]:
+        """What the acoustic branch takes: states (B, T, S), and which of them are attended to."""
+        states, mask, acoustic = inputs.states, inputs.frame_mask, self.switches.acoustic
+        assert states is not None and mask is not None and acoustic is not None
+        if self.layer_mix is not None:
+            states = self.layer_mix(states)
+        if self.training and acoustic.crop_s is not None:
+            rate = FRAMES_PER_SECOND / acoustic.pool_frames
+            mask = random_crop(mask, max(1, round(acoustic.crop_s * rate)))
+        return states, mask
 
     def _fuse(
         self, text: Tensor | None, acoustic: Tensor | None, confidence: Tensor | None
@@ -196,6 +207,44 @@ class BrewClip(TrainedModule):
         if self.switches.fusion == "unit_sum":
             return add_at_unit_length(text, acoustic)
         return text + acoustic
+
+
+def _make_acoustic(
+    backbone: ClipBackbone, params: AcousticParams, state_shape: Sequence[int] | None
+) -> tuple[LayerMix | None, AcousticBranch | CascadedBranch]:
+    """What joins the layers of an encoder, if it gives several, and the branch behind it."""
+    if state_shape is None:
+        raise ValueError("an acoustic channel needs the shape of its states")
+    *layers, width = state_shape
+    if params.branch != "brewclip" and width % params.heads:
+        raise BrewlineError(
+            f"{params.heads} heads of a branch {params.branch!r} do not divide the width {width} "
+            f"of the states of {params.encoder}; change the variant's heads",
+            "settings",
+        )
+    mix = None
+    if params.hears_layers:
+        mix = LayerMix(layers[0], params.normalise_layers, params.learn_layers)
+    if params.branch == "cascaded":
+        return mix, CascadedBranch(width, backbone.towers[0], backbone.layout, params)
+    return mix, AcousticBranch(width, backbone.text_width, backbone.embedding_size, params)
+
+
+def state_shape_of(tensors: Mapping[str, Tensor], params: AcousticParams) -> tuple[int, ...]:
+    """Of which states a model was trained, from its trained tensors; see `BrewClip`.
+
+    Raises:
+        ValueError: they are not of such a model.
+    """
+    name = {"brewclip": "project_in.weight", "parallel": "class_token"}.get(params.branch)
+    of_width = tensors.get(f"acoustic.{name or 'class_tokens'}")
+    if of_width is None:
+        raise ValueError(f"there is no tensor {name or 'class_tokens'}")
+    if not params.hears_layers:
+        return (of_width.shape[-1],)
+    # Without weights any number of layers will do.
+    weights = tensors.get("layer_mix.weights")
+    return (1 if weights is None else len(weights), of_width.shape[-1])
 
 
 def mean_by(index_R: Tensor, rows_RE: Tensor) -> Tensor:

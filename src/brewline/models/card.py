@@ -14,7 +14,7 @@ from brewline.config.recipes import NONE
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
-from brewline.models.names import BACKBONES_FOLDER, NAMES_FILE, model_name
+from brewline.models.names import BACKBONES_FOLDER, ENCODERS_FILE, NAMES_FILE, model_name
 
 CARD_FILE = "model.json"
 # What options that are no default do, in a few words.
@@ -45,8 +45,9 @@ class ModelCard(BaseModel):
     """What `model.json` says.
 
     `corpus` is what the experiment measures on, `trained_on` what the weights come from: another
-    corpus where models were taken over, None where nothing was trained. `backbones` are SHA-256 by
-    role; `whisper` is None where nothing of the model came through it. `seed`, `best_step` and
+    corpus where models were taken over, None where nothing was trained. `states` names what it
+    hears, below `data/states/`; None without an acoustic channel. `backbones` are SHA-256 by role;
+    `whisper` is None where nothing of the model came through it. `seed`, `best_step` and
     `recipe` are None where nothing was trained; `recipe` lacks the seeds. `init` is the experiment
     that it started from, with the SHA-256 of the model. `data` has the digests of what it was
     trained on: of the indices of its shards and, with an acoustic channel, of its states, which
@@ -59,6 +60,7 @@ class ModelCard(BaseModel):
     task: str
     corpus: str
     trained_on: str | None = None
+    states: str | None = None
     variant: str
     switches: VariantParams
     backbones: dict[str, str | None]
@@ -70,6 +72,10 @@ class ModelCard(BaseModel):
     init: dict[str, str] | None = None
     data: dict[str, str] = {}
     fine_tuned: FineTuned | None = None
+
+    def states_folder(self, project: Path = Path()) -> Path | None:
+        """The encoder states that it hears on its corpus, if any."""
+        return None if self.states is None else project / "data/states" / self.states
 
     @property
     def place(self) -> Path:
@@ -93,6 +99,7 @@ def new_card(params: Params, experiment: str, hashes: Mapping[str, str]) -> Mode
         task=one.task,
         corpus=one.data,
         trained_on=None if one.recipe == NONE else one.data,
+        states=None if one.states == NONE else one.states,
         variant=one.variant,
         switches=switches,
         backbones=needed_backbones(switches, hashes),
@@ -103,11 +110,16 @@ def new_card(params: Params, experiment: str, hashes: Mapping[str, str]) -> Mode
 def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str, str]:
     """Reads which weights the pipeline uses: the SHA-256 of each backbone by its role.
 
+    Args:
+        path: `backbones.json`; beside it lies `encoders.json`.
+
     Raises:
         BrewlineError: the file is missing or not what stage `weights` writes.
     """
+    encoders = path.with_name(ENCODERS_FILE)
     try:
-        return {role: str(entry["sha256"]) for role, entry in read_json(path).items()}
+        names = read_json(path) | (read_json(encoders) if encoders.exists() else {})
+        return {role: str(entry["sha256"]) for role, entry in names.items()}
     except FileNotFoundError:
         raise BrewlineError(f"{path} is missing; run `dvc repro weights`") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -115,9 +127,11 @@ def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str
 
 
 def needed_backbones(switches: VariantParams, hashes: Mapping[str, str]) -> dict[str, str | None]:
-    """The backbones that a variant rests on: CLIP always, Whisper unless it reads captions only."""
-    hears = switches.acoustic or switches.text == "asr"
-    return {"clip": hashes["clip"], "whisper": hashes["whisper"] if hears else None}
+    """The backbones that a variant rests on: CLIP always, and what it hears with."""
+    encoder = switches.acoustic.encoder if switches.acoustic else None
+    by_whisper = switches.text == "asr" or encoder in ("whisper", "whisper_layers")
+    needed = {"clip": hashes["clip"], "whisper": hashes["whisper"] if by_whisper else None}
+    return needed | ({"hubert": hashes["hubert"]} if encoder == "hubert" else {})
 
 
 def save_card(folder: Path, card: ModelCard) -> None:
@@ -146,7 +160,7 @@ def describe(params: Params, experiment: str) -> str:
         return f"computed by others, from {params.external[experiment].reads}"
     one, variant = params.experiments[experiment], params.variant_of(experiment)
     read = {"asr": ["transcripts"], "caption": ["captions"], None: []}[variant.text]
-    channels = " and ".join([*read, *(["voice"] if variant.acoustic else [])])
+    channels = " and ".join([*read, *_heard(variant)])
     options = [
         _OPTIONS[key]
         for key in (variant.fusion, variant.long_texts, variant.pictures)
@@ -160,6 +174,16 @@ def describe(params: Params, experiment: str) -> str:
         prompts += f" in each of {variant.prompt_depth} layers"
     elsewhere = [] if source == one.data else [f"trained on {source}"]
     return ", ".join([channels, prompts, *options, *elsewhere])
+
+
+def _heard(variant: VariantParams) -> list[str]:
+    """What an acoustic channel takes, in a few words."""
+    acoustic = variant.acoustic
+    if acoustic is None:
+        return []
+    by = {"whisper": "", "whisper_layers": " by Whisper's layers", "hubert": " by HuBERT"}
+    heard = f"voice{by[acoustic.encoder]}"
+    return [f"{heard} in {acoustic.keywords} keywords" if acoustic.keywords else heard]
 
 
 def flatten(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:

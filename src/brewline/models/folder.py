@@ -20,14 +20,13 @@ from torch import Tensor
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.models.backbones import ClipBackbone
-from brewline.models.brewclip import BrewClip
+from brewline.models.brewclip import BrewClip, state_shape_of
 from brewline.models.card import ModelCard, load_card, save_card
 from brewline.models.emotion import EmotionModel, brewclip_tensors
 from brewline.models.names import TENSORS_FILE
 from brewline.models.trained import TrainedModule
 
 HISTORY_FILE = "history.jsonl"
-_STATES_TENSOR = "acoustic.project_in.weight"
 
 Row = dict[str, Any]
 
@@ -122,14 +121,15 @@ def _card_for(folder: Path, backbone_hashes: Mapping[str, str]) -> ModelCard:
 def _make_brewclip(
     card: ModelCard, tensors: Mapping[str, Tensor], backbone: ClipBackbone
 ) -> BrewClip:
-    """A model as the card says, whose tensors are yet to be set; they tell the width of states."""
-    state_width = tensors[_STATES_TENSOR].shape[1] if _STATES_TENSOR in tensors else None
+    """A model as the card says, whose tensors are yet to be set; they tell the shape of states."""
+    acoustic = card.switches.acoustic
+    state_shape = state_shape_of(tensors, acoustic) if acoustic and tensors else None
     # One that was learned is among the tensors; one that was fixed stands in the card alone.
     temperature = {} if card.recipe is None else {"temperature": card.recipe["temperature"]}
     return BrewClip(
         backbone,
         card.switches,
-        state_width,
+        state_shape,
         learn_temperature=bool(card.recipe and card.recipe["learn_temperature"]),
         with_bias=bool(card.recipe and card.recipe["loss"] == "sigmoid"),
         **temperature,

@@ -9,6 +9,9 @@ BACKBONES_FOLDER = Path("models/backbones")
 NAMES_FILE = "backbones.json"
 WHISPER_FILE = "whisper.pt"
 CLIP_FOLDER = "clip"
+HUBERT_FOLDER = "hubert"
+# Of what stage `encode` hears with. By itself: a HuBERT that is added makes no transcript stale.
+ENCODERS_FILE = "encoders.json"
 # The names that open_clip gives the files of a `local-dir:`.
 CLIP_CONFIG = "open_clip_config.json"
 CLIP_WEIGHTS = "open_clip_model.safetensors"

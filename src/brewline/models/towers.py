@@ -70,7 +70,7 @@ class TextTower:
         Args:
             token_ids_BL: Token ids as `models.texts` lays them out, (B, L); columns beyond the
                 last end token may be cut off, unless it reads padding.
-            prompts: (M, W) for each of the first layers.
+            prompts: (M, W) for each of the first layers, or (B, M, W) where each text has others.
             start: How many tokens come before the prompts.
 
         Returns:
@@ -215,10 +215,11 @@ def _require_standard(blocks: Iterable[Any]) -> None:
         raise CannotCarryPromptsError("its layers are not the standard ones")
 
 
-def _put_in(prompts_MW: Tensor, x_BLW: Tensor, start: int) -> Tensor:
+def _put_in(prompts: Tensor, x_BLW: Tensor, start: int) -> Tensor:
     """Puts prompts into rows from `start` on, in place of what is there, or at the end."""
-    prompts_BMW = prompts_MW.to(x_BLW.dtype).expand(len(x_BLW), -1, -1)
-    return torch.cat([x_BLW[:, :start], prompts_BMW, x_BLW[:, start + len(prompts_MW) :]], dim=1)
+    prompts_BMW = prompts.to(x_BLW.dtype).expand(len(x_BLW), -1, -1)
+    behind = start + prompts.shape[-2]
+    return torch.cat([x_BLW[:, :start], prompts_BMW, x_BLW[:, behind:]], dim=1)
 
 
 def _up_to_last(

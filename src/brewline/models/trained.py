@@ -5,31 +5,47 @@ from torch import Tensor, nn
 
 
 class TrainedModule(nn.Module):
-    """A module of which only the parameters that require gradients are trained and kept."""
+    """A module of which only the parameters that require gradients are trained and kept.
+
+    So are the buffers that a part of it names in `kept_buffers`, such as the words that it may say.
+    """
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What training changes, by name; never a part of a frozen tower."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        """Copies of the trained parameters on the processor, to be saved."""
+        """Copies of the trained parameters, and of what is kept, on the processor, to be saved."""
+        kept = {name: getattr(part, buffer) for name, (part, buffer) in self._kept().items()}
         return {
-            name: p.detach().cpu().clone().contiguous()
-            for name, p in self.trained_parameters().items()
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in {**self.trained_parameters(), **kept}.items()
+        }
+
+    def _kept(self) -> dict[str, tuple[nn.Module, str]]:
+        """The buffers that are kept, by name: the part that has each, and what it calls it."""
+        return {
+            f"{name}.{buffer}": (part, buffer)
+            for name, part in self.named_modules()
+            for buffer in getattr(part, "kept_buffers", ())
         }
 
     @torch.no_grad()
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Sets the trained parameters.
+        """Sets the trained parameters, and what is kept.
 
         Raises:
             ValueError: the names or shapes are not those of this model.
         """
-        parameters = self.trained_parameters()
-        if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in parameters.items()}:
-            raise ValueError(f"expected {sorted(parameters)}, found {sorted(tensors)}")
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
+        parameters, kept = self.trained_parameters(), self._kept()
+        shapes = {name: tensor.shape for name, tensor in tensors.items() if name not in kept}
+        expected = {name: parameter.shape for name, parameter in parameters.items()}
+        if shapes != expected or not kept.keys() <= tensors.keys():
+            raise ValueError(f"expected {sorted([*parameters, *kept])}, found {sorted(tensors)}")
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+        for name, (part, buffer) in kept.items():
+            setattr(part, buffer, tensors[name].to(getattr(part, buffer).device))
 
     def start_from(self, tensors: dict[str, Tensor]) -> None:
         """Takes over what another model learned, before training.

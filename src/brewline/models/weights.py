@@ -1,8 +1,9 @@
 """Backbones: found, verified, and brought into the one form that the loaders read.
 
 `models/backbones/whisper.pt` is a checkpoint of openai-whisper; `models/backbones/clip/` is a
-folder that open_clip loads as `local-dir:`. `backbones.json` names each by its content hash, so a
-trained model can say exactly which frozen weights it belongs to.
+folder that open_clip loads as `local-dir:`, `models/backbones/hubert/`, where there is one, a
+folder of transformers. `backbones.json` and, of what hears in layers, `encoders.json` name each by
+its content hash, so a trained model can say exactly which frozen weights it belongs to.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import lzma
 import re
 import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from brewline.config.backbones import BackboneParams, BackbonesParams
@@ -19,7 +21,16 @@ from brewline.core.files import link, read_json, remove, sha256_file, sha256_tre
 from brewline.download import hub
 from brewline.download.fetching import fetch
 from brewline.download.local import local_path
-from brewline.models.names import CLIP_CONFIG, CLIP_FOLDER, CLIP_WEIGHTS, NAMES_FILE, WHISPER_FILE
+from brewline.models.hubert_format import convert_hubert, files_of_hubert
+from brewline.models.names import (
+    CLIP_CONFIG,
+    CLIP_FOLDER,
+    CLIP_WEIGHTS,
+    ENCODERS_FILE,
+    HUBERT_FOLDER,
+    NAMES_FILE,
+    WHISPER_FILE,
+)
 from brewline.models.whisper_formats import convert_whisper, files_of_model
 
 _FROM_WHISPER = "openai-whisper:"
@@ -59,6 +70,12 @@ def prepare_backbones(backbones: BackbonesParams, folder: Path) -> None:
         "clip": {"name": backbones.clip.name, "sha256": sha256_tree(folder / CLIP_FOLDER)},
     }
     write_json(folder / NAMES_FILE, names)
+    encoders = {"whisper": names["whisper"]}
+    if backbones.hubert is not None:
+        target = folder / HUBERT_FOLDER
+        _convert(backbones.hubert, files_of_hubert, convert_hubert, target)
+        encoders["hubert"] = {"name": backbones.hubert.name, "sha256": sha256_tree(target)}
+    write_json(folder / ENCODERS_FILE, encoders)
     write_json(folder / _SOURCES_FILE, {"sha256": _digest(backbones)})
 
 
@@ -75,8 +92,10 @@ def are_prepared(backbones: BackbonesParams, folder: Path) -> bool:
     try:
         if read_json(folder / _SOURCES_FILE)["sha256"] != _digest(backbones):
             return False
-        names = read_json(folder / NAMES_FILE)
+        names = read_json(folder / NAMES_FILE) | read_json(folder / ENCODERS_FILE)
         files = {"whisper": WHISPER_FILE, "clip": CLIP_FOLDER}
+        if backbones.hubert is not None:
+            files["hubert"] = HUBERT_FOLDER
         return all(
             sha256_tree(folder / file) == names[role]["sha256"] for role, file in files.items()
         )
@@ -92,32 +111,58 @@ def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:
         return
     path = local_path(backbone.source)
     if hub.is_repository(backbone.source) or (path is not None and path.is_dir()):
-        _convert_whisper(backbone, path, target)
+        _convert(backbone, files_of_model, convert_whisper, target)
         return
     fetched = target.with_name(Path(backbone.source).name)
     fetch(FileParams(url=backbone.source, sha256=backbone.sha256), fetched, "backbones")
     _unpack(fetched, target)
 
 
-def _convert_whisper(backbone: BackboneParams, path: Path | None, target: Path) -> None:
-    """Brings a folder or repository of transformers or CTranslate2 into openai-whisper's form."""
-    names = [one.name for one in path.iterdir()] if path else hub.file_names(backbone.source)
+def _convert(
+    backbone: BackboneParams,
+    needed_of: Callable[[Collection[str], str], list[str]],
+    convert: Callable[[Path, Path], None],
+    target: Path,
+) -> None:
+    """Brings a folder, or a repository on the Hub, into the form that the loaders read.
+
+    Args:
+        backbone: Where it is.
+        needed_of: Which of its files make a model.
+        convert: Writes the target from a folder with these.
+        target: What the loaders read.
+    """
+    names = _names_in(backbone.source)
+    path = local_path(backbone.source)
     folder = target.parent / "download"
     remove(folder)
     # What earlier downloads found, for each repository by itself: files are called alike in all.
     owner = re.sub(r"[^A-Za-z0-9]+", "-", backbone.source.replace("hf://", "backbones/"))
-    for name in files_of_model(names, backbone.source):
-        if path:
+    for name in needed_of(names, backbone.source):
+        if path is not None:
             link(path / name, folder / name)
         else:
             url = f"{backbone.source}/{name}"
             fetch(FileParams(url=url, sha256=None), folder / name, owner)
     _check_hash(backbone, folder)
     try:
-        convert_whisper(folder, target)
+        convert(folder, target)
     except BrewlineError as error:
         raise BrewlineError(f"{backbone.source}: {error}", error.kind) from None
     remove(folder)
+
+
+def _names_in(source: str) -> list[str]:
+    """The names of the files of a folder, or of a repository on the Hub."""
+    if hub.is_repository(source):
+        return hub.file_names(source)
+    path = local_path(source)
+    if path is None or not path.is_dir():
+        raise BrewlineError(
+            f"{source} is neither a folder nor a repository on the Hub (hf://<owner>/<name>)",
+            "settings",
+        )
+    return [one.name for one in path.iterdir()]
 
 
 def _download_whisper(name: str, target: Path) -> None:

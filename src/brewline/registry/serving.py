@@ -33,7 +33,13 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_tree, total_size, write_json
 from brewline.evaluation.vectors import Embeddings, closest, load_vectors, save_vectors
 from brewline.models.card import load_backbone_hashes, load_card
-from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER, NAMES_FILE, WHISPER_FILE
+from brewline.models.names import (
+    BACKBONES_FOLDER,
+    CLIP_FOLDER,
+    HUBERT_FOLDER,
+    NAMES_FILE,
+    WHISPER_FILE,
+)
 from brewline.quality.queries import GuardedChecks
 from brewline.search.embedder import Embedder
 
@@ -91,10 +97,9 @@ def write_bundle(params: Params, corpus: str, model: Path, folder: Path, project
     backbones = project / BACKBONES_FOLDER
     hashes = load_backbone_hashes(backbones / NAMES_FILE)
     embedder = Embedder(model, backbones, hashes, params.asr, params.shard)
-    shards, states = (project / "data" / kind / corpus for kind in ("shards", "states"))
     gallery = embedder.embed_gallery(
-        shards,
-        states if embedder.card.switches.acoustic else None,
+        project / "data/shards" / corpus,
+        embedder.card.states_folder(project),
         _SPLIT,
         params.runtime.embed_batch_size,
     )
@@ -122,7 +127,9 @@ def add_backbones(folder: Path, backbones: Path) -> None:
     _check_backbones(load_card(folder / MODEL).backbones, backbones)
     (folder / BACKBONES).mkdir()
     shutil.copyfile(backbones / WHISPER_FILE, folder / BACKBONES / WHISPER_FILE)
-    shutil.copytree(backbones / CLIP_FOLDER, folder / BACKBONES / CLIP_FOLDER)
+    for name in (CLIP_FOLDER, HUBERT_FOLDER):
+        if (backbones / name).exists():
+            shutil.copytree(backbones / name, folder / BACKBONES / name)
 
 
 def load_bundle(folder: Path, backbones: Path | None = None) -> "Served":
@@ -172,7 +179,10 @@ def _name_hashes(backbones: Mapping[str, str | None]) -> str:
 def _check_backbones(needed: Mapping[str, str | None], folder: Path) -> dict[str, str]:
     """Returns the hashes of the backbones in `folder`, which must be those that are needed."""
     hashes = {}
-    for role, name in (("whisper", WHISPER_FILE), ("clip", CLIP_FOLDER)):
+    files = {"whisper": WHISPER_FILE, "clip": CLIP_FOLDER}
+    if needed.get("hubert"):
+        files["hubert"] = HUBERT_FOLDER
+    for role, name in files.items():
         if not (folder / name).exists():
             raise BrewlineError(f"{folder / name} is missing; needed is {_name_hashes(needed)}")
         hashes[role] = sha256_tree(folder / name)
@@ -196,6 +206,9 @@ class Served:
         self._lock = threading.Lock()
         # Loaded now, so that a damaged one is an error of starting and not of the first query.
         _ = embedder.recogniser
+        acoustic = embedder.card.switches.acoustic
+        if acoustic is not None and acoustic.hears_layers:
+            _ = embedder.layered_encoder
 
     def answer(self, records: Sequence[Mapping[str, Any]], top_k: int) -> list[dict[str, Any]]:
         """Answers queries one by one.

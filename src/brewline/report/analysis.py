@@ -10,6 +10,7 @@ from brewline.analysis.files import (
     CHANNELS_FILE,
     CROPS_FILE,
     EXAMPLES_FILE,
+    KEYWORDS_FILE,
     WORD_ERRORS_FILE,
     read_analysis,
 )
@@ -81,6 +82,10 @@ def analysis_section(table: AnalysedTable, arranger: ExampleArranger) -> dict[st
         "attention": [
             _attention(table.folder, one, arranger)
             for one in read_analysis(table.folder, ATTENTION_FILE)
+        ],
+        "keywords": [
+            {**one, "audio": arranger.player(one["utterance_id"])}
+            for one in read_analysis(table.folder, KEYWORDS_FILE)
         ],
         "crops": {
             **cropped,

@@ -180,7 +180,7 @@ class Collator:
         rows = [pool(_states_of(utterance), utterance.num_frames) for utterance in utterances]
         lengths = torch.tensor([len(row) for row in rows])
         longest = int(lengths.max())
-        states = torch.zeros(len(rows), longest, rows[0].shape[1])
+        states = torch.zeros(len(rows), longest, *rows[0].shape[1:])
         for index, row in enumerate(rows):
             states[index, : len(row)] = torch.from_numpy(row)
         return states, torch.arange(longest) < lengths[:, None]

@@ -146,7 +146,7 @@ def pack_corpus(
         BrewlineError: an utterance of the manifest has no transcript, or a picture cannot be
             packed; and see `run_units`.
     """
-    _check_joined(manifest, transcripts)
+    require_joined(manifest, transcripts)
     numbers, made, folder = work / "numbers.npy", work / "made", work / "shards"
     has_clips = holds_clips(manifest)
     make = _make_clips if has_clips else _make_pictures
@@ -200,8 +200,12 @@ def _make_clips(
     return files
 
 
-def _check_joined(manifest: Path, transcripts: Path) -> None:
-    """Makes sure that rows which belong together stand in the same place."""
+def require_joined(manifest: Path, transcripts: Path) -> None:
+    """Makes sure that rows which belong together stand in the same place.
+
+    Raises:
+        BrewlineError: the two tables are of different utterances.
+    """
     ids, heard = (read_column(path, "utterance_id") for path in (manifest, transcripts))
     if ids.equals(heard):
         return

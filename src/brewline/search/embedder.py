@@ -23,10 +23,15 @@ from brewline.evaluation.vectors import Embeddings, SplitEmbeddings
 from brewline.media.pictures import shrink_jpeg
 from brewline.models.backbones import load_clip
 from brewline.models.folder import load_model
-from brewline.models.names import CLIP_FOLDER, WHISPER_FILE
+from brewline.models.names import CLIP_FOLDER, HUBERT_FOLDER, WHISPER_FILE
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
 from brewline.samples.shards import Utterance, confidence_in, read_split
+from brewline.speech.layered_encoders import (
+    LayeredEncoder,
+    encode_recording,
+    load_layered_encoder,
+)
 from brewline.speech.recogniser import Recogniser
 
 # Every query is another picture; keeping decoded ones would even mix them up, by their id.
@@ -70,6 +75,7 @@ class Embedder:
             input_transforms(backbone, text_only), text_only, _NO_CACHE_MB
         )
         self._whisper = backbones_dir / WHISPER_FILE
+        self._hubert = backbones_dir / HUBERT_FOLDER
         # An answer needs the text alone; whether anybody speaks was checked before.
         self._asr = asr.model_copy(update={"word_times": False, "vad": "none"})
         self._device_name: DeviceName = device
@@ -79,6 +85,14 @@ class Embedder:
     def recogniser(self) -> Recogniser:
         """Whisper, loaded the first time that something has to be heard."""
         return Recogniser(self._whisper, self._asr, self._device_name)
+
+    @cached_property
+    def layered_encoder(self) -> LayeredEncoder:
+        """What gives the layers that the model hears, loaded as late as Whisper."""
+        acoustic = self.card.switches.acoustic
+        assert acoustic is not None and acoustic.encoder != "whisper"
+        file = self._hubert if acoustic.encoder == "hubert" else self._whisper
+        return load_layered_encoder(acoustic.encoder, file, self._asr, self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -91,10 +105,14 @@ class Embedder:
             waveform: (num_samples,) at 16 kHz, not empty; see `brewline.quality.queries.hear`.
         """
         recognition = self.recogniser.recognise([waveform])[0]
+        states = recognition.states
+        acoustic = self.card.switches.acoustic
+        if acoustic is not None and acoustic.hears_layers:
+            states = encode_recording(self.layered_encoder, waveform, acoustic.pool_frames)
         utterance = _query(
             transcript=recognition.text,
             num_frames=recognition.num_frames,
-            states=recognition.states,
+            states=states,
             confidence=confidence_in(recognition.text, recognition.avg_logprob),
         )
         with torch.no_grad():

@@ -187,7 +187,7 @@ class _Engine:
         from brewline.samples.shards import index_digest
 
         shards = Path("data/shards") / self.card.corpus
-        states = Path("data/states") / self.card.corpus if self.card.switches.acoustic else None
+        states = self.card.states_folder()
         facts = [split, *(index_digest(folder) for folder in (shards, states) if folder)]
         name = fingerprint(load_versions().embed, facts, [self.model_dir])
         folder = work_dir("search", name)

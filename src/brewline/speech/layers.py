@@ -21,7 +21,7 @@ from brewline.media.audio import waveform
 from brewline.media.file_runs import FileRuns
 from brewline.speech.batch_plan import Row
 from brewline.speech.recordings import Recordings, read_placed_rows
-from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
+from brewline.speech.windows import num_frames
 from brewline.tables.features import Features, holds_features, save_features
 
 # What a worker does at a time, and what a killed one has to do again.
@@ -33,7 +33,6 @@ MEAN, DEVIATION = "mean", "deviation"
 class LayerPooler:
     """Pools the layers of recordings, in a process of its own.
 
-    The modules are openai-whisper's, whatever `asr.engine` is: the others do not show their layers.
     Each window is encoded by itself, so the result for a recording depends on no other one.
     """
 
@@ -45,17 +44,12 @@ class LayerPooler:
         import torch
 
         from brewline.core.devices import choose_device
-        from brewline.speech.openai_whisper import OpenAIWhisper
+        from brewline.speech.layered_encoders import WhisperLayers
 
         # As in `BatchRecogniser`: the result depends on the number of neither workers nor cores.
         torch.set_num_threads(1)
         keep_freed_memory()
-        if settings.precision == "int8":
-            # Which is a precision of the other engine.
-            settings = settings.model_copy(update={"precision": "auto"})
-        self._engine = OpenAIWhisper(checkpoint, settings, choose_device(device))
-        self._context = self._engine.dimensions.n_audio_ctx
-        self._is_full = settings.audio_context == "full"
+        self._encoder = WhisperLayers(checkpoint, settings, choose_device(device))
         self._recordings = Recordings(root)
 
     def __call__(self, rows: Sequence[Row]) -> Features:
@@ -70,9 +64,6 @@ class LayerPooler:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and deviation of each layer's states over a recording's own frames.
 
-        Layer 0 is what the convolutions give, the last one what the decoder reads, behind the final
-        norm, as `output_hidden_states` of transformers numbers them.
-
         Args:
             waveform: Of any length, (num_samples,) at 16 kHz.
 
@@ -82,9 +73,9 @@ class LayerPooler:
         Raises:
             BrewlineError: the model gives something that is no number.
         """
-        windows = list(split_windows(waveform, self._context * SAMPLES_PER_FRAME))
+        windows = list(self._encoder.windows(waveform))
         frames = [num_frames(len(window)) for window in windows]
-        moments = [self._moments(*each) for each in zip(windows, frames, strict=True)]
+        moments = [self._moments(window) for window in windows]
         means_WLS, variances_WLS = (np.stack(part) for part in zip(*moments, strict=True))
         mean_LS = np.average(means_WLS, axis=0, weights=frames)
         spread_WLS = variances_WLS + (means_WLS - mean_LS) ** 2
@@ -94,13 +85,11 @@ class LayerPooler:
         return mean_LS.astype(np.float32), deviation_LS.astype(np.float32)
 
     def _moments(
-        self, window: NDArray[np.float32], frames: int
+        self, window: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and variance of each layer over the frames of a window, (L, S) each."""
-        context = self._context if self._is_full else frames
-        layers = self._engine.encode_layers([window], context)
-        own = (states[0, :frames].float() for states in layers)
-        moments = [(rows.mean(0), rows.var(0, correction=0)) for rows in own]
+        layers = self._encoder.layers(window)
+        moments = [(rows.mean(0), rows.var(0, correction=0)) for rows in layers]
         means, variances = (
             np.stack([one.cpu().numpy() for one in part]).astype(np.float64)
             for part in zip(*moments, strict=True)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from brewline.config.asr import AsrParams
 from brewline.speech.windows import FRAMES_PER_SECOND, WINDOW_S
+from brewline.tables.parquet import read_column
 
 _BYTES_PER_VALUE = 2  # float16
 
@@ -121,3 +123,24 @@ def outlook(
             "asr.audio_context is `utterance`; published weights were trained on windows of 30 s, "
             "expect `full`, and hear worse without"
         )
+
+
+def outlook_of_layers(
+    manifest: Path, shape: tuple[int, int], pool_frames: int, free_mb: float
+) -> str:
+    """What a user should know before the layers of an encoder are stored.
+
+    Args:
+        manifest: Of the corpus.
+        shape: How many layers there are, and how wide they are.
+        pool_frames: How many frames become one.
+        free_mb: Room on the disk.
+    """
+    durations_s = read_column(manifest, "duration_s").to_numpy()
+    num_layers, width = shape
+    frames = durations_s.sum() * FRAMES_PER_SECOND / pool_frames
+    size_mb = frames * num_layers * width * _BYTES_PER_VALUE / 1e6
+    return (
+        f"{len(durations_s):,} utterances; {num_layers} layers of {width} numbers will take "
+        f"{size_mb:,.0f} MB, {free_mb:,.0f} MB are free"
+    )

@@ -34,8 +34,8 @@ def main() -> None:
             return
         if card.switches.text == "caption":
             require_captions(Path("data/shards") / card.corpus)
-        kinds = ["shards", "states"] if card.switches.acoustic else ["shards"]
-        data = {kind: index_digest(Path("data") / kind / card.corpus) for kind in kinds}
+        folders = {"shards": Path("data/shards") / card.corpus, "states": card.states_folder()}
+        data = {kind: index_digest(folder) for kind, folder in folders.items() if folder}
         # Imported late, here and below: what is not trained needs no torch.
         from brewline.training.experiment import cards_to_train
         from brewline.training.processes import train_each

@@ -12,6 +12,7 @@ from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_text
 from brewline.media.corpus_media import project_media
+from brewline.models.card import load_card
 from brewline.registry.candidates import Challenger
 from brewline.tables.parquet import read_table
 from brewline.tracking.store import Store
@@ -28,7 +29,7 @@ DEFAULT_TOP_K = 5
 BUNDLE = "artifacts/bundle"
 # The tag of a version that names MLflow's record of its files, to which more can be added.
 LOGGED_MODEL_TAG = "logged_model_id"
-# What serving needs, by the names of the distributions.
+# What serving needs, by the names of the distributions; transformers where HuBERT hears.
 SERVED_PACKAGES = (
     "av",
     "mlflow",
@@ -69,7 +70,7 @@ def save_served_model(
         code_paths=[str(Path(__file__).parents[1])],
         signature=_signature(),
         input_example=([_example(challenger.corpus, project)], {"top_k": DEFAULT_TOP_K}),
-        pip_requirements=served_requirements(project / REQUIREMENTS),
+        pip_requirements=served_requirements(project / REQUIREMENTS, challenger.folder),
         mlflow_model=about,
     )
     write_text(path / MODEL_CARD, model_card(params, challenger, project))
@@ -104,8 +105,12 @@ def _example(corpus: str, project: Path) -> dict[str, str]:
     return {"audio": base64.b64encode(content).decode()}
 
 
-def served_requirements(lock: Path) -> list[str]:
-    """The packages that serving needs, as `requirements.lock` pins them for this Python.
+def served_requirements(lock: Path, model: Path) -> list[str]:
+    """The packages that serving a model needs, as `requirements.lock` pins them for this Python.
+
+    Args:
+        lock: The file.
+        model: The folder of the model.
 
     Raises:
         BrewlineError: the file is missing, or lacks one.
@@ -121,10 +126,12 @@ def served_requirements(lock: Path) -> list[str]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate():
             pinned[requirement.name] = f"{requirement.name}{requirement.specifier}"
-    missing = [name for name in SERVED_PACKAGES if name not in pinned]
+    by_hubert = load_card(model).backbones.get("hubert") is not None
+    needed = [*SERVED_PACKAGES, *(["transformers"] if by_hubert else [])]
+    missing = [name for name in needed if name not in pinned]
     if missing:
         raise BrewlineError(f"{lock} does not pin {', '.join(missing)}; run `make lock`")
-    return [pinned[name] for name in SERVED_PACKAGES]
+    return [pinned[name] for name in needed]
 
 
 @contextmanager

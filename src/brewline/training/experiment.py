@@ -84,8 +84,7 @@ def read_data(card: ModelCard) -> TrainingData:
 
 def _places(card: ModelCard) -> tuple[Path, Path | None]:
     """The shards of a card's corpus, and its states where the model hears them."""
-    states = Path("data/states") / card.corpus if card.switches.acoustic else None
-    return Path("data/shards") / card.corpus, states
+    return Path("data/shards") / card.corpus, card.states_folder()
 
 
 def keep(work: Path, card: ModelCard, trained: Trained) -> Path:

@@ -51,6 +51,7 @@ def take_over(params: Params, card: ModelCard, folder: Path) -> None:
     for name in model_names(params, init):
         source = model_folder(init, name)
         update: dict[str, Any] = {"experiment": card.experiment, "corpus": card.corpus}
+        update["states"] = card.states
         update["init"] = _facts_of(init, name)
         save_card(folder / name, load_card(source).model_copy(update=update))
         shutil.copyfile(source / TENSORS_FILE, folder / name / TENSORS_FILE)

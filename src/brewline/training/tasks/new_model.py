@@ -17,20 +17,20 @@ def new_brewclip(
         backbone: The frozen CLIP.
         switches: The variant.
         recipe: Its loss and temperature.
-        sample: An utterance, whose states tell their width.
+        sample: An utterance, whose states tell their shape.
 
     Raises:
         BrewlineError: it has no states, and the variant needs them.
     """
-    state_width = None
+    state_shape = None
     if switches.acoustic:
         if sample.states is None:
             raise BrewlineError("a variant with an acoustic channel needs encoder states")
-        state_width = sample.states.shape[1]
+        state_shape = sample.states.shape[1:]
     return BrewClip(
         backbone,
         switches,
-        state_width,
+        state_shape,
         recipe.temperature,
         recipe.learn_temperature,
         with_bias=recipe.loss == "sigmoid",

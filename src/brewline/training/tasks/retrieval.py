@@ -1,6 +1,6 @@
 """Task `retrieval`: recordings and pictures find one another (BrewCLIP, section 3.4 and 4)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
+from brewline.models.cascaded import CascadedBranch
 from brewline.models.inputs import Batch
 from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows, sigmoid_loss
 from brewline.models.trained import TrainedModule
@@ -62,9 +63,12 @@ class Retrieval:
         """Runs towers without prompts over the training split, once; see `Task`."""
         if self._switches.prompts:
             return
+        brewclip, heard = _brewclip(model), set[str]()
         frozen = frozen_features(
-            _brewclip(model), self._collator, read_train(), self._recipe.batch_size
+            brewclip, self._collator, _listening(read_train(), heard), self._recipe.batch_size
         )
+        if isinstance(brewclip.acoustic, CascadedBranch):
+            brewclip.acoustic.set_vocabulary(heard)
         self._train_collator = Collator(self._transforms, self._switches, 0, frozen)
 
     def collate(self, utterances: Sequence[Utterance]) -> Batch:
@@ -130,6 +134,13 @@ class Retrieval:
             for name, value in metrics.items()
             if any(one in name.rpartition("/")[2] for one in _FOLLOWED)
         }
+
+
+def _listening(utterances: Iterable[Utterance], heard: set[str]) -> Iterator[Utterance]:
+    """Yields them, and notes what was heard in them."""
+    for utterance in utterances:
+        heard.add(utterance.transcript)
+        yield utterance
 
 
 def _brewclip(model: TrainedModule) -> BrewClip:
