@@ -180,7 +180,9 @@ class BrewClip(TrainedModule):
                 text = self.encode_text(inputs)
         if self.acoustic is not None:
             assert inputs.states is not None and inputs.frame_mask is not None
-            acoustic = self.acoustic(inputs.states, inputs.frame_mask, self.prompt_tokens).float()
+            acoustic = self.acoustic(
+                inputs.states.padded(), inputs.frame_mask, self.prompt_tokens
+            ).float()
         fused = self._fuse(text, acoustic, inputs.confidence)
         return UtteranceFeatures(text, acoustic, F.normalize(fused, dim=-1))
 

@@ -21,6 +21,7 @@ from brewline.core.devices import autocast, choose_device, choose_dtype
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_json
 from brewline.core.ranks import ALONE, Ranks
+from brewline.core.system import keep_freed_memory
 from brewline.models.folder import Row, Trained
 from brewline.models.trained import TrainedModule
 from brewline.samples.iteration import chunks, prefetch
@@ -101,6 +102,8 @@ def train(
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
         ValueError: the batch cannot be shared equally.
     """
+    # Every step and every batch asks for the same large tensors again.
+    keep_freed_memory()
     run = _Run(job, data, work_dir, runtime, on_row, ranks)
     steps = job.recipe.steps
     batches = prefetch(run.make_parts)
