@@ -71,15 +71,16 @@ class RaggedStates(OnDevice):
 
 @dataclass(frozen=True)
 class UtteranceInputs(OnDevice):
-    """Inputs of the utterance's channels; those of a channel that is off are None.
+    """Inputs of the channels of B utterances; those of a channel that is off are None.
 
-    Token ids (R, L) are laid out for the prompts; `text_index` (R,) says which of the B utterances
+    Token ids (R, L) are laid out for the prompts; `text_index` (R,) says which of the utterances
     a row is of, in their order, and is None where each has one. `states` are padded to (B, T, S) by
     the model, `frame_mask` (B, T) is True for frames to attend to; `confidence` (B,) is the
     recogniser's, where it is asked for. `text_features` (B, E) stand in for tokens where they
     never change.
     """
 
+    num_utterances: int
     token_ids: Tensor | None = None
     text_index: Tensor | None = None
     text_features: Tensor | None = None
@@ -90,12 +91,13 @@ class UtteranceInputs(OnDevice):
 
 @dataclass(frozen=True)
 class PictureInputs(OnDevice):
-    """Squares of pictures, uint8 (R, 3, side, side).
+    """Squares of I pictures, uint8 (R, 3, side, side).
 
-    `picture_index` (R,) says which of the I pictures a square is of, in their order, and is None
+    `picture_index` (R,) says which of the pictures a square is of, in their order, and is None
     where each has one.
     """
 
+    num_pictures: int
     pixels: Tensor
     picture_index: Tensor | None = None
 

@@ -119,7 +119,7 @@ class Collator:
         Raises:
             BrewlineError: an utterance has no caption or no states, and the variant needs them.
         """
-        inputs = UtteranceInputs()
+        inputs = UtteranceInputs(len(utterances))
         if self._switches.text and self._frozen is not None:
             rows = [self._frozen.texts[utterance.utterance_id] for utterance in utterances]
             inputs = replace(inputs, text_features=torch.stack(rows))
@@ -152,7 +152,7 @@ class Collator:
             row = decoded.get(image_id)
             rows.append(self._images.get(image_id) if row is None else row)
         views = [row for row in rows if row is not None]
-        return PictureInputs(torch.cat(views), _owners(views))
+        return PictureInputs(len(views), torch.cat(views), _owners(views))
 
     def _decode(self, utterance: Utterance) -> Tensor:
         if utterance.image is None:
