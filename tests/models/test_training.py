@@ -194,6 +194,10 @@ def test_how_often_a_checkpoint_is_written_changes_nothing(run):
     assert same(run(FULL, "often"), run(FULL, "rarely", checkpoint_every_s=1e6))
 
 
+def test_layers_that_are_computed_again_change_nothing(run):
+    assert same(run(FULL, "kept"), run(FULL, "again", recompute=True))
+
+
 def test_seeds_differ_and_repeat(run):
     zero, again, one = run(FULL, "a"), run(FULL, "b"), run(FULL, "c", seed=1)
     assert same(zero, again)
