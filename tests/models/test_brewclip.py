@@ -13,7 +13,7 @@ from tiny_models import ACOUSTIC, E2E, FULL, PROMPTED, STATE_WIDTH, ZERO_SHOT, m
 
 from brewline.config import load_params
 from brewline.config.variants import AcousticParams, VariantParams
-from brewline.models.acoustic import AcousticBranch, pool_frames
+from brewline.models.acoustic import AcousticBranch, lay_out_states
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.models.brewclip import BrewClip
 from brewline.models.inputs import Batch
@@ -145,9 +145,9 @@ def test_what_stands_in_padding_frames_does_not_matter(backbone):
     assert inputs.states is not None
     assert inputs.frame_mask is not None
     assert not inputs.frame_mask.all()
-    noisy = inputs.states + 9.0 * ~inputs.frame_mask[:, :, None]
-    expected = model.encode_utterances(inputs).embeddings
-    ours = model.encode_utterances(replace(inputs, states=noisy)).embeddings
+    padded = inputs.states.padded()
+    noisy = padded + 9.0 * ~inputs.frame_mask[:, :, None]
+    ours, expected = (model.acoustic(x, inputs.frame_mask, None) for x in (noisy, padded))
     torch.testing.assert_close(ours, expected)
 
 
@@ -170,20 +170,49 @@ def test_the_acoustic_branch_equals_the_plain_recipe():
 
 def test_pooling_averages_groups_of_the_recordings_own_frames():
     states = torch.arange(10.0).reshape(5, 2).half().numpy()
-    assert pool_frames(states, 5, ACOUSTIC).tolist() == [[1, 2], [5, 6], [8, 9]]
+    assert pooled([states], [5], ACOUSTIC)[0].tolist() == [[1, 2], [5, 6], [8, 9]]
     one = ACOUSTIC.model_copy(update={"pool_frames": 1})
-    assert pool_frames(states, 5, one).tolist() == states.tolist()
-    assert pool_frames(states[:0], 0, ACOUSTIC).shape == (0, 2)
+    assert pooled([states], [5], one)[0].tolist() == states.tolist()
+    assert pooled([states[:0]], [0], ACOUSTIC).shape == (1, 0, 2)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+@pytest.mark.parametrize("padding_mask", ["valid", "none"])
+def test_states_of_many_recordings_are_pooled_as_each_alone(size, padding_mask):
+    """To the last bit, whatever stands beside them; states of several layers too."""
+    rng = np.random.default_rng(0)
+    lengths, stored = [7, 0, 12, 1], [9, 0, 12, 3]
+    states = [rng.normal(size=(length, 2, 3)).astype(np.float16) for length in stored]
+    params = ACOUSTIC.model_copy(update={"pool_frames": size, "padding_mask": padding_mask})
+    ragged, mask = lay_out_states(states, lengths, params)
+    padded = ragged.padded()
+    assert padded.dtype == torch.float32
+    for one, length, row, own in zip(states, lengths, padded, mask, strict=True):
+        counted = one[:length] if padding_mask == "valid" else one
+        if padding_mask == "none" and len(one):
+            counted = np.concatenate([one, np.zeros((1500 - len(one), 2, 3), np.float16)])
+        groups = [counted[at : at + size] for at in range(0, len(counted), size)]
+        expected = np.zeros((len(row), 2, 3), np.float32)
+        for place, group in enumerate(groups):
+            for frame in group:
+                expected[place] += frame
+            expected[place] /= len(group)
+        assert own.sum() == len(groups)
+        assert row.numpy().tolist() == expected.tolist()
+
+
+def pooled(states, num_frames, params):
+    return lay_out_states(states, num_frames, params)[0].padded()
 
 
 def test_stored_padding_counts_only_without_a_mask():
     states = torch.arange(10.0).reshape(5, 2).half().numpy()
-    assert pool_frames(states, 3, ACOUSTIC).tolist() == [[1, 2], [4, 5]]
+    assert pooled([states], [3], ACOUSTIC)[0].tolist() == [[1, 2], [4, 5]]
     unmasked = ACOUSTIC.model_copy(update={"padding_mask": "none"})
-    pooled = pool_frames(states, 3, unmasked)
-    assert pooled.shape == (750, 2)
-    assert pooled[:3].tolist() == [[1, 2], [5, 6], [4, 4.5]]
-    assert not pooled[3:].any()
+    (rows,) = pooled([states], [3], unmasked)
+    assert rows.shape == (750, 2)
+    assert rows[:3].tolist() == [[1, 2], [5, 6], [4, 4.5]]
+    assert not rows[3:].any()
 
 
 def test_stored_padding_changes_no_feature_behind_a_mask(backbone):
@@ -191,7 +220,7 @@ def test_stored_padding_changes_no_feature_behind_a_mask(backbone):
     noise = np.random.default_rng(0).normal(size=(40, STATE_WIDTH)).astype(np.float16)
     padded = [replace(one, states=np.concatenate([one.states, noise])) for one in valid]
     inputs, same = (collate(backbone, E2E, world).utterances for world in (valid, padded))
-    assert torch.equal(inputs.states, same.states)
+    assert torch.equal(inputs.states.padded(), same.states.padded())
     assert torch.equal(inputs.frame_mask, same.frame_mask)
 
 
@@ -200,7 +229,7 @@ def test_without_a_mask_the_padding_to_a_whole_window_is_attended_to(backbone):
     inputs = collate(backbone, switches, make_world(2)).utterances
     assert inputs.states is not None
     assert inputs.frame_mask is not None
-    assert inputs.states.shape[1] == 750
+    assert inputs.states.padded().shape[1] == 750
     assert inputs.frame_mask.all()
 
 

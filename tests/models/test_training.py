@@ -43,6 +43,7 @@ def run(backbone, recipe, tmp_path):
         data=None,
         checkpoint_every_s=0,
         part_size=None,
+        recompute=False,
         ranks=ALONE,
         start=None,
         **changes,
@@ -66,6 +67,9 @@ def run(backbone, recipe, tmp_path):
             train_workers=1,
             train_processes=1,
             train_part_size=part_size,
+            train_recompute=recompute,
+            train_compile=False,
+            evaluate_tf32=False,
             checkpoint_every_s=checkpoint_every_s,
             embed_batch_size=8,
             image_cache_mb=16,
@@ -199,6 +203,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(run, tmp_pat
 
 def test_how_often_a_checkpoint_is_written_changes_nothing(run):
     assert same(run(FULL, "often"), run(FULL, "rarely", checkpoint_every_s=1e6))
+
+
+def test_layers_that_are_computed_again_change_nothing(run):
+    assert same(run(FULL, "kept"), run(FULL, "again", recompute=True))
 
 
 def test_seeds_differ_and_repeat(run):

@@ -14,7 +14,8 @@ class RuntimeParams(Section):
 
     Nothing here changes what is computed, and no stage that computes depends on it. `train_workers`
     changes how many threads compute it, and so, on a processor, the last digits of a sum;
-    `train_processes` and `train_part_size` change which numbers dropout draws.
+    `train_processes` and `train_part_size` change which numbers dropout draws, and `train_compile`
+    and `evaluate_tf32` how numbers are rounded.
     """
 
     # Stages of flows that use the machine at the same time; auto: one on a machine with a GPU,
@@ -47,6 +48,13 @@ class RuntimeParams(Section):
     # Utterances that a process takes through a model at a time, which bounds the memory of a batch
     # of any size; null: its whole share. Gradients are the same, for a second forward pass.
     train_part_size: PositiveInt | None
+    # Whether the layers of frozen towers keep for gradients what they take alone, and are computed
+    # again on the way back: a fraction of the memory, for a part of a second forward pass.
+    train_recompute: bool
+    # Whether torch.compile compiles these layers: minutes at the start, for shorter steps on a GPU.
+    train_compile: bool
+    # Whether a GPU may round what fp32 products take to 10 bits where stage embed makes vectors.
+    evaluate_tf32: bool
     # Seconds between checkpoints of a training: what a killed run has to do again at most.
     checkpoint_every_s: Annotated[float, Field(ge=0)]
     # Utterances, and images, that are embedded at a time.

@@ -55,6 +55,16 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+def set_tf32(allowed: bool) -> None:
+    """Says whether a GPU may round what fp32 products take to 10 bits, for a multiple of its speed.
+
+    Half precision is not touched; a processor knows no such thing.
+    """
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def count_processes(wanted: int | Literal["auto"], device: torch.device, batch_size: int) -> int:
     """How many processes share the batches of one model.
 

@@ -4,6 +4,7 @@ Shapes: B utterances, T (pooled) frames, S width of the encoder's states, W widt
 (that of CLIP's text tower, or S), M prompts, E embedding size.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,47 +14,61 @@ from torch import Tensor, nn
 
 from brewline.config.variants import AcousticParams
 from brewline.models.attention import attend, is_watched, project
+from brewline.models.inputs import RaggedStates
 
 # Encoders give 50 states a second, and Whisper's sees windows of 30 s.
 FRAMES_PER_SECOND = 50
 FRAMES_PER_WINDOW = 30 * FRAMES_PER_SECOND
 
 
-def pool_frames(
-    states_TS: NDArray[np.floating], num_frames: int, params: AcousticParams
-) -> NDArray[np.float32]:
-    """Averages every `pool_frames` neighbouring states; the last group may be smaller.
+def lay_out_states(
+    states: Sequence[NDArray[np.float16]], num_frames: Sequence[int], params: AcousticParams
+) -> tuple[RaggedStates, Tensor]:
+    """Puts the states of recordings together in groups of `pool_frames`, which become their means.
 
-    Averaging before the linear layer gives what averaging behind it would, at less cost. States of
-    all layers, (T, L, S), were averaged when they were stored, and have no padding.
+    Averaging before the linear layer gives what averaging behind it would, at less cost. The last
+    group of a recording may be smaller. States of all layers, (T, L, S), were averaged when they
+    were stored, and have no padding.
 
     With `padding_mask: valid` states of padding, where they were stored (`asr.states: all`), are
     left out. With `none` they count, as the paper's model attends to the padding; where they were
     not stored, zeros up to whole windows stand for them.
 
     Args:
-        states_TS: The states of a recording, with those of its padding behind them or without.
+        states: Of each recording, (T, S), with those of its padding behind them or without.
         num_frames: How many of them are the recording's own.
         params: How many states make a group, and whether padding counts.
 
     Returns:
-        (ceil(T / pool_frames), S), with T the number of states that count.
+        The groups of B recordings, and the mask (B, T) of those that count, with T of the longest.
     """
+    size, has_mask = params.pool_frames, params.padding_mask == "valid"
     if params.hears_layers:
-        return states_TS.astype(np.float32)
-    if params.padding_mask == "valid":
-        states_TS = states_TS[:num_frames]
-    num_states, state_width = states_TS.shape
-    if params.padding_mask == "none":
-        num_states = -(-num_states // FRAMES_PER_WINDOW) * FRAMES_PER_WINDOW
-    size = params.pool_frames
-    num_groups = -(-num_states // size)
-    sums = np.zeros((num_groups, state_width), np.float32)
-    for offset in range(size):
-        members = states_TS[offset::size]
-        sums[: len(members)] += members
-    sums /= np.minimum(size, num_states - size * np.arange(num_groups))[:, None]
-    return sums
+        size = 1
+    elif has_mask:
+        states = [one[:own] for one, own in zip(states, num_frames, strict=True)]
+    lengths = np.array([len(one) for one in states])
+    stored = -(-lengths // size)
+    # Zeros that stand for padding are not laid out.
+    window = 1 if has_mask else FRAMES_PER_WINDOW
+    counted = -(-lengths // window) * window
+    num_groups = -(-counted // size)
+    longest = int(num_groups.max())
+    starts = np.concatenate([[0], np.cumsum(stored)])
+    frames = np.empty((starts[-1] * size, *states[0].shape[1:]), np.float16)
+    for one, start, stop in zip(states, starts, starts[1:], strict=False):
+        frames[start * size : start * size + len(one)] = one
+        frames[start * size + len(one) : stop * size] = 0
+    row = np.repeat(np.arange(len(states)), stored)
+    group = np.arange(starts[-1]) - starts[row]
+    ragged = RaggedStates(
+        torch.from_numpy(frames),
+        size,
+        torch.from_numpy(np.minimum(size, counted[row] - size * group)),
+        torch.from_numpy(row * longest + group),
+        (len(states), longest),
+    )
+    return ragged, torch.from_numpy(np.arange(longest) < num_groups[:, None])
 
 
 class AcousticBranch(nn.Module):

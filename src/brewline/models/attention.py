@@ -6,11 +6,14 @@ Shapes: B sequences, H heads, Q rows that ask, L rows that are asked, W width.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Where a query may look: everywhere, up to its own place, or where a tensor is True.
+Mask = Tensor | Literal["causal"] | None
 # By the layer: what its rows attend to, (B, H, Q, L), as a part of the graph.
 Watched = dict[nn.Module, Tensor]
 
@@ -51,21 +54,27 @@ def project(
 
 
 def attend(
-    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, mask: Mask
 ) -> Tensor:
-    """Mixes values and projects them out; `mask` is True where a query may look."""
+    """Mixes values and projects them out, as `mask` allows."""
     watched = _watched.get()
     if query.device.type == "cpu" or watched is not None:
         # At these lengths the fused kernel is slower on processors: its backward pass takes twice
         # as long in fp32, and seven times in bf16.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
+            seen = (
+                torch.ones_like(scores[0, 0], dtype=torch.bool).tril() if mask == "causal" else mask
+            )
+            scores = scores.masked_fill(~seen, -torch.inf)
         weights = scores.float().softmax(dim=-1).to(value.dtype)
         if watched is not None:
             # Of a frozen tower nothing has a gradient by itself.
             watched[attention] = weights if weights.requires_grad else weights.requires_grad_()
         mixed = weights @ value
+    elif mask == "causal":
+        # With a mask in its place, a GPU would not take its fastest kernel.
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
     else:
         mixed = F.scaled_dot_product_attention(query, key, value, mask)
     mixed_BLW = mixed.transpose(1, 2).flatten(2)

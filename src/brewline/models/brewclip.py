@@ -143,7 +143,8 @@ class BrewClip(TrainedModule):
         embeddings = F.normalize(features.float(), dim=-1)
         if pictures.picture_index is None:
             return embeddings
-        return F.normalize(mean_by(pictures.picture_index, embeddings), dim=-1)
+        means = mean_by(pictures.picture_index, embeddings, pictures.num_pictures)
+        return F.normalize(means, dim=-1)
 
     def encode_text(self, inputs: UtteranceInputs) -> Tensor:
         """Text features (B, E), not normalised; of a text in several rows, their mean."""
@@ -154,7 +155,9 @@ class BrewClip(TrainedModule):
             features = self._backbone.towers[0].encode(inputs.token_ids, prompts, start).float()
         else:
             features = self.clip.encode_text(inputs.token_ids, normalize=False).float()
-        return features if inputs.text_index is None else mean_by(inputs.text_index, features)
+        if inputs.text_index is None:
+            return features
+        return mean_by(inputs.text_index, features, inputs.num_utterances)
 
     def _text_prompts(self) -> list[Tensor]:
         """(M, W) for each of the first layers of the text tower."""
@@ -186,8 +189,9 @@ class BrewClip(TrainedModule):
 
     def frames(self, inputs: UtteranceInputs) -> tuple[Tensor, Tensor]:
         """What the acoustic branch takes: states (B, T, S), and which of them are attended to."""
-        states, mask, acoustic = inputs.states, inputs.frame_mask, self.switches.acoustic
-        assert states is not None and mask is not None and acoustic is not None
+        mask, acoustic = inputs.frame_mask, self.switches.acoustic
+        assert inputs.states is not None and mask is not None and acoustic is not None
+        states = inputs.states.padded()
         if self.layer_mix is not None:
             states = self.layer_mix(states)
         if self.training and acoustic.crop_s is not None:
@@ -247,11 +251,12 @@ def state_shape_of(tensors: Mapping[str, Tensor], params: AcousticParams) -> tup
     return (1 if weights is None else len(weights), of_width.shape[-1])
 
 
-def mean_by(index_R: Tensor, rows_RE: Tensor) -> Tensor:
-    """The mean of the rows with each number, from 0 to that of the last row: (N, E)."""
-    count_N = torch.bincount(index_R)
-    sums_NE = rows_RE.new_zeros(len(count_N), rows_RE.shape[1])
-    return sums_NE.index_add(0, index_R, rows_RE) / count_N[:, None]
+def mean_by(index_R: Tensor, rows_RE: Tensor, count: int) -> Tensor:
+    """The mean of the rows with each number from 0 to `count` (exclusive): (N, E)."""
+    sums_NE = rows_RE.new_zeros(count, rows_RE.shape[1]).index_add(0, index_R, rows_RE)
+    # `torch.bincount` would have to wait for the device, to know how many there are.
+    counts_N = rows_RE.new_zeros(count).index_add(0, index_R, rows_RE.new_ones(len(index_R)))
+    return sums_NE / counts_N[:, None]
 
 
 def _normalisation(backbone: ClipBackbone) -> tuple[Tensor, Tensor]:

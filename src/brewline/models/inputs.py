@@ -41,32 +41,63 @@ class OnDevice:
 
 
 @dataclass(frozen=True)
-class UtteranceInputs(OnDevice):
-    """Inputs of the utterance's channels; those of a channel that is off are None.
+class RaggedStates(OnDevice):
+    """The encoder states of B recordings one behind the other, in the 16-bit numbers of the shards.
 
-    Token ids (R, L) are laid out for the prompts; `text_index` (R,) says which of the B utterances
-    a row is of, in their order, and is None where each has one. States (B, T, S) are pooled and
-    padded, `frame_mask` (B, T) is True for frames to attend to; `confidence` (B,) is the
+    They are averaged and padded where they are needed: on their way to a device they are less than
+    half as large. `frames` (G * group_size, ...): groups of states that become one each, the last
+    one of a recording filled up with zeros; `counts` (G,) are how many of a group's are states, and
+    `places` (G,) say where the group stands among the B * T of `shape`.
+    """
+
+    frames: Tensor
+    group_size: int
+    counts: Tensor
+    places: Tensor
+    shape: tuple[int, int]
+
+    def padded(self) -> Tensor:
+        """The mean of each group in its place, and zeros elsewhere: (B, T, ...) in fp32."""
+        state_shape = self.frames.shape[1:]
+        groups = self.frames.view(len(self.counts), self.group_size, *state_shape)
+        means = groups[:, 0].float()
+        if self.group_size > 1:
+            for offset in range(1, self.group_size):
+                means += groups[:, offset]
+            means /= self.counts.view(-1, *[1] * len(state_shape))
+        places = means.new_zeros(self.shape[0] * self.shape[1], *state_shape)
+        return places.index_copy_(0, self.places, means).view(*self.shape, *state_shape)
+
+
+@dataclass(frozen=True)
+class UtteranceInputs(OnDevice):
+    """Inputs of the channels of B utterances; those of a channel that is off are None.
+
+    Token ids (R, L) are laid out for the prompts; `text_index` (R,) says which of the utterances
+    a row is of, in their order, and is None where each has one. `states` are padded to (B, T, S) by
+    the model, `frame_mask` (B, T) is True for frames to attend to; `confidence` (B,) is the
     recogniser's, where it is asked for. `text_features` (B, E) stand in for tokens where they
     never change.
     """
 
+    num_utterances: int
     token_ids: Tensor | None = None
     text_index: Tensor | None = None
     text_features: Tensor | None = None
-    states: Tensor | None = None
+    states: RaggedStates | None = None
     frame_mask: Tensor | None = None
     confidence: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class PictureInputs(OnDevice):
-    """Squares of pictures, uint8 (R, 3, side, side).
+    """Squares of I pictures, uint8 (R, 3, side, side).
 
-    `picture_index` (R,) says which of the I pictures a square is of, in their order, and is None
+    `picture_index` (R,) says which of the pictures a square is of, in their order, and is None
     where each has one.
     """
 
+    num_pictures: int
     pixels: Tensor
     picture_index: Tensor | None = None
 
@@ -92,11 +123,13 @@ class InputTransforms:
     """How a model wants its inputs; see `brewline.models.transforms`.
 
     `views` maps a PIL image to the squares that the model sees of it; `tokenise` a text to its
-    rows of token ids (R, L), laid out for the prompts; `pool` the encoder states of a recording
-    (T, S), and how many of them are its own, to pooled ones. Without an acoustic channel there is
-    no `pool`.
+    rows of token ids (R, L), laid out for the prompts; `lay_out` the encoder states of recordings,
+    (T, S) each, and how many of them are their own, to those of a batch and its frame mask. Without
+    an acoustic channel there is no `lay_out`.
     """
 
     views: Callable[[Any], Sequence[Any]]
     tokenise: Callable[[str], Tensor]
-    pool: Callable[[NDArray[np.float16], int], NDArray[np.float32]] | None = None
+    lay_out: (
+        Callable[[Sequence[NDArray[np.float16]], Sequence[int]], tuple[RaggedStates, Tensor]] | None
+    ) = None

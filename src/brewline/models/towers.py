@@ -18,7 +18,8 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Visio
 from timm.models import vision_transformer as timm_transformer
 from torch import Tensor, nn
 
-from brewline.models.attention import attend, project
+from brewline.models.attention import Mask, attend, project
+from brewline.models.layers import run_layer
 
 
 class CannotCarryPromptsError(Exception):
@@ -82,11 +83,12 @@ class TextTower:
             x_BLW = _put_in(prompts[0], x_BLW, start)
         x_BLW = x_BLW + module.positional_embedding[:length]
         row_B = self.rows_that_are_read(token_ids_BL)
-        mask_LL = seen_BL = None
+        mask: Mask = None
+        seen_BL = None
         if module.attn_mask is not None:
-            mask_LL = torch.ones(length, length, dtype=torch.bool, device=row_B.device).tril()
+            mask = "causal"
             seen_BL = torch.arange(length, device=row_B.device) <= row_B[:, None]
-        x_BLW = _up_to_last(self.blocks, x_BLW, prompts, start, mask_LL)
+        x_BLW = _up_to_last(self.blocks, x_BLW, prompts, start, mask)
         x_BW = module.ln_final(_last_block(self.blocks[-1], x_BLW, row_B, seen_BL))
         projection = module.text_projection
         if projection is None:
@@ -162,7 +164,7 @@ class TimmImageTower:
         for number, block in enumerate(self.blocks):
             if number < len(prompts):
                 x_BLW = _put_in(prompts[number], x_BLW, num_tokens)
-            x_BLW = block(x_BLW)
+            x_BLW = run_layer(block, x_BLW)
         features: Tensor = self.module.head(trunk.forward_head(trunk.norm(x_BLW[:, :num_tokens])))
         return features
 
@@ -227,21 +229,21 @@ def _up_to_last(
     x_BLW: Tensor,
     prompts: Sequence[Tensor],
     start: int,
-    mask_LL: Tensor | None,
+    mask: Mask,
 ) -> Tensor:
     """What the last block takes: all others are run, with their own prompts from `start` on."""
     for number, block in enumerate(blocks):
         if 0 < number < len(prompts):
             x_BLW = _put_in(prompts[number], x_BLW, start)
         if block is not blocks[-1]:
-            x_BLW = _block(block, x_BLW, mask_LL)
+            x_BLW = run_layer(_block, block, x_BLW, mask)
     return x_BLW
 
 
-def _block(block: Any, x_BLW: Tensor, mask_LL: Tensor | None) -> Tensor:
+def _block(block: Any, x_BLW: Tensor, mask: Mask) -> Tensor:
     normed_BLW: Tensor = block.ln_1(x_BLW)
     query, key, value = project(block.attn, normed_BLW, 0, 3)
-    x_BLW = x_BLW + block.ls_1(attend(block.attn, query, key, value, mask_LL))
+    x_BLW = x_BLW + block.ls_1(attend(block.attn, query, key, value, mask))
     x_BLW = x_BLW + _feed_forward(block, x_BLW)
     return x_BLW
 

@@ -1,7 +1,12 @@
 """What every model that training changes has in common."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
+
+# Modules whose parameters autocast takes in half precision, and no others of theirs.
+_WITH_PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention)
 
 
 class TrainedModule(nn.Module):
@@ -9,6 +14,29 @@ class TrainedModule(nn.Module):
 
     So are the buffers that a part of it names in `kept_buffers`, such as the words that it may say.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Frozen weights in both precisions: (parameter, fp32, half).
+        self._frozen: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+
+    def keep_frozen_in(self, dtype: torch.dtype) -> None:
+        """Keeps the weights that products of frozen towers are made with in `dtype` too.
+
+        They are used while it is trained. Autocast would make them anew in every pass, and keeps
+        only those of weights that are trained. To be called on the device, in evaluation mode.
+        """
+        modules = [m for m in self.modules() if isinstance(m, _WITH_PRODUCTS)]
+        weights = {id(p): p for m in modules for p in m.parameters(recurse=False)}
+        self._frozen = [
+            (p, p.data, p.data.to(dtype)) for p in weights.values() if not p.requires_grad
+        ]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training or evaluation, and frozen weights to their precision."""
+        for parameter, full, half in self._frozen:
+            parameter.data = half if mode else full
+        return super().train(mode)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What training changes, by name; never a part of a frozen tower."""

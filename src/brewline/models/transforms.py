@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from brewline.config.variants import VariantParams
-from brewline.models.acoustic import pool_frames
+from brewline.models.acoustic import lay_out_states
 from brewline.models.backbones import ClipBackbone
 from brewline.models.inputs import InputTransforms
 from brewline.models.views import picture_views
@@ -17,7 +17,7 @@ def input_transforms(backbone: ClipBackbone, switches: VariantParams) -> InputTr
     Args:
         backbone: Its tokeniser and preprocessing are used.
         switches: How many prompts the tokens are laid out for, what is read of long texts and seen
-            of pictures, and how states are pooled.
+            of pictures, and how states are grouped.
     """
 
     def tokenise(text: str) -> Tensor:
@@ -27,5 +27,5 @@ def input_transforms(backbone: ClipBackbone, switches: VariantParams) -> InputTr
         padded = not switches.prompts or backbone.towers[0].reads_padding
         return backbone.layout.rows(text, switches.prompts, switches.long_texts, padded)
 
-    pool = partial(pool_frames, params=switches.acoustic) if switches.acoustic else None
-    return InputTransforms(picture_views(backbone, switches.pictures), tokenise, pool)
+    lay_out = partial(lay_out_states, params=switches.acoustic) if switches.acoustic else None
+    return InputTransforms(picture_views(backbone, switches.pictures), tokenise, lay_out)

@@ -1,4 +1,4 @@
-"""From utterances to tensors: decoded images, token ids, padded encoder states.
+"""From utterances to tensors: decoded images, token ids, encoder states.
 
 What never changes is done once: an image is decoded to its final size and a text is tokenised the
 first time it is met, and kept while there is memory for it.
@@ -21,7 +21,13 @@ from torch import Tensor
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.system import usable_cores
-from brewline.models.inputs import Batch, InputTransforms, PictureInputs, UtteranceInputs
+from brewline.models.inputs import (
+    Batch,
+    InputTransforms,
+    PictureInputs,
+    RaggedStates,
+    UtteranceInputs,
+)
 from brewline.samples.shards import Utterance
 
 _MB = 1 << 20
@@ -113,7 +119,7 @@ class Collator:
         Raises:
             BrewlineError: an utterance has no caption or no states, and the variant needs them.
         """
-        inputs = UtteranceInputs()
+        inputs = UtteranceInputs(len(utterances))
         if self._switches.text and self._frozen is not None:
             rows = [self._frozen.texts[utterance.utterance_id] for utterance in utterances]
             inputs = replace(inputs, text_features=torch.stack(rows))
@@ -146,7 +152,7 @@ class Collator:
             row = decoded.get(image_id)
             rows.append(self._images.get(image_id) if row is None else row)
         views = [row for row in rows if row is not None]
-        return PictureInputs(torch.cat(views), _owners(views))
+        return PictureInputs(len(views), torch.cat(views), _owners(views))
 
     def _decode(self, utterance: Utterance) -> Tensor:
         if utterance.image is None:
@@ -174,16 +180,11 @@ class Collator:
             self._texts.put(text, token_ids, 8 * token_ids.numel() + len(text) + _OVERHEAD_BYTES)
         return token_ids
 
-    def _states(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-        pool = self._transforms.pool
-        assert pool is not None
-        rows = [pool(_states_of(utterance), utterance.num_frames) for utterance in utterances]
-        lengths = torch.tensor([len(row) for row in rows])
-        longest = int(lengths.max())
-        states = torch.zeros(len(rows), longest, *rows[0].shape[1:])
-        for index, row in enumerate(rows):
-            states[index, : len(row)] = torch.from_numpy(row)
-        return states, torch.arange(longest) < lengths[:, None]
+    def _states(self, utterances: Sequence[Utterance]) -> tuple[RaggedStates, Tensor]:
+        lay_out = self._transforms.lay_out
+        assert lay_out is not None
+        states = [_states_of(utterance) for utterance in utterances]
+        return lay_out(states, [utterance.num_frames for utterance in utterances])
 
 
 def _owners(parts: Sequence[Tensor]) -> Tensor | None:

@@ -8,7 +8,7 @@ Of a model that was fine-tuned on emotions, its answers take their place.
 from pathlib import Path
 
 from brewline.config import load_versions
-from brewline.core.devices import choose_device
+from brewline.core.devices import choose_device, set_tf32
 from brewline.core.files import fingerprint, move_folder, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.evaluation.embedding import embed_split
@@ -43,6 +43,7 @@ def main() -> None:
     name = fingerprint(load_versions().embed, facts, [Path("models") / experiment])
     work = work_dir("embed", name)
     backbone, device = load_clip(), choose_device(params.runtime.device)
+    set_tf32(params.runtime.evaluate_tf32)
     # One for all seeds: pictures and texts are prepared once.
     transforms = input_transforms(backbone, switches)
     collator = Collator(transforms, switches, params.runtime.image_cache_mb)

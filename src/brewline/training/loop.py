@@ -8,6 +8,7 @@ that a run that is killed at any moment and started again ends in the same bytes
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from brewline.core.devices import autocast, choose_device, choose_dtype
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_json
 from brewline.core.ranks import ALONE, Ranks
+from brewline.core.system import keep_freed_memory
 from brewline.models.folder import Row, Trained
+from brewline.models.layers import layers_run
 from brewline.models.trained import TrainedModule
 from brewline.samples.iteration import chunks, prefetch
 from brewline.samples.shards import Utterance, read_split
@@ -101,6 +104,8 @@ def train(
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
         ValueError: the batch cannot be shared equally.
     """
+    # Every step and every batch asks for the same large tensors again.
+    keep_freed_memory()
     run = _Run(job, data, work_dir, runtime, on_row, ranks)
     steps = job.recipe.steps
     batches = prefetch(run.make_parts)
@@ -160,7 +165,8 @@ class _Run:
             self._model.load_trained_tensors(saved["tensors"])
             self._optimiser.load_state_dict(saved["optimiser"])
             self._scaler.load_state_dict(saved["scaler"])
-        self._step = Step(self._task, self._model, self._dtype, self._scaler, ranks)
+        running = partial(layers_run, runtime.train_recompute, runtime.train_compile)
+        self._step = Step(self._task, self._model, self._dtype, self._scaler, ranks, running)
         # On the device, so that no step waits for it.
         self._bad_step = torch.full((), job.recipe.steps, device=self._device)
         self.speed = SpeedMeter(self._device, job.recipe.batch_size)
@@ -179,6 +185,8 @@ class _Run:
         if self._job.start is not None:
             model.start_from(dict(self._job.start))
         self._task.begin(model, lambda: self._data.read_split("train"))
+        if self._dtype != torch.float32:
+            model.keep_frozen_in(self._dtype)
         return model
 
     def make_parts(self) -> list[Any]:
@@ -222,7 +230,7 @@ class _Run:
     def result(self) -> Trained:
         """The model as it was at its best on dev; without meaning but in the first process."""
         progress = self.progress
-        model = self._model.to("cpu").eval()
+        model = self._model.eval().to("cpu")
         if progress.best_tensors:
             model.load_trained_tensors(progress.best_tensors)
         return Trained(model, progress.best_step, progress.best_dev, progress.history)

@@ -6,7 +6,8 @@ and then each part is computed again and sends its rows' gradients back (Gao et 
 "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class Step:
         dtype: Of matrix products.
         scaler: Of the loss; it does nothing but in fp16.
         ranks: The processes that share a batch.
+        running: How layers are run meanwhile: a context, made anew for each pass.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Step:
         dtype: torch.dtype,
         scaler: torch.amp.GradScaler,
         ranks: Ranks,
+        running: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        self._running = running
         self._task, self._model, self._scaler, self._ranks = task, model, scaler, ranks
         self._dtype = dtype
         self._parameters = list(model.trained_parameters().values())
@@ -89,7 +93,7 @@ class Step:
 
     def _forward(self, part: Any, seeds: tuple[int, int, int]) -> Rows:
         seed_step(*seeds)
-        with autocast(self._dtype, self._device):
+        with autocast(self._dtype, self._device), self._running():
             return self._task.forward(self._model, part)
 
     def _backward(self, rows: Rows) -> StepLoss:
