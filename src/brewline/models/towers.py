@@ -233,14 +233,15 @@ def _up_to_last(
         if 0 < number < len(prompts):
             x_BLW = _put_in(prompts[number], x_BLW, start)
         if block is not blocks[-1]:
-            x_BLW = _block(block, x_BLW, mask_LL)
+            x_BLW = run_block(block, x_BLW, mask_LL)
     return x_BLW
 
 
-def _block(block: Any, x_BLW: Tensor, mask_LL: Tensor | None) -> Tensor:
+def run_block(block: Any, x_BLW: Tensor, mask: Tensor | None) -> Tensor:
+    """One standard layer of open_clip; `mask` is True where a row may look at another one."""
     normed_BLW: Tensor = block.ln_1(x_BLW)
     query, key, value = project(block.attn, normed_BLW, 0, 3)
-    x_BLW = x_BLW + block.ls_1(attend(block.attn, query, key, value, mask_LL))
+    x_BLW = x_BLW + block.ls_1(attend(block.attn, query, key, value, mask))
     x_BLW = x_BLW + _feed_forward(block, x_BLW)
     return x_BLW
 
