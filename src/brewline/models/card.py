@@ -116,7 +116,7 @@ def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str
 
 def needed_backbones(switches: VariantParams, hashes: Mapping[str, str]) -> dict[str, str | None]:
     """The backbones that a variant rests on: CLIP always, Whisper unless it reads captions only."""
-    hears = switches.acoustic or switches.text == "asr"
+    hears = switches.acoustic is not None or switches.text == "asr"
     return {"clip": hashes["clip"], "whisper": hashes["whisper"] if hears else None}
 
 
@@ -146,7 +146,10 @@ def describe(params: Params, experiment: str) -> str:
         return f"computed by others, from {params.external[experiment].reads}"
     one, variant = params.experiments[experiment], params.variant_of(experiment)
     read = {"asr": ["transcripts"], "caption": ["captions"], None: []}[variant.text]
-    channels = " and ".join([*read, *(["voice"] if variant.acoustic else [])])
+    heard = ["voice"] if variant.acoustic else []
+    if variant.sound:
+        heard = [f"sounds, {variant.sound.pairing.rule.replace('_', ' ')}"]
+    channels = " and ".join([*read, *heard])
     options = [
         _OPTIONS[key]
         for key in (variant.fusion, variant.long_texts, variant.pictures)
@@ -155,10 +158,12 @@ def describe(params: Params, experiment: str) -> str:
     source = params.trained_on(experiment)
     if source is None:
         return ", ".join([channels, *options, "nothing trained"])
+    elsewhere = [] if source == one.data else [f"trained on {source}"]
+    if variant.sound:
+        return ", ".join([channels, *options, *elsewhere])
     prompts = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
     if variant.prompt_depth > 1:
         prompts += f" in each of {variant.prompt_depth} layers"
-    elsewhere = [] if source == one.data else [f"trained on {source}"]
     return ", ".join([channels, prompts, *options, *elsewhere])
 
 

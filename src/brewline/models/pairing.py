@@ -1,9 +1,11 @@
 """How clips are paired with their frames: rules that say which pairs one InfoNCE contrasts.
 
-Three of them are those of Tsubaki et al., 2024: a random frame, the nearest one, and all of them; of
-the last the text leaves open what is meant, so there are two: each segment of a sound with the frame
-of its time, and the whole sound with each frame. Shapes: B clips of this process, L frames of a
-clip, E embedding size, R rows of the loss, M those of all processes.
+Three of them are those of Tsubaki et al., 2024: a random frame, the nearest one, and all of them. Of
+the last it is not known what exactly is meant, so there are two: each segment of a sound with the
+frame of its time, and the whole sound with each frame.
+
+Shapes: B clips of this process, L frames of a clip, E embedding size, R rows of the loss, M those of
+all processes.
 """
 
 from dataclasses import dataclass
@@ -20,12 +22,13 @@ from brewline.models.losses import Pairs, pair_rows
 class ClipVectors:
     """A batch of clips as unit vectors.
 
-    `clips` (B, E) and `segments` (B, L, E) are of sounds, `frames` (B, L, E) of pictures;
+    `clips` (B, E) and `segments` (B, L, E), of a rule that needs them, are of sounds, `frames`
+    (B, L, E) of pictures;
     `frame_mask` (B, L) is True where there is one, and `clip_ids` (B,) are equal for equal clips.
     """
 
     clips: Tensor
-    segments: Tensor
+    segments: Tensor | None
     frames: Tensor
     frame_mask: Tensor
     clip_ids: Tensor
@@ -68,6 +71,7 @@ def pair_clips(
     num_frames = vectors.frames.shape[1]
     frames_RE = vectors.frames.flatten(0, 1)
     if params.rule == "multiframe_segment":
+        assert vectors.segments is not None
         pairs = segment_pairs(vectors.clip_ids, vectors.frame_mask, params.same_clip, ranks)
         return Paired(vectors.segments.flatten(0, 1), frames_RE, pairs)
     # Each sound once for each of its frames: that adds a constant to the loss of frames.
@@ -95,7 +99,8 @@ def margins(vectors: ClipVectors) -> Tensor:
 def choice_entropy(chosen_B: Tensor, num_frames: int) -> Tensor:
     """How evenly frames are chosen by their place in the clip, in nats: 0 where one always is."""
     shares = torch.bincount(chosen_B, minlength=num_frames) / len(chosen_B)
-    return torch.special.entr(shares).sum()
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy
 
 
 def segment_pairs(

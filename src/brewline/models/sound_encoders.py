@@ -1,7 +1,7 @@
-"""Encoders of sounds: from a spectrogram to states over time, and from pooled states to CLIP's space.
+"""Encoders of sounds: from a spectrogram to states over time, and from these to CLIP's space.
 
 The first one is VIP-ANT's (Zhao et al., 2022): CLIP's image tower itself, which reads patches of a
-spectrogram. Shapes: B sounds, T frames of the spectrogram, N states, W their width, E embedding size.
+spectrogram. Shapes: B sounds, T frames of the spectrogram, N states, W width, E embedding size.
 """
 
 import copy
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from brewline.config.sounds import SoundParams
 from brewline.core.errors import BrewlineError
-from brewline.models.backbones import ClipBackbone
+from brewline.models.backbones import SOUND_REFUSED, ClipBackbone
 from brewline.models.spectrogram import FRAME_S, NUM_BINS
-from brewline.models.towers import CannotCarryPromptsError, ImageTower, find_image_tower, run_block
+from brewline.models.towers import run_block
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class SpectrogramTransformer(nn.Module):
 
     def __init__(self, backbone: ClipBackbone, params: SoundParams) -> None:
         super().__init__()
-        visual = _vision_transformer(backbone)
+        if not backbone.has_plain_vit:
+            raise BrewlineError(SOUND_REFUSED, "settings")
+        visual = backbone.clip.visual
         self._stride = params.stride
         self._patch = params.patch
         max_frames = math.ceil(params.max_duration_s / FRAME_S)
@@ -95,7 +97,8 @@ class SpectrogramTransformer(nn.Module):
         x_BLW = self.norm_before(x_BLW)
         for block in self.blocks:
             x_BLW = run_block(block, x_BLW, seen_BL[:, None, None])
-        states_BNW = x_BLW[:, 1:].unflatten(1, (num_bins, most)).mean(dim=1)
+        grid = (len(x_BLW), num_bins, most, x_BLW.shape[2])
+        states_BNW = x_BLW[:, 1:].reshape(grid).mean(dim=1)
         middles = torch.arange(most, device=mask_BN.device) * self._stride[1] + self._patch[1] / 2
         return SoundStates(states_BNW, mask_BN, middles * FRAME_S)
 
@@ -117,21 +120,6 @@ def make_sound_encoder(backbone: ClipBackbone, params: SoundParams) -> Spectrogr
         BrewlineError: the backbone does not fit.
     """
     return {"clip": SpectrogramTransformer}[params.encoder](backbone, params)
-
-
-def _vision_transformer(backbone: ClipBackbone) -> nn.Module:
-    try:
-        tower = find_image_tower(backbone.clip)
-    except CannotCarryPromptsError as error:
-        raise BrewlineError(_needs_vit(str(error)), "settings") from None
-    if not isinstance(tower, ImageTower):
-        raise BrewlineError(_needs_vit(f"it is {type(tower).__name__}"), "settings")
-    module: nn.Module = tower.module
-    return module
-
-
-def _needs_vit(why: str) -> str:
-    return f"sounds need a CLIP whose image tower is open_clip's own ViT: {why}; use a CLIP ViT"
 
 
 def _scaled_kernel(kernel: Tensor, size: list[int]) -> Tensor:

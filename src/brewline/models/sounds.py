@@ -42,6 +42,22 @@ class SoundInputs(OnDevice):
 
 
 @dataclass(frozen=True)
+class ClipBatch(OnDevice):
+    """Clips with their sounds, and what they are paired with in training.
+
+    `clip_ids` (B,) are equal for equal clips, in every process. `frames` (B, L, E) are unit vectors
+    of frames, as in `SoundInputs`; `token_ids` (B, C, K) are those of captions, of which each clip
+    has the first `num_captions` (B,).
+    """
+
+    sounds: SoundInputs
+    clip_ids: Tensor
+    frames: Tensor | None = None
+    token_ids: Tensor | None = None
+    num_captions: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class SoundFeatures:
     """Unit vectors of sounds, (B, E), and of their parts at the times of frames, (B, L, E)."""
 
@@ -84,6 +100,7 @@ class SoundModel(TrainedModule):
             for name, parameter in self.brewclip.clip.named_parameters():
                 parameter.requires_grad_(not name.startswith(_NO_TEXT))
         self.encoder = make_sound_encoder(backbone, self.params)
+        self.embedding_size = backbone.embedding_size
         self.eval()
 
     @property
@@ -142,6 +159,11 @@ class SoundModel(TrainedModule):
 
     def _embed(self, pooled: Tensor) -> Tensor:
         return F.normalize(self.encoder.embed(pooled).float(), dim=-1)
+
+
+def trains_text(task: str, params: SoundParams) -> bool:
+    """Whether models of a task train the text tower: what learns from frames never reads."""
+    return task == "audio_text" and params.text_tower == "trained"
 
 
 def segment_weights(states: SoundStates, times_s_BL: Tensor, frame_mask_BL: Tensor) -> Tensor:

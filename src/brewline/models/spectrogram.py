@@ -36,7 +36,8 @@ def log_mel(samples_N: Tensor) -> Tensor:
     shaped_TN = (windows_TN - _PREEMPHASIS * before_TN) * torch.hann_window(_WINDOW, periodic=False)
     power = torch.fft.rfft(shaped_TN, _FFT).abs().square()
     energies = power @ _mel_filters().T
-    return energies.clamp(min=torch.finfo(torch.float32).eps).log()
+    logarithms: Tensor = energies.clamp(min=torch.finfo(torch.float32).eps).log()
+    return logarithms
 
 
 def normalised_log_mel(samples_N: Tensor, max_duration_s: float) -> Tensor:
