@@ -109,9 +109,7 @@ def test_short_sounds_have_a_frame(samples, frames):
 def test_the_encoder_starts_as_the_image_tower(backbone):
     """Of an image's size and with its patches, a spectrogram is seen as a grey picture."""
     side, patch = VISION["image_size"], VISION["patch_size"]
-    variant = sound_variant(
-        patch=[patch, patch], stride=[patch, patch], max_duration_s=side / 100
-    )
+    variant = sound_variant(patch=[patch, patch], stride=[patch, patch], max_duration_s=side / 100)
     encoder = make_sound_encoder(backbone, variant.sound)
     visual = backbone.clip.visual
     torch.testing.assert_close(encoder.kernel, visual.conv1.weight.sum(dim=1, keepdim=True))

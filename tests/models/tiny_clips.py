@@ -1,6 +1,7 @@
 """A tiny world of clips: a colour is a tone, and changes in the middle of a clip or does not."""
 
 import io
+from functools import cache
 
 import numpy as np
 import soundfile
@@ -73,7 +74,9 @@ def make_clip(number: int, frames: int = 4, seconds: float = 0.8, captions: int 
         transcript="",
         caption=None,
         num_frames=0,
-        sound=flac(tone(200 * 1.4**colour, seconds) + rng.normal(0, 0.01, round(seconds * RATE_HZ))),
+        sound=flac(
+            tone(200 * 1.4**colour, seconds) + rng.normal(0, 0.01, round(seconds * RATE_HZ))
+        ),
         frames=tuple(
             Frame((k + 0.5) * part_s, picture(colour if k == seen else None, rng))
             for k in range(frames)
@@ -83,6 +86,7 @@ def make_clip(number: int, frames: int = 4, seconds: float = 0.8, captions: int 
     )
 
 
+@cache
 def clip_data() -> TrainingData:
     splits = {
         "train": [make_clip(number) for number in range(16)],

@@ -1,9 +1,9 @@
 """How well sounds, frames and captions find one another, and whether sounds find the right time.
 
 Metric names are `<split>/<direction>/<metric>`, values are fractions, or ranks from 1. Of a clip's
-frames the middle one is its picture at test time: `audio_to_image` and back rank these, one for each
-clip; `audio_to_frame` and back rank all frames. All queries belong to a clip, and clips are what is
-drawn again for intervals.
+frames the middle one is its picture at test time: `audio_to_image` and back rank these, one for
+each clip; `audio_to_frame` and back rank all frames. All queries belong to a clip, and clips are
+what is drawn again for intervals.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,11 +1,11 @@
 """How clips are paired with their frames: rules that say which pairs one InfoNCE contrasts.
 
-Three of them are those of Tsubaki et al., 2024: a random frame, the nearest one, and all of them. Of
-the last it is not known what exactly is meant, so there are two: each segment of a sound with the
-frame of its time, and the whole sound with each frame.
+Three of them are those of Tsubaki et al., 2024: a random frame, the nearest one, and all of them.
+Of the last it is not known what exactly is meant, so there are two: each segment of a sound with
+the frame of its time, and the whole sound with each frame.
 
-Shapes: B clips of this process, L frames of a clip, E embedding size, R rows of the loss, M those of
-all processes.
+Shapes: B clips of this process, L frames of a clip, E embedding size, R rows of the loss, M those
+of all processes.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ from brewline.models.towers import run_block
 
 @dataclass(frozen=True)
 class SoundStates:
-    """States over time (B, N, W), which of them are the sound's own (B, N), and when each is (N,)."""
+    """States over time (B, N, W), which are the sound's own (B, N), and when each is (N,)."""
 
     states: Tensor
     mask: Tensor

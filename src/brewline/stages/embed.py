@@ -6,31 +6,18 @@ Of a model that was fine-tuned on emotions, its answers take their place. Of mod
 are of the sounds, frames and captions of dev and test.
 """
 
-from functools import partial
 from pathlib import Path
 
 from brewline.config import load_versions
 from brewline.core.devices import choose_device
 from brewline.core.files import fingerprint, move_folder, work_dir
 from brewline.core.programs import exits_cleanly
-from brewline.evaluation.embedding import embed_split
-from brewline.evaluation.sound_embedding import embed_clips, frame_embeddings
-from brewline.evaluation.sound_vectors import holds_sound_vectors, save_sound_vectors
-from brewline.evaluation.vectors import holds_vectors, save_vectors
 from brewline.models.backbones import load_clip
 from brewline.models.card import load_backbone_hashes
-from brewline.models.folder import load_model, load_sound_model
 from brewline.models.names import model_folder, model_names
-from brewline.models.transforms import input_transforms
-from brewline.probing.embedding import embed_utterances
-from brewline.samples.collator import Collator
-from brewline.samples.shards import index_digest, read_corpus, read_split, require_captions
-from brewline.samples.sound_collator import SoundCollator
+from brewline.samples.shards import index_digest, require_captions
 from brewline.stages.arguments import named_argument
-from brewline.tables.features import holds_features, save_features
-from brewline.training.fold_answers import answer_folds
-
-_SPLITS = ("dev", "test")
+from brewline.training.tasks.embedding import EMBEDDED_SPLITS, Embedder
 
 
 @exits_cleanly
@@ -40,52 +27,25 @@ def main() -> None:
     one, switches = params.experiments[experiment], params.variant_of(experiment)
     shards = Path("data/shards") / one.data
     if switches.text == "caption":
-        require_captions(shards, _SPLITS)
+        require_captions(shards, EMBEDDED_SPLITS)
     states = Path("data/states") / one.data if switches.acoustic else None
-    hashes, batch_size = load_backbone_hashes(), params.runtime.embed_batch_size
+    hashes = load_backbone_hashes()
     facts = [hashes, *(index_digest(folder) for folder in (shards, states) if folder)]
     name = fingerprint(load_versions().embed, facts, [Path("models") / experiment])
     work = work_dir("embed", name)
-    backbone, device = load_clip(), choose_device(params.runtime.device)
-    # One for all seeds: pictures and texts are prepared once.
-    transforms = input_transforms(backbone, switches)
-    collator = Collator(transforms, switches, params.runtime.image_cache_mb)
-
-    def retrieval(folder: Path, path: Path) -> None:
-        model, splits = load_model(folder, backbone, hashes)[0].to(device), {}
-        for split in _SPLITS:
-            read = read_split(shards, split, states)
-            splits[split] = embed_split(model, collator, read, batch_size, keep_channels=True)
-        save_vectors(path, splits)
-
-    def emotion(folder: Path, path: Path) -> None:
-        if one.fine_tuning is not None:
-            save_features(path, answer_folds(folder, backbone, hashes, device, batch_size))
-            return
-        model, read = (
-            load_model(folder, backbone, hashes)[0].to(device),
-            read_corpus(shards, states),
-        )
-        save_features(path, embed_utterances(model, transforms, switches, read, batch_size))
-
-    def sounds(folder: Path, path: Path) -> None:
-        model = load_sound_model(folder, backbone, hashes)[0].to(device)
-        clips = SoundCollator.of(backbone, switches, cache_mb=0)
-        frames = partial(frame_embeddings, model, clips)
-        splits = {
-            split: embed_clips(model, clips, read_split(shards, split), batch_size, frames)
-            for split in _SPLITS
-        }
-        save_sound_vectors(path, splits)
-
-    embed, is_done = {
-        "retrieval": (retrieval, holds_vectors),
-        "emotion": (emotion, holds_features),
-    }.get(one.task, (sounds, holds_sound_vectors))
+    embedder = Embedder(
+        experiment=one,
+        switches=switches,
+        backbone=load_clip(),
+        hashes=hashes,
+        shards=shards,
+        states=states,
+        device=choose_device(params.runtime.device),
+        batch_size=params.runtime.embed_batch_size,
+        cache_mb=params.runtime.image_cache_mb,
+    )
     for name in model_names(params, experiment):
-        path, folder = work / f"{name}.safetensors", model_folder(experiment, name)
-        if not is_done(path):
-            embed(folder, path)
+        embedder.embed(model_folder(experiment, name), work / f"{name}.safetensors")
         print(f"{experiment}, {name} is embedded")
     move_folder(work, Path("data/embeddings") / one.data / experiment)
 

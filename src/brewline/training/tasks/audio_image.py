@@ -112,7 +112,9 @@ class AudioImage:
         row: dict[str, Tensor | float] = {"logit_scale": scale.detach().clone()}
         row["choice_margin"] = margins(vectors).mean()
         if paired.chosen is not None:
-            row["choice_entropy"] = choice_entropy(paired.chosen, rows["frames"].shape[1])
+            row["choice_entropy"] = choice_entropy(
+                ranks.gather(paired.chosen), rows["frames"].shape[1]
+            )
         return StepLoss(total, row)
 
     @torch.no_grad()
