@@ -30,12 +30,18 @@ def bad_sound(key: str, variant: VariantParams) -> Iterator[str]:
 
 
 def _bad_pairing(key: str, pairing: PairingParams) -> Iterator[str]:
+    yield from _bad_share(key, pairing.warm_phase)
     for option, rule in (("warm_phase", "nearest"), ("same_clip", "multiframe_segment")):
         is_there = getattr(pairing, option) is not None
         if pairing.rule == rule and not is_there:
             yield f"{key}.{option}: is missing; {rule} needs it"
         if pairing.rule != rule and is_there:
             yield f"{key}.{option}: belongs to {rule}, not to {pairing.rule}; take it out"
+
+
+def _bad_share(key: str, warm_phase: int | float | None) -> Iterator[str]:
+    if isinstance(warm_phase, float) and warm_phase > 1:
+        yield f"{key}.warm_phase: {warm_phase} is more than all steps; write steps as an integer"
 
 
 def bad_sound_experiment(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:

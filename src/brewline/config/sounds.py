@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from brewline.config.types import Fraction, PositiveFloat, PositiveInt, Section
+from brewline.config.types import PositiveFloat, PositiveInt, Section
 
 Pair = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
@@ -18,7 +18,7 @@ class PairingParams(Section):
     rule: Literal["random_frame", "nearest", "multiframe_segment", "multiframe_clip"]
     # Of `nearest`: for how long frames are drawn first, in steps (an integer) or as a share of
     # them (a fraction): what has learned nothing would choose by accident, and keep to it.
-    warm_phase: Annotated[int, Field(ge=0)] | Fraction | None = None
+    warm_phase: Annotated[int | float, Field(ge=0)] | None = None
     # Of `multiframe_segment`, what the other frames of the clip are to a segment. mask: neither
     # right nor wrong. negative: wrong. soft: right, by half as much for every step away.
     same_clip: Literal["mask", "negative", "soft"] | None = None

@@ -98,13 +98,8 @@ def _score(model: SoundModelVectors, params: EvaluateParams, bootstrap: Bootstra
     return ModelScores(metrics, drawn, {}, {}, None)
 
 
-def sound_metrics_file(name: str) -> Path:
-    """Where the numbers of a table of sounds stand."""
-    return Path(f"metrics/sounds/{name}.json")
-
-
 def sound_report_folder(name: str) -> Path:
-    """Where the rest of it stands."""
+    """Where everything of a table of sounds stands but its numbers."""
     return Path("reports/sounds") / name
 
 
@@ -114,20 +109,18 @@ def write_sound_evaluation(evaluation: SoundEvaluation, name: str, project: Path
         partial.mkdir()
         write_json(partial / "models.json", evaluation.models)
         write_json(partial / "comparisons.json", evaluation.comparisons)
-    write_json(project / sound_metrics_file(name), evaluation.metrics)
+    write_json(project / f"metrics/sounds/{name}.json", evaluation.metrics)
 
 
-def read_sound_metrics(
-    params: Params, project: Path = Path()
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Reads the numbers of all tables of sounds: by table, row and metric.
+def read_sound_metrics(params: Params, metrics_dir: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Reads the numbers of all tables of sounds, below `metrics`: by table, row and metric.
 
     Raises:
         BrewlineError: a file is missing, or lacks a row.
     """
     metrics = {}
     for name, table in params.sound_tables.items():
-        path = project / sound_metrics_file(name)
+        path = metrics_dir / f"sounds/{name}.json"
         found = read_stage_output(path, "score_sounds")
         missing = [row for row in table.rows if row not in found]
         if missing:
