@@ -14,18 +14,23 @@ from tiny_models import IMAGE_SIZE
 from tiny_models import make_clip as make_tiny_clip
 
 from brewline.config import load_params
+from brewline.config.experiments import ExperimentParams
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.ranks import ALONE, Ranks, in_ranks
+from brewline.evaluation.sound_scores import score_sounds
+from brewline.evaluation.sound_vectors import load_sound_vectors
 from brewline.models.backbones import make_backbone
 from brewline.models.card import ModelCard, needed_backbones
 from brewline.models.folder import Row, Trained, load_sound_model, save_model
 from brewline.samples.frame_vectors import keep_frame_vectors
 from brewline.samples.sound_collator import SoundCollator
+from brewline.training.experiment import TASKS
 from brewline.training.loop import TrainingJob, train
 from brewline.training.tasks.audio_image import AudioImage
 from brewline.training.tasks.audio_text import AudioText
+from brewline.training.tasks.embedding import Embedder
 
 HASHES = {"clip": "c" * 64, "whisper": "a" * 64}
 SEGMENTS = sound_variant("multiframe_segment")
@@ -238,3 +243,60 @@ def test_a_kept_model_hears_as_before(recipe, tmp_path, backbone):
         )
         texts = collator.tokens(["a red sound"])
         assert torch.equal(loaded.encode_texts(texts), trained.model.encode_texts(texts))
+
+
+def test_an_experiment_goes_from_parameters_to_vectors(recipe, tmp_path, monkeypatch):
+    """Made as stages make it, of clips that stand in for shards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("brewline.training.experiment.load_clip", tiny_backbone)
+    read = clip_data().read_split
+    monkeypatch.setattr(
+        "brewline.training.tasks.embedding.read_split", lambda _, split: read(split)
+    )
+    switches = sound_variant("multiframe_segment")
+    card = ModelCard(
+        experiment="sounds",
+        task="audio_image",
+        corpus="tiny",
+        trained_on="tiny",
+        variant="v",
+        switches=switches,
+        backbones=needed_backbones(switches, HASHES),
+        seed=0,
+        recipe=recipe.model_dump(exclude={"seeds"}),
+        data={"shards": "d" * 64},
+    )
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    task = TASKS["audio_image"](params, card, recipe)
+    runtime = params.runtime.model_copy(update={"device": "cpu"})
+    trained = train(TrainingJob(task, recipe, 0), clip_data(), tmp_path, runtime)
+    assert len([one for one in (tmp_path / "work/frames").iterdir() if one.is_dir()]) == 1
+    save_model(tmp_path / "model", card, trained)
+    embedder = Embedder(
+        experiment=ExperimentParams(
+            task="audio_text", data="tiny", states="none", variant="v", recipe="none", init="x"
+        ),
+        switches=switches,
+        backbone=tiny_backbone(),
+        hashes=HASHES,
+        shards=tmp_path,
+        states=None,
+        device=torch.device("cpu"),
+        batch_size=3,
+        cache_mb=1,
+    )
+    path = tmp_path / "vectors.safetensors"
+    embedder.embed(tmp_path / "model", path)
+    found = load_sound_vectors(path)
+    assert {split: len(one.clip_ids) for split, one in found.items()} == {"dev": 8, "test": 8}
+    assert found["test"].frames.shape == found["test"].segments.shape == (32, 20)
+    assert len(found["test"].captions) == 16
+    assert sum(bool(labels) for labels in found["test"].frame_labels) == 8
+    # Whole or not at all, and not made twice.
+    before = path.stat().st_mtime_ns
+    embedder.embed(tmp_path / "model", path)
+    assert path.stat().st_mtime_ns == before
+    # The same as the task measured on dev, but for frames in half precision.
+    scores = score_sounds(found["dev"], "dev", (1,)).metrics
+    name = "dev/audio_text/mean_recall_at_1"
+    assert scores[name] == trained.dev[name]
