@@ -16,6 +16,7 @@ _MODULE = "brewline.stages."
 # What the name in a stage's command is, where it is no corpus.
 _OF_EXPERIMENTS = ("train", "embed")
 _OF_TABLES = ("score", "analyse")
+_OF_SOUND_TABLES = ("score_sounds",)
 _OF_PROBES = ("probe",)
 _OF_OTHERS = ("external",)
 # What `dvc status` says of a stage that is run every time.
@@ -113,6 +114,9 @@ def _read(stage: Any, params: Params, upstream: Iterable[Any]) -> Stage:
         corpus, experiment = params.experiments[subject].data, subject
     elif subject and kind in _OF_TABLES:
         corpus, rows = params.tables[subject].data, frozenset(params.tables[subject].rows.values())
+    elif subject and kind in _OF_SOUND_TABLES:
+        table = params.sound_tables[subject]
+        corpus, rows = table.data, frozenset(table.rows.values())
     elif subject and kind in _OF_PROBES:
         corpus, rows = params.probes[subject].data, frozenset(params.probes[subject].rows.values())
     elif subject and kind in _OF_OTHERS:

@@ -100,10 +100,12 @@ def narrow_to(folder: Path, experiments: Collection[str]) -> None:
     values["experiments"] = {
         name: one for name, one in values["experiments"].items() if name in experiments
     }
-    for name, table in [*values["tables"].items()]:
+    tables = [(values[key], name) for key in ("tables", "sound_tables") for name in values[key]]
+    for section, name in tables:
+        table = section[name]
         rows = {row: one for row, one in table["rows"].items() if one in experiments}
         if not rows:
-            del values["tables"][name]
+            del section[name]
             continue
         table["rows"] = rows
         if table.get("baseline") not in rows:

@@ -74,6 +74,7 @@ def make_world(root: Path, given: Params | None = None, num_images: int = 12) ->
     return ReportInputs(
         metrics_dir=root / "metrics",
         evaluation_dir=root / "reports/evaluation",
+        sounds_dir=root / "reports/sounds",
         emotion_dir=root / "reports/emotion",
         analysis_dir=root / "reports/analysis",
         models_dir=root / "models",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.core.errors import BrewlineError
-from brewline.core.files import WORK_DIR, remove, total_size
+from brewline.core.files import FRAMES_FOLDER, WORK_DIR, remove, total_size
 from brewline.core.locks import PIPELINE_LOCK, locked
 from brewline.core.programs import LOCKS
 from brewline.tracking.unneeded_files import UnneededFiles, find_unneeded_files, forget_models
@@ -168,6 +168,10 @@ def _partial_work(project: Path, up_to_date: set[str], stages: set[str]) -> Iter
                 yield from _seeds(project, folder, name in stages, name in up_to_date)
             elif here <= up_to_date:
                 yield Leftover(folder.relative_to(project), why, total_size(folder))
+    if {name for name in stages if name.split("@")[0] == "train"} <= up_to_date:
+        why = "vectors of frames, of experiments that are up to date"
+        for path in sorted((project / FRAMES_FOLDER).glob("*")):
+            yield Leftover(path.relative_to(project), why, total_size(path))
 
 
 def _seeds(project: Path, folder: Path, exists: bool, is_up_to_date: bool) -> Iterator[Leftover]:

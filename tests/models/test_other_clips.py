@@ -287,7 +287,7 @@ def test_all_prompts_of_a_siglip_are_trained(siglip: ClipBackbone, recipe) -> No
     world = make_world(3)
     model = task.make_model(world[0]).train()
     batch = task.collate(world)
-    loss = task.loss(model, task.forward(model, batch), ALONE)
+    loss = task.loss(model, task.forward(model, batch), ALONE, 0)
     loss.total.backward()
     trained = model.trained_parameters()
     assert {"logit_bias", "log_logit_scale", "deep_prompt_tokens.0"} <= trained.keys()

@@ -50,6 +50,7 @@ class Colour:
 
     def __init__(self) -> None:
         self.seen_before = 0
+        self.memory = {}
 
     def make_model(self, sample):
         assert sample.states.shape[1] == STATE_WIDTH
@@ -66,7 +67,7 @@ class Colour:
     def forward(self, model, batch):
         return {"logits": model.linear(batch.states), "labels": batch.labels}
 
-    def loss(self, model, rows, ranks):
+    def loss(self, model, rows, ranks, step):
         logits, labels = rows["logits"].float(), rows["labels"]
         hits = (logits.argmax(dim=1) == labels).float().mean()
         return StepLoss(F.cross_entropy(logits, labels), {"hits": hits})

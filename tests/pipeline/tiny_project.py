@@ -22,6 +22,7 @@ TRACKED = (
     "reports/analysis/.gitkeep",
     "reports/emotion/.gitkeep",
     "reports/evaluation/.gitkeep",
+    "reports/sounds/.gitkeep",
 )
 
 

@@ -175,7 +175,11 @@ ELSEWHERE = "experiments.mini-flickr8k-full-of-lncoco"
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        (f"{FULL}.task", "retrievel", f"{FULL}.task: 'retrievel': input should be 'retrieval' or"),
+        (
+            f"{FULL}.task",
+            "retrievel",
+            f"{FULL}.task: 'retrievel': input should be 'retrieval', 'emo",
+        ),
         (f"{FULL}.data", "mini-lcoco", "unknown corpus 'mini-lcoco'; did you mean 'mini-lncoco'?"),
         (f"{FULL}.variant", "ful", "unknown variant 'ful'; did you mean 'full'? known: zero-shot"),
         (f"{FULL}.recipe", "minni", "unknown recipe 'minni'; did you mean 'mini'? known: none"),

@@ -16,6 +16,7 @@ from brewline.config.experiment_checks import (
 from brewline.config.probe_checks import bad_probes
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
+from brewline.config.sound_checks import bad_sound_tables
 from brewline.config.sources import OBJECT_STORES, READER_OPTIONS, FileParams
 
 
@@ -34,6 +35,7 @@ def contradictions(params: Params) -> list[str]:
         *bad_experiments(params),
         *bad_external(params),
         *bad_tables(params),
+        *bad_sound_tables(params),
         *bad_probes(params),
         *_bad_measures(params),
         *_bad_limits(params),
@@ -126,6 +128,8 @@ def _bad_measures(params: Params) -> list[str]:
     }
     lists |= {f"recipes.{name}.seeds": [*params.seeds_of_recipe(name)] for name in params.recipes}
     lists |= {f"tables.{name}.rows": [*one.rows.values()] for name, one in params.tables.items()}
+    for name, one in params.sound_tables.items():
+        lists |= {f"sound_tables.{name}.rows": [*one.rows.values()]}
     for name, probe in params.probes.items():
         lists |= {
             f"probes.{name}.labels": [*probe.labels],
@@ -166,6 +170,7 @@ def _bad_names(params: Params) -> list[str]:
         ("experiments", [*params.experiments]),
         ("external", [*params.external]),
         ("tables", [*params.tables]),
+        ("sound_tables", [*params.sound_tables]),
         ("probes", [*params.probes]),
     ):
         first: dict[str, str] = {}

@@ -7,6 +7,7 @@ from brewline.config.choices import suggest
 from brewline.config.experiments import ExperimentParams, TableParams
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
+from brewline.config.sound_checks import bad_pairs, bad_sound, bad_sound_experiment
 from brewline.config.variants import VariantParams
 
 # Folders beside the models of the experiments.
@@ -19,8 +20,9 @@ def bad_variants(params: Params) -> Iterator[str]:
     """Variants that are nothing, or have what belongs to others."""
     for name, variant in params.variants.items():
         key = f"variants.{name}"
-        if variant.text is None and variant.acoustic is None:
-            yield f"{key}: needs a channel: text, acoustic or both"
+        yield from bad_sound(key, variant)
+        if variant.text is None and variant.acoustic is None and variant.sound is None:
+            yield f"{key}: needs a channel: text, acoustic or both, or sound"
         both = variant.text is not None and variant.acoustic is not None
         if both and variant.alpha is None:
             yield f"{key}.alpha: is missing; it weighs the loss between the two channels"
@@ -71,6 +73,7 @@ def bad_experiments(params: Params) -> Iterator[str]:
         if not unknown:
             yield from bad_states(params, key, one)
             yield from _bad_fine_tuning(key, one)
+            yield from bad_sound_experiment(params, key, one)
             yield from _bad_training(params, key, one)
 
 
@@ -191,20 +194,7 @@ def bad_tables(params: Params) -> Iterator[str]:
             yield f"{key}.data: unknown corpus {table.data!r}{hint}"
             continue
         yield from _bad_rows(params, key, table)
-        rows = [*table.rows]
-        named = {"baseline": [table.baseline] if table.baseline else []}
-        named |= {"compare": [row for pair in table.compare for row in pair]}
-        for part, found in named.items():
-            yield from (
-                f"{key}.{part}: no row {row!r}{suggest(row, rows)}"
-                for row in found
-                if row not in rows
-            )
-        yield from (
-            f"{key}.compare: compares {ours!r} with itself"
-            for ours, theirs in table.compare
-            if ours == theirs
-        )
+        yield from bad_pairs(key, table)
 
 
 def _bad_rows(params: Params, key: str, table: TableParams) -> Iterator[str]:
@@ -227,7 +217,9 @@ def _bad_rows(params: Params, key: str, table: TableParams) -> Iterator[str]:
                 f"init: {experiment}"
             )
         elif experiment in params.experiments:
-            yield f"{key}.rows.{row}: {experiment!r} is of task emotion, which stands under probes"
+            task = params.experiments[experiment].task
+            place = "probes" if task == "emotion" else "sound_tables"
+            yield f"{key}.rows.{row}: {experiment!r} is of task {task}, which stands under {place}"
         else:
             hint = suggest(experiment, [*here, *params.external])
             yield f"{key}.rows.{row}: unknown experiment {experiment!r}{hint}"

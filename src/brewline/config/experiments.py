@@ -10,7 +10,7 @@ from brewline.config.variants import LayeredEncoderName
 
 # What a model is for: what of it is embedded, and how that is measured. Those that can be learned
 # are modules of `brewline.training.tasks`.
-TaskName = Literal["retrieval", "emotion"]
+TaskName = Literal["retrieval", "emotion", "audio_image", "audio_text"]
 VectorFile = Annotated[str, Field(pattern=r".\.(parquet|safetensors)$")]
 
 
@@ -46,6 +46,10 @@ class ExperimentParams(Section):
     init: Name
     # Of task `emotion` with a recipe.
     fine_tuning: FineTuningParams | None = None
+
+
+# Those of clips of videos, whose variants have `sound`, and whose rows stand in `sound_tables`.
+SOUND_TASKS = ("audio_image", "audio_text")
 
 
 class EncodedParams(Section):

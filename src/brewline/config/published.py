@@ -55,6 +55,21 @@ class PublishedRetrieval(Section):
     image_to_speech: dict[PositiveInt, Percent] = Field(default_factory=dict)
 
 
+class PublishedSound(Section):
+    """Recall of a system between sounds and captions, in per cent by K; any caption of a clip."""
+
+    system: Text
+    # The reader of the corpus.
+    reader: str
+    # Which clips, where that is known: there are several copies of one test split.
+    of: Text | None = None
+    # What it learned from: pictures (and so zero-shot), language, or captions of sounds.
+    saw: Literal["pictures", "language", "captions"]
+    source: Text
+    audio_to_text: dict[PositiveInt, Percent] = Field(default_factory=dict)
+    text_to_audio: dict[PositiveInt, Percent] = Field(default_factory=dict)
+
+
 class PublishedEmotion(Section):
     """Accuracy of a system on RAVDESS, in per cent."""
 
@@ -70,11 +85,16 @@ class Published(Section):
 
     galleries: dict[Name, Gallery]
     retrieval: list[PublishedRetrieval]
+    sounds: list[PublishedSound]
     emotion: list[PublishedEmotion]
 
     def galleries_of(self, source: SourceParams) -> list[str]:
         """The galleries that a corpus may be compared with; none of a generated one."""
         return [name for name, one in self.galleries.items() if one.fits(source)]
+
+    def sounds_of(self, source: SourceParams) -> list[PublishedSound]:
+        """What is published of a corpus of sounds; of a generated one nothing is."""
+        return [one for one in self.sounds if one.reader == source.reader and not source.synthetic]
 
     def emotion_of(self, source: SourceParams) -> list[PublishedEmotion]:
         """What is published of a corpus; of anything but RAVDESS nothing is."""

@@ -46,6 +46,8 @@ class Params(Section):
     experiments: dict[Name, ExperimentParams]
     external: dict[Name, ExternalParams]
     tables: dict[Name, TableParams]
+    # Of clips: what is measured together of sounds, frames and captions.
+    sound_tables: dict[Name, TableParams]
     probes: dict[Name, ProbeParams]
     evaluate: EvaluateParams
     analyse: AnalyseParams

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from brewline.config.sounds import SoundParams
 from brewline.config.types import Fraction, PositiveInt, Section
 
 # How the features of two channels become one. sum: as they are, so that their lengths decide which
@@ -68,6 +69,8 @@ class VariantParams(Section):
     # What the text channel reads: what Whisper heard, or what people wrote.
     text: Literal["asr", "caption"] | None = None
     acoustic: AcousticParams | None = None
+    # The encoder of sounds that are no speech; it stands alone.
+    sound: SoundParams | None = None
     prompts: Annotated[int, Field(ge=0)]
     # In how many of the first layers of CLIP's towers prompts are put in, each time others; 1: at
     # the input alone, as the paper has it.
@@ -81,7 +84,7 @@ class VariantParams(Section):
     @property
     def is_trainable(self) -> bool:
         """Whether it has parameters of its own, beside the frozen towers."""
-        return self.prompts > 0 or self.acoustic is not None
+        return self.prompts > 0 or self.acoustic is not None or self.sound is not None
 
     @property
     def hears(self) -> bool:

@@ -24,6 +24,8 @@ from typing import Any
 from brewline.core.errors import BrewlineError
 
 WORK_DIR = Path("work")
+# Vectors of frames, which the trainings on a corpus share; see `brewline.samples.frame_vectors`.
+FRAMES_FOLDER = WORK_DIR / "frames"
 _CHUNK = 1 << 20
 
 

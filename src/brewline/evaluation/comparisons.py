@@ -8,7 +8,7 @@ import numpy as np
 from brewline.evaluation.bootstrap import Bootstrap
 from brewline.evaluation.model_scores import ModelScores
 
-_METRICS = tuple(
+RECALL_METRICS = tuple(
     f"{split}/{name}"
     for split in ("dev", "test")
     for name in ("speech_to_image/recall_at_1", "image_to_speech/any_hit_recall_at_1")
@@ -19,8 +19,9 @@ def compare(
     scores: Mapping[str, Sequence[ModelScores]],
     pairs: Iterable[tuple[str, str]],
     bootstrap: Bootstrap,
+    metrics: Sequence[str] = RECALL_METRICS,
 ) -> list[dict[str, Any]]:
-    """Compares recall@1 both ways, on dev and test, paired over images.
+    """Compares metrics, mostly recall@1 both ways on dev and test, paired over images.
 
     Several seeds count as their mean, and are drawn for each row apart.
 
@@ -28,10 +29,11 @@ def compare(
         scores: Of each row's models.
         pairs: Rows: the first of each is compared with the second.
         bootstrap: How intervals are estimated.
+        metrics: Those that all rows have.
     """
     comparisons = []
     for row, baseline in pairs:
-        for metric in _METRICS:
+        for metric in metrics:
             drawn = [
                 bootstrap.over_seeds([one.drawn[metric] for one in scores[name]], stream)
                 for stream, name in enumerate((row, baseline))

@@ -54,6 +54,21 @@ class Ranks:
         fraction: NDArray[np.float64] = found / np.bincount(self.query)
         return fraction
 
+    def average_precision(self, k: int) -> NDArray[np.float64]:
+        """The mean precision at the right answers in each query's top k; (Q,).
+
+        Divided by the number of right answers that could be there. Right answers of a query are
+        ranked among each other too, so none shares a rank.
+        """
+        order = np.lexsort((self.rank, self.query))
+        counts = np.bincount(self.query, minlength=self.num_queries)
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+        rank = self.rank[order]
+        precision = np.where(rank <= k, place / rank, 0)
+        total = np.bincount(self.query[order], precision, self.num_queries)
+        average: NDArray[np.float64] = total / np.minimum(counts, k)
+        return average
+
     def ndcg(self, k: int) -> NDArray[np.float64]:
         """Normalised discounted cumulative gain of each query's top k, as trec_eval has it; (Q,).
 

@@ -27,6 +27,8 @@ from brewline.models.towers import (
     find_text_tower,
 )
 
+SOUND_REFUSED = "sounds need a CLIP whose image tower is open_clip's own ViT; use a CLIP ViT"
+
 
 @dataclass(frozen=True)
 class ClipBackbone:
@@ -63,6 +65,14 @@ class ClipBackbone:
     def can_be_watched(self) -> bool:
         """Whether what it attends to can be looked at."""
         return not self.problem and isinstance(self.towers[1], ImageTower)
+
+    @property
+    def has_plain_vit(self) -> bool:
+        """Whether its image tower is a transformer from which one for sounds can start."""
+        try:
+            return isinstance(find_image_tower(self.clip), ImageTower)
+        except CannotCarryPromptsError:
+            return False
 
     @cached_property
     def layout(self) -> TextLayout:
@@ -182,6 +192,11 @@ def misfits(
         f"{backbone.num_layers} layers that both towers of this CLIP have"
         for name, variant in variants.items()
         if variant.prompts and not backbone.problem and variant.prompt_depth > backbone.num_layers
+    ]
+    problems += [
+        f"variants.{name}.sound: {SOUND_REFUSED}"
+        for name, variant in variants.items()
+        if variant.sound and not backbone.has_plain_vit
     ]
     if shard.image_short_side_px < side:
         problems.append(

@@ -169,15 +169,19 @@ def describe(params: Params, experiment: str) -> str:
     source = params.trained_on(experiment)
     if source is None:
         return ", ".join([channels, *options, "nothing trained"])
+    elsewhere = [] if source == one.data else [f"trained on {source}"]
+    if variant.sound:
+        return ", ".join([channels, *options, *elsewhere])
     prompts = f"{variant.prompts} prompts" if variant.prompts else "no prompts"
     if variant.prompt_depth > 1:
         prompts += f" in each of {variant.prompt_depth} layers"
-    elsewhere = [] if source == one.data else [f"trained on {source}"]
     return ", ".join([channels, prompts, *options, *elsewhere])
 
 
 def _heard(variant: VariantParams) -> list[str]:
-    """What an acoustic channel takes, in a few words."""
+    """What is heard, in a few words."""
+    if variant.sound is not None:
+        return [f"sounds, {variant.sound.pairing.rule.replace('_', ' ')}"]
     acoustic = variant.acoustic
     if acoustic is None:
         return []

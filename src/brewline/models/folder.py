@@ -24,6 +24,7 @@ from brewline.models.brewclip import BrewClip, state_shape_of
 from brewline.models.card import ModelCard, load_card, save_card
 from brewline.models.emotion import EmotionModel, brewclip_tensors
 from brewline.models.names import TENSORS_FILE
+from brewline.models.sounds import SoundModel, trains_text
 from brewline.models.trained import TrainedModule
 
 HISTORY_FILE = "history.jsonl"
@@ -99,6 +100,27 @@ def load_emotion_model(
         brewclip = _make_brewclip(card, brewclip_tensors(tensors), backbone)
         num_classes = len(card.fine_tuned.classes)
         model = EmotionModel(brewclip, backbone.embedding_size, num_classes)
+        model.load_trained_tensors(tensors)
+    except ValueError as error:
+        raise BrewlineError(f"{folder} does not fit its own card: {error}") from None
+    return model, card
+
+
+def load_sound_model(
+    folder: Path, backbone: ClipBackbone, backbone_hashes: Mapping[str, str]
+) -> tuple[SoundModel, ModelCard]:
+    """Loads a model of sounds; see `load_model`."""
+    card, tensors = _card_for(folder, backbone_hashes), load_tensors(folder)
+    if card.recipe is None or card.switches.sound is None:
+        raise BrewlineError(f"{folder} holds no trained model of sounds; run `dvc repro`")
+    try:
+        model = SoundModel(
+            backbone,
+            card.switches,
+            card.recipe["temperature"],
+            card.recipe["learn_temperature"],
+            train_text=trains_text(card.task, card.switches.sound),
+        )
         model.load_trained_tensors(tensors)
     except ValueError as error:
         raise BrewlineError(f"{folder} does not fit its own card: {error}") from None

@@ -22,11 +22,15 @@ from brewline.core.ranks import ALONE, Ranks
 class Pairs:
     """Of each row of one side what each row of the other one is, (B, N) each.
 
-    Right ones are `positives`; `ignored` are neither right nor wrong.
+    Right ones are `positives`; `ignored` are neither right nor wrong. Where some are less right
+    than others, positives are weights. Both must say of a pair what they say of it the other way
+    round. `counted` (B,) are the rows that have a loss; None: all. The others must be ignored by
+    all but themselves.
     """
 
     positives: Tensor
     ignored: Tensor
+    counted: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def contrastive_loss(
 ) -> Tensor:
     """InfoNCE: right rows against all others, in both directions, averaged.
 
-    Of several right ones each counts alike.
+    Of several right ones each counts alike, or by its weight.
 
     Args:
         a_BE: Unit vectors.
@@ -81,12 +85,17 @@ def contrastive_loss(
     a_to_b_BN = logit_scale * (a_BE @ ranks.gather(b_BE).T)
     # Of one process the second product is the first one, transposed.
     b_to_a_BN = a_to_b_BN.T if ranks.count == 1 else logit_scale * (b_BE @ ranks.gather(a_BE).T)
-    losses_B = torch.zeros_like(pairs.positives[:, 0], dtype=a_BE.dtype)
+    weights_BN = pairs.positives.to(a_BE.dtype)
+    losses_B = torch.zeros_like(weights_BN[:, 0])
     for logits_BN in (a_to_b_BN, b_to_a_BN):
-        rights_B = logits_BN.masked_fill(~pairs.positives, 0).sum(dim=1)
+        rights_B = (logits_BN * weights_BN).sum(dim=1)
         log_sums_B = torch.logsumexp(logits_BN.masked_fill(pairs.ignored, -torch.inf), dim=1)
-        losses_B = losses_B + log_sums_B - rights_B / pairs.positives.sum(dim=1)
-    return losses_B.mean() / 2
+        losses_B = losses_B + log_sums_B - rights_B / weights_BN.sum(dim=1)
+    if pairs.counted is None:
+        return losses_B.mean() / 2
+    # Each process divides by the mean number, so that the mean of all is that of the batch.
+    number = ranks.mean(pairs.counted.sum().to(a_BE.dtype))
+    return losses_B.masked_fill(~pairs.counted, 0).sum() / number / 2
 
 
 def sigmoid_loss(

@@ -236,11 +236,12 @@ def _up_to_last(
         if 0 < number < len(prompts):
             x_BLW = _put_in(prompts[number], x_BLW, start)
         if block is not blocks[-1]:
-            x_BLW = run_layer(_block, block, x_BLW, mask)
+            x_BLW = run_layer(run_block, block, x_BLW, mask)
     return x_BLW
 
 
-def _block(block: Any, x_BLW: Tensor, mask: Mask) -> Tensor:
+def run_block(block: Any, x_BLW: Tensor, mask: Mask) -> Tensor:
+    """One standard layer of open_clip."""
     normed_BLW: Tensor = block.ln_1(x_BLW)
     query, key, value = project(block.attn, normed_BLW, 0, 3)
     x_BLW = x_BLW + block.ls_1(attend(block.attn, query, key, value, mask))

@@ -75,6 +75,10 @@ class TrainedModule(nn.Module):
         for name, (part, buffer) in kept.items():
             setattr(part, buffer, tensors[name].to(getattr(part, buffer).device))
 
+    def rate_of(self, name: str) -> float:
+        """The learning rate of a trained parameter, as a multiple of the recipe's."""
+        return 1.0
+
     def start_from(self, tensors: dict[str, Tensor]) -> None:
         """Takes over what another model learned, before training.
 

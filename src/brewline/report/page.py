@@ -26,6 +26,7 @@ from brewline.evaluation.outputs import (
     read_model_metrics,
     read_recall,
 )
+from brewline.evaluation.sound_table import read_sound_metrics
 from brewline.media.corpus_media import CorpusMedia, ReadMedia, stored_media
 from brewline.models.names import model_names
 from brewline.pages import charts
@@ -42,6 +43,7 @@ from brewline.report.figures import recall_figures, training_figures
 from brewline.report.paper_tables import paper_tables
 from brewline.report.papers import PAPERS_FOLDER, write_papers
 from brewline.report.published import published_rows
+from brewline.report.sounds import SoundMetrics, SoundSection, sound_sections, sounds_markdown
 from brewline.report.tables import Table, columns, further_columns, make_table, seed_rows
 from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
 
@@ -64,6 +66,7 @@ class ReportInputs:
 
     metrics_dir: Path
     evaluation_dir: Path
+    sounds_dir: Path
     emotion_dir: Path
     analysis_dir: Path
     models_dir: Path
@@ -78,6 +81,7 @@ def project_inputs(project: Path = Path()) -> ReportInputs:
     return ReportInputs(
         metrics_dir=project / "metrics",
         evaluation_dir=project / "reports/evaluation",
+        sounds_dir=project / "reports/sounds",
         emotion_dir=project / "reports/emotion",
         analysis_dir=project / "reports/analysis",
         models_dir=project / "models",
@@ -106,6 +110,8 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
         name: ProbeFiles.of(name, inputs.metrics_dir, inputs.emotion_dir) for name in params.probes
     }
     measured = {name: read_probe_metrics(files.metrics) for name, files in probes.items()}
+    sounds = read_sound_metrics(params, inputs.metrics_dir)
+    clips = _clips(params, inputs, sounds)
     papers = paper_tables(params, metrics, measured, inputs.published)
     emotions = [
         emotion_section(params, inputs.published, name, files) for name, files in probes.items()
@@ -114,8 +120,9 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
         "report.html.j2",
         tables=tables,
         probes=emotions,
+        clips=clips,
         papers=papers,
-        nothing_evaluated="" if tables else NOTHING_EVALUATED,
+        nothing_evaluated="" if tables or clips else NOTHING_EVALUATED,
         images=[picture for album in albums for picture in album.pictures.values()],
         synthetic_notice=synthetic_notice(params, params.measured_corpora),
         confidence=percent(params.evaluate.confidence),
@@ -126,8 +133,8 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     )
     write_text(out_dir / "index.html", page)
     markdown = results_markdown(params, metrics, inputs.evaluation_dir, inputs.published)
-    write_text(out_dir / "results.md", markdown)
-    write_text(out_dir / "results.csv", results_csv(metrics, measured))
+    write_text(out_dir / "results.md", "\n".join(filter(None, [markdown, sounds_markdown(clips)])))
+    write_text(out_dir / "results.csv", results_csv(metrics, [sounds, measured]))
     write_papers(papers, out_dir / PAPERS_FOLDER)
     figures = [
         one for each in (*tables, *emotions) for key in _FIGURES for one in each.get(key, [])
@@ -193,6 +200,15 @@ def _table_section(
         "analysis": analysis,
         "figures": analysis["figures"],
     }
+
+
+def _clips(params: Params, inputs: ReportInputs, metrics: SoundMetrics) -> list[SoundSection]:
+    """The tables of clips."""
+    differences = {
+        name: read_stage_output(inputs.sounds_dir / name / "comparisons.json", "score_sounds")
+        for name in metrics
+    }
+    return sound_sections(params, metrics, differences, inputs.published)
 
 
 def _styles(params: Params, name: str) -> dict[str, int]:

@@ -18,7 +18,6 @@ from brewline.evaluation.outputs import (
     read_metrics,
 )
 from brewline.pages.render import percent
-from brewline.probing.outputs import Metrics as ProbeMetrics
 from brewline.report.comparisons import read_comparisons
 from brewline.report.published import PublishedRow, published_rows
 from brewline.report.tables import Table, columns, further_columns, make_table
@@ -134,17 +133,20 @@ def _markdown_lines(table: Table, published: Sequence[PublishedRow] = ()) -> Ite
     yield ""
 
 
-def results_csv(metrics: Metrics, probes: Mapping[str, ProbeMetrics]) -> str:
+def results_csv(
+    metrics: Metrics, others: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]] = ()
+) -> str:
     """Every metric as a line `table,row,metric,value,low,high,std,num_seeds`.
 
     Args:
         metrics: Of the tables.
-        probes: Those of the probes, by their names; a feature is a row.
+        others: Those of the tables of clips, and of the probes, by their names; of a probe a
+            feature is a row.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["table", "row", "metric", "value", "low", "high", "std", "num_seeds"])
-    for table, rows in [*metrics.items(), *probes.items()]:
+    for table, rows in [item for one in (metrics, *others) for item in one.items()]:
         for row, values in rows.items():
             for metric in sorted(values):
                 if metric == "num_seeds" or metric.endswith(("_low", "_high", "_std")):

@@ -6,11 +6,10 @@ first time it is met, and kept while there is memory for it.
 
 import hashlib
 import io
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +27,11 @@ from brewline.models.inputs import (
     RaggedStates,
     UtteranceInputs,
 )
+from brewline.samples.cache import OVERHEAD_BYTES, Cache
 from brewline.samples.shards import Utterance
 
 _MB = 1 << 20
 _MAX_DECODERS = 8
-# What a tensor and its key cost beside its data.
-_OVERHEAD_BYTES = 200
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,28 +43,6 @@ class FrozenFeatures:
 
     texts: Mapping[str, Tensor]
     images: Mapping[str, Tensor]
-
-
-class _Cache(Generic[T]):
-    """Keeps the first entries that fit; later ones are made anew each time.
-
-    Training meets its entries in rounds: if they do not all fit, dropping the oldest would drop
-    each one just before it is met again.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._entries: dict[str, T] = {}
-        self._free_bytes = max_bytes
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> T | None:
-        return self._entries.get(key)
-
-    def put(self, key: str, value: T, num_bytes: int) -> None:
-        with self._lock:
-            if num_bytes <= self._free_bytes and key not in self._entries:
-                self._entries[key] = value
-                self._free_bytes -= num_bytes
 
 
 class Collator:
@@ -91,8 +65,8 @@ class Collator:
         self._transforms = transforms
         self._switches = switches
         self._frozen = frozen
-        self._images: _Cache[Tensor] = _Cache(cache_mb * _MB)
-        self._texts: _Cache[Tensor] = _Cache(cache_mb * _MB // 8)
+        self._images: Cache[Tensor] = Cache(cache_mb * _MB)
+        self._texts: Cache[Tensor] = Cache(cache_mb * _MB // 8)
         self._decoders = ThreadPoolExecutor(min(usable_cores(), _MAX_DECODERS))
 
     def collate(self, utterances: Sequence[Utterance]) -> Batch:
@@ -106,7 +80,7 @@ class Collator:
         batch = Batch(
             utterances=self.utterance_inputs(utterances),
             image_index=torch.tensor([position[image_id_of(u)] for u in utterances]),
-            image_ids=torch.tensor([_number_of(image_id_of(u)) for u in utterances]),
+            image_ids=torch.tensor([number_of(image_id_of(u)) for u in utterances]),
         )
         if self._frozen is not None:
             rows = [self._frozen.images[image_id] for image_id in images]
@@ -145,30 +119,24 @@ class Collator:
             zip(map(image_id_of, missing), self._decoders.map(self._decode, missing), strict=True)
         )
         for image_id, image in decoded.items():
-            self._images.put(image_id, image, image.numel() + _OVERHEAD_BYTES)
+            self._images.put(image_id, image, image.numel() + OVERHEAD_BYTES)
         rows = []
         for utterance in utterances:
             image_id = image_id_of(utterance)
             row = decoded.get(image_id)
             rows.append(self._images.get(image_id) if row is None else row)
         views = [row for row in rows if row is not None]
-        return PictureInputs(len(views), torch.cat(views), _owners(views))
+        return PictureInputs(len(views), torch.cat(views), owners_of(views))
 
     def _decode(self, utterance: Utterance) -> Tensor:
         if utterance.image is None:
             raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
-        try:
-            views = self._transforms.views(Image.open(io.BytesIO(utterance.image)))
-        except (UnidentifiedImageError, OSError) as error:
-            raise BrewlineError(
-                f"the image of utterance {utterance.utterance_id!r} is damaged: {error}"
-            ) from None
-        return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
+        return decode_views(utterance.image, self._transforms.views, utterance.utterance_id)
 
     def _token_ids(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor | None]:
         texts = [self._tokenise(_text_of(utterance, self._switches)) for utterance in utterances]
         rows = [row for text in texts for row in text]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), _owners(texts)
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), owners_of(texts)
 
     def _confidence_in(self, utterance: Utterance) -> float:
         return utterance.confidence if self._switches.text == "asr" else 1.0
@@ -177,7 +145,7 @@ class Collator:
         token_ids = self._texts.get(text)
         if token_ids is None:
             token_ids = self._transforms.tokenise(text)
-            self._texts.put(text, token_ids, 8 * token_ids.numel() + len(text) + _OVERHEAD_BYTES)
+            self._texts.put(text, token_ids, 8 * token_ids.numel() + len(text) + OVERHEAD_BYTES)
         return token_ids
 
     def _states(self, utterances: Sequence[Utterance]) -> tuple[RaggedStates, Tensor]:
@@ -187,7 +155,22 @@ class Collator:
         return lay_out(states, [utterance.num_frames for utterance in utterances])
 
 
-def _owners(parts: Sequence[Tensor]) -> Tensor | None:
+def decode_views(image: bytes, views: Callable[[Any], Sequence[Any]], utterance_id: str) -> Tensor:
+    """What a model sees of a picture, (squares, 3, side, side) in uint8.
+
+    Raises:
+        BrewlineError: it is damaged, and of which utterance it is.
+    """
+    try:
+        squares = views(Image.open(io.BytesIO(image)))
+    except (UnidentifiedImageError, OSError) as error:
+        raise BrewlineError(
+            f"the image of utterance {utterance_id!r} is damaged: {error}"
+        ) from None
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+
+
+def owners_of(parts: Sequence[Tensor]) -> Tensor | None:
     """For each row of some tensors the number of its tensor; None where each has one."""
     lengths = torch.tensor([len(part) for part in parts])
     if bool((lengths == 1).all()):
@@ -206,7 +189,7 @@ def image_id_of(utterance: Utterance) -> str:
     return utterance.image_id
 
 
-def _number_of(image_id: str) -> int:
+def number_of(image_id: str) -> int:
     """A number of 63 bits that stands for an id in every process."""
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) >> 1
 

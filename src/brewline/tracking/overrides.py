@@ -22,6 +22,10 @@ def git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+# Whose members a run may leave out.
+_LISTS = ("experiments", "tables", "sound_tables", "probes")
+
+
 def overrides() -> dict[str, str]:
     """The values of `params.yaml` here that the last commit has otherwise, by their dotted names.
 
@@ -52,7 +56,7 @@ def _is_list(name: str) -> bool:
     """Whether it names an experiment, a table, a probe or a row of one."""
     parts = name.split(".")
     is_row = len(parts) == 4 and parts[2] == "rows"
-    return (parts[0] in ("experiments", "tables", "probes") and len(parts) == 2) or is_row
+    return (parts[0] in _LISTS and len(parts) == 2) or is_row
 
 
 def present_params() -> dict[str, Any]:

@@ -58,6 +58,7 @@ def record(
     params: Params,
     evaluation: EvaluationFiles | None = None,
     run_id_path: Path | None = None,
+    measured: Mapping[str, float] | None = None,
 ) -> str | None:
     """Finds or makes the run of a model, and completes it from the model's files.
 
@@ -69,6 +70,7 @@ def record(
         params: Name the experiment of MLflow, and say which corpora are generated.
         evaluation: Adds the metrics, the recall plot and the examples, once they exist.
         run_id_path: Is read, and holds the run's id afterwards.
+        measured: Metrics by their names in MLflow, of what has no such files.
 
     Returns:
         The run's id, or None where the store cannot be reached or does not take it, which is said
@@ -82,7 +84,7 @@ def record(
     uri, run_id = tracking_uri(), None
     with harmless(uri):
         store = open_store(params.tracking)
-        run_id = _record(store, model_dir, params, evaluation, run_id_path)
+        run_id = _record(store, model_dir, params, evaluation, run_id_path, measured or {})
         runs.save_run_id(run_id_path, run_id, uri)
     if run_id is None and run_id_path and not run_id_path.exists():
         runs.save_run_id(run_id_path, None, uri)
@@ -151,10 +153,12 @@ def _record(
     params: Params,
     evaluation: EvaluationFiles | None,
     run_id_path: Path | None,
+    measured: Mapping[str, float],
 ) -> str:
     facts = model_facts(params, read_json(model_dir / "model.json"))
     digest = sha256_tree(model_dir)
-    measured = _measured(model_key(facts), evaluation.folder) if evaluation else {}
+    if evaluation:
+        measured = _measured(model_key(facts), evaluation.folder)
 
     def missing_points(run: "Run", logged: set[tuple[str, int]]) -> list[runs.Point]:
         return _missing_points(run, logged, model_dir, measured)

@@ -6,7 +6,7 @@ from typing import Any
 
 from brewline.config import Params
 from brewline.config.recipes import RecipeParams
-from brewline.core.files import remove, sha256_tree, write_json
+from brewline.core.files import FRAMES_FOLDER, fingerprint, remove, sha256_tree, write_json
 from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
@@ -17,6 +17,8 @@ from brewline.training.fold_data import fold_cards, fold_data, read_labelled, sp
 from brewline.training.loop import TrainingData, TrainingJob
 from brewline.training.start import FINISHED, MODEL, start_from
 from brewline.training.task import Task
+from brewline.training.tasks.audio_image import AudioImage
+from brewline.training.tasks.audio_text import AudioText
 from brewline.training.tasks.emotion import Emotion
 from brewline.training.tasks.retrieval import Retrieval
 
@@ -33,8 +35,24 @@ def _emotion(params: Params, card: ModelCard, recipe: RecipeParams) -> Emotion:
     return Emotion(card.switches, recipe, load_clip(), tuned.labels, tuned.classes)
 
 
+def _audio_image(params: Params, card: ModelCard, recipe: RecipeParams) -> AudioImage:
+    # Of one CLIP and the same pictures all seeds and rules share the vectors.
+    name = fingerprint(1, [card.backbones["clip"], card.switches.pictures, card.data["shards"]], [])
+    backbone, cache_mb = load_clip(), params.runtime.image_cache_mb
+    return AudioImage(card.switches, recipe, backbone, FRAMES_FOLDER / name, cache_mb)
+
+
+def _audio_text(params: Params, card: ModelCard, recipe: RecipeParams) -> AudioText:
+    return AudioText(card.switches, recipe, load_clip(), params.runtime.image_cache_mb)
+
+
 # By the names in `params.yaml`: how each is made for a model.
-TASKS: Mapping[str, _Maker] = {"retrieval": _retrieval, "emotion": _emotion}
+TASKS: Mapping[str, _Maker] = {
+    "retrieval": _retrieval,
+    "emotion": _emotion,
+    "audio_image": _audio_image,
+    "audio_text": _audio_text,
+}
 
 
 def cards_to_train(params: Params, card: ModelCard) -> Iterator[ModelCard]:

@@ -156,15 +156,23 @@ class _Run:
         # A corpus without a dev split is told before the first step, not when dev is looked at.
         next(iter(data.read_split("dev")))
         self._model = self._make_model(sample)
-        self._parameters = list(self._model.trained_parameters().values())
+        trained = self._model.trained_parameters()
+        self._parameters = list(trained.values())
+        by_rate: dict[float, list[Tensor]] = {}
+        for name, parameter in trained.items():
+            by_rate.setdefault(self._model.rate_of(name), []).append(parameter)
+        self._rates = list(by_rate)
         self._optimiser = _OPTIMISERS[job.recipe.optimiser](
-            self._parameters, weight_decay=job.recipe.weight_decay, fused=True
+            [{"params": parameters} for parameters in by_rate.values()],
+            weight_decay=job.recipe.weight_decay,
+            fused=True,
         )
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype == torch.float16)
         if saved:
             self._model.load_trained_tensors(saved["tensors"])
             self._optimiser.load_state_dict(saved["optimiser"])
             self._scaler.load_state_dict(saved["scaler"])
+            self._task.memory.update(saved["memory"])
         running = partial(layers_run, runtime.train_recompute, runtime.train_compile)
         self._step = Step(self._task, self._model, self._dtype, self._scaler, ranks, running)
         # On the device, so that no step waits for it.
@@ -238,8 +246,8 @@ class _Run:
     def _update(self, parts: Sequence[Any]) -> dict[str, Tensor | float]:
         step = self.progress.step
         rate = learning_rate(step, self._recipe)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        for group, part in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = part * rate
         self._model.train()
         loss = self._step(parts, self._job.seed, step)
         self._scaler.unscale_(self._optimiser)
@@ -303,4 +311,5 @@ class _Run:
                 tensors=self._model.trained_tensors(),
                 optimiser=self._optimiser.state_dict(),
                 scaler=self._scaler.state_dict(),
+                memory=dict(self._task.memory),
             )

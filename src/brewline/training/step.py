@@ -65,19 +65,21 @@ class Step:
         seeds = [(seed, step, first + number) for number in range(len(parts))]
         if len(parts) == 1:
             rows = self._forward(parts[0], seeds[0])
-            loss = self._backward(rows)
+            loss = self._backward(rows, step)
         else:
-            loss = self._in_parts(parts, seeds)
+            loss = self._in_parts(parts, seeds, step)
         self._ranks.average_gradients(self._parameters)
         return loss
 
-    def _in_parts(self, parts: Sequence[Any], seeds: Sequence[tuple[int, int, int]]) -> StepLoss:
+    def _in_parts(
+        self, parts: Sequence[Any], seeds: Sequence[tuple[int, int, int]], step: int
+    ) -> StepLoss:
         with torch.no_grad():
             cached = [self._forward(*each) for each in zip(parts, seeds, strict=True)]
         rows = {name: torch.cat([one[name] for one in cached]) for name in cached[0]}
         for row in rows.values():
             row.requires_grad_(row.is_floating_point())
-        loss = self._backward(rows)
+        loss = self._backward(rows, step)
         start = 0
         for part, each in zip(parts, seeds, strict=True):
             again = self._forward(part, each)
@@ -96,8 +98,8 @@ class Step:
         with autocast(self._dtype, self._device), self._running():
             return self._task.forward(self._model, part)
 
-    def _backward(self, rows: Rows) -> StepLoss:
-        loss = self._task.loss(self._model, rows, self._ranks)
+    def _backward(self, rows: Rows, step: int) -> StepLoss:
+        loss = self._task.loss(self._model, rows, self._ranks, step)
         self._scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -110,7 +112,7 @@ def count_flops(task: Task[Any], model: TrainedModule, part: Any, ranks: Ranks) 
     """
     parameters = list(model.trained_parameters().values())
     with FlopCounterMode(display=False) as counter:
-        total = task.loss(model, task.forward(model, part), ranks).total
+        total = task.loss(model, task.forward(model, part), ranks, 0).total
         torch.autograd.grad(total, parameters, allow_unused=True)
     return int(counter.get_total_flops())
 

@@ -5,7 +5,7 @@ of the best model on dev. What a model learns, from which samples, by which loss
 task's: one module each in `brewline.training.tasks`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -38,6 +38,10 @@ class Task(Protocol[BatchT]):
     def selection_metric(self) -> str:
         """The metric, of those that `measure` gives for dev, by which a model is chosen."""
 
+    @property
+    def memory(self) -> MutableMapping[str, Tensor]:
+        """What it keeps from one look at dev to the next; saved and put back with checkpoints."""
+
     def make_model(self, sample: Utterance) -> TrainedModule:
         """A new model, whose parameters are drawn from torch's generator.
 
@@ -65,13 +69,14 @@ class Task(Protocol[BatchT]):
         What the loss has to know of each utterance is among the rows.
         """
 
-    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks) -> StepLoss:
+    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks, step: int) -> StepLoss:
         """The loss of what `forward` gave, a mean over rows; runs in fp32.
 
         Args:
             model: What `make_model` gave.
             rows: This process's rows of the batch, as many as any other's.
             ranks: Gathers those of all processes.
+            step: From 0.
         """
 
     def measure(

@@ -56,6 +56,7 @@ class Emotion:
         labels: str,
         classes: Sequence[str],
     ) -> None:
+        self.memory: dict[str, Tensor] = {}
         self._switches = switches
         self._recipe = recipe
         self._backbone = backbone
@@ -81,7 +82,7 @@ class Emotion:
         """The logits (B, K), and the labels; see `Task`."""
         return {"logits": model(batch.inputs), "labels": batch.labels}
 
-    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks) -> StepLoss:
+    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks, step: int) -> StepLoss:
         """Cross-entropy, and how many are told right; see `Task`."""
         logits, labels = rows["logits"].float(), rows["labels"]
         hits = (logits.argmax(dim=1) == labels).float().mean()

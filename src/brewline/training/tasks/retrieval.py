@@ -48,6 +48,7 @@ class Retrieval:
         backbone: ClipBackbone,
         cache_mb: int,
     ) -> None:
+        self.memory: dict[str, Tensor] = {}
         self._switches = switches
         self._recipe = recipe
         self._backbone = backbone
@@ -92,7 +93,7 @@ class Retrieval:
         }
         return {name: row for name, row in rows.items() if row is not None}
 
-    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks) -> StepLoss:
+    def loss(self, model: TrainedModule, rows: Rows, ranks: Ranks, step: int) -> StepLoss:
         """Weighs outer and inner loss; see `Task`."""
         text, acoustic = rows.get("text"), rows.get("acoustic")
         brewclip = _brewclip(model)

@@ -1,0 +1,125 @@
+"""The frames of a split as vectors of a frozen tower, computed once and kept on disk.
+
+A folder holds `vectors.f16` (frames, E), unit vectors in half precision, one clip after the other,
+and `clips.npy`: the number of each clip, rising, its first row and how many rows it has. Both are
+read where they lie, so that two million clips take no memory.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brewline.core.errors import BrewlineError
+from brewline.core.files import atomic_path, read_json, write_json
+from brewline.core.locks import locked
+from brewline.samples.collator import number_of
+from brewline.samples.iteration import chunks
+from brewline.samples.shards import Utterance
+
+_VECTORS, _CLIPS, _SIZES = "vectors.f16", "clips.npy", "sizes.json"
+_ROW = np.dtype([("number", "<i8"), ("first", "<i8"), ("count", "<i4")])
+
+
+class FrameVectors:
+    """The vectors of every clip's frames.
+
+    Args:
+        folder: What `keep_frame_vectors` wrote.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        sizes = read_json(folder / _SIZES)
+        self.max_frames: int = sizes["max_frames"]
+        self._width: int = sizes["width"]
+        shape = (sizes["frames"], self._width)
+        self._vectors = np.memmap(folder / _VECTORS, np.float16, "r", shape=shape)
+        self._clips = np.load(folder / _CLIPS, mmap_mode="r")
+
+    def of(self, clips: Sequence[Utterance]) -> Tensor:
+        """The vectors of clips, (B, max_frames, E) in fp32, padded with zeros.
+
+        Raises:
+            BrewlineError: a clip has other frames than when they were computed.
+        """
+        found = torch.zeros(len(clips), self.max_frames, self._width)
+        numbers = self._clips["number"]
+        for row, clip in zip(found, clips, strict=True):
+            number = number_of(clip.utterance_id)
+            place = int(np.searchsorted(numbers, number))
+            known = place < len(numbers) and numbers[place] == number
+            first, count = (
+                int(self._clips[place][key]) if known else 0 for key in ("first", "count")
+            )
+            if count != len(clip.frames):
+                raise BrewlineError(
+                    f"clip {clip.utterance_id!r} has {len(clip.frames)} frames, of which {count} "
+                    "were embedded; its shards changed meanwhile: run `dvc repro`"
+                )
+            row[:count] = torch.from_numpy(self._vectors[first : first + count].astype(np.float32))
+        return torch.nn.functional.normalize(found, dim=-1)
+
+
+def keep_frame_vectors(
+    folder: Path,
+    clips: Callable[[], Iterable[Utterance]],
+    embed: Callable[[Sequence[Utterance]], Tensor],
+    batch_size: int,
+) -> FrameVectors:
+    """The vectors of the frames of clips, from disk if they are there.
+
+    Processes that ask for the same ones wait for the first of them.
+
+    Args:
+        folder: Named by whatever determines the vectors.
+        clips: Reads them.
+        embed: Gives the vectors of all frames of some clips, one after the other, (frames, E).
+        batch_size: Clips at a time.
+
+    Raises:
+        BrewlineError: a clip has no frames.
+    """
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            with atomic_path(folder) as partial:
+                partial.mkdir()
+                _write(partial, clips(), embed, batch_size)
+    return FrameVectors(folder)
+
+
+def _write(
+    folder: Path,
+    clips: Iterable[Utterance],
+    embed: Callable[[Sequence[Utterance]], Tensor],
+    batch_size: int,
+) -> None:
+    rows: list[tuple[int, int, int]] = []
+    total = width = 0
+    with (folder / _VECTORS).open("wb") as file:
+        for batch in chunks(iter(clips), batch_size):
+            for clip in batch:
+                require_frames(clip)
+                rows.append((number_of(clip.utterance_id), total, len(clip.frames)))
+                total += len(clip.frames)
+            vectors = embed(batch)
+            width = vectors.shape[1]
+            file.write(vectors.half().cpu().numpy().tobytes())
+    table = np.array(rows, _ROW)
+    np.save(folder / _CLIPS, table[np.argsort(table["number"])])
+    most = int(table["count"].max())
+    write_json(folder / _SIZES, {"frames": total, "width": width, "max_frames": most})
+
+
+def require_frames(clip: Utterance) -> None:
+    """Makes sure that a clip has pictures.
+
+    Raises:
+        BrewlineError: it has none.
+    """
+    if not clip.frames:
+        raise BrewlineError(
+            f"clip {clip.utterance_id!r} has no frames; task audio_image needs a corpus of videos",
+            "settings",
+        )
