@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from brewline.config.choices import suggest
 from brewline.config.experiment_checks import (
+    bad_augmentation,
     bad_experiments,
     bad_external,
     bad_recipes,
@@ -29,6 +30,7 @@ def contradictions(params: Params) -> list[str]:
         *bad_variants(params),
         *bad_recipes(params),
         *bad_experiments(params),
+        *bad_augmentation(params),
         *bad_external(params),
         *bad_tables(params),
         *bad_probes(params),
@@ -119,6 +121,7 @@ def _bad_measures(params: Params) -> list[str]:
         "corpora": [*params.corpora],
         "watched": [*params.watched],
         "probed_corpora": [*params.probed_corpora],
+        "augmented_corpora": [*params.augmented_corpora],
         "evaluate.recall_at": [*params.evaluate.recall_at],
     }
     lists |= {f"recipes.{name}.seeds": [*params.seeds_of_recipe(name)] for name in params.recipes}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from brewline.config.choices import suggest
-from brewline.config.experiments import ExperimentParams, TableParams
+from brewline.config.experiments import ExperimentParams, TableParams, augmented_name
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
 from brewline.config.variants import VariantParams
@@ -118,9 +118,29 @@ def _can_be_followed(params: Params, one: ExperimentParams) -> bool:
 def _bad_states(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
     hears_states = params.variants[one.variant].acoustic is not None
     needed = one.data if hears_states else NONE
+    has = "has an acoustic channel" if hears_states else "has no acoustic channel"
+    if one.fine_tuning is not None and one.fine_tuning.augment:
+        if not hears_states:
+            yield f"{key}.fine_tuning.augment: changes what is heard, and {one.variant!r} {has}"
+            return
+        needed, has = augmented_name(one.data), f"{has}, and fine_tuning.augment is true"
+        if one.data not in params.augmented_corpora:
+            hint = suggest(one.data, params.augmented_corpora)
+            yield f"{key}.fine_tuning.augment: {one.data!r} is not among augmented_corpora{hint}"
     if one.states != needed:
-        has = "has an acoustic channel" if hears_states else "has no acoustic channel"
         yield f"{key}.states: must be {needed}, since variant {one.variant!r} {has}"
+
+
+def bad_augmentation(params: Params) -> Iterator[str]:
+    """Corpora whose changed recordings cannot be made, or kept."""
+    for corpus in params.augmented_corpora:
+        key = "augmented_corpora"
+        if corpus not in params.corpora:
+            yield f"{key}: unknown corpus {corpus!r}{suggest(corpus, params.corpora)}"
+        if augmented_name(corpus) in params.corpora:
+            yield f"{key}: {augmented_name(corpus)!r} is a corpus; call it something else"
+    if params.augmented_corpora and params.asr.states != "valid":
+        yield "augmented_corpora: needs asr.states: valid, as states of padding are not changed"
 
 
 def _bad_fine_tuning(key: str, one: ExperimentParams) -> Iterator[str]:

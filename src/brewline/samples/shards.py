@@ -15,7 +15,7 @@ import math
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_file, write_json
+from brewline.samples.augmented import AUGMENTATIONS, member_of
 from brewline.tables.listing import SPLITS
 
 INDEX_FILE = "index.json"
@@ -54,7 +55,8 @@ class Utterance:
     encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
     behind (`asr.states: all`), present only when asked for; `confidence` is the recogniser's in the
     transcript, from 0 to 1: see `confidence_in`. `speaker_id` and `emotion` are there where the
-    corpus names them.
+    corpus names them. `augmented` are the states of the recording with each of `AUGMENTATIONS`,
+    where they were asked for.
 
     A clip has its `sound` as FLAC (16 kHz, mono), `frames` in the order of their times (none where
     a corpus has sound alone), `captions`, and `events` where the corpus knows them; it has neither
@@ -75,6 +77,7 @@ class Utterance:
     frames: tuple[Frame, ...] = ()
     captions: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
+    augmented: tuple[NDArray[np.float16], ...] = ()
 
 
 def confidence_in(transcript: str, avg_logprob: float | None) -> float:
@@ -179,14 +182,16 @@ def encode_states(states: NDArray[np.float16]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[np.float16]:
-    """What `encode_states` packed; nothing is unpickled.
+def decode_states(
+    sample: dict[str, Any], states_dir: Path | None, member: str = "npy"
+) -> NDArray[np.float16]:
+    """What `encode_states` packed into a member of a sample; nothing is unpickled.
 
     Raises:
         BrewlineError: the sample of `states_dir` holds none, or damaged ones.
     """
     try:
-        states: NDArray[np.float16] = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
+        states: NDArray[np.float16] = np.load(io.BytesIO(sample[member]), allow_pickle=False)
     except (KeyError, ValueError, EOFError, OSError) as error:
         raise BrewlineError(
             f"{states_dir} holds no encoder states for {sample['__key__']!r} ({error}); run "
@@ -241,7 +246,12 @@ def _facts(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.load(content)
 
 
-def _samples(path: Path) -> Iterator[dict[str, Any]]:
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the samples of a tar as WebDataset has them: `__key__`, and fields as bytes.
+
+    Raises:
+        BrewlineError: it is missing or damaged.
+    """
     import webdataset
 
     # WebDataset raises another error of the same kind again, with the name of the shard.
@@ -301,23 +311,32 @@ def make_utterance(
     )
 
 
+def _augmented(sample: dict[str, Any], states_dir: Path | None) -> tuple[NDArray[np.float16], ...]:
+    members = [member_of(one) for one in AUGMENTATIONS]
+    if not sample.keys() & {*members}:
+        return ()
+    return tuple(decode_states(sample, states_dir, one) for one in members)
+
+
 def _read_shard(
     shards_dir: Path, states_dir: Path | None, entry: dict[str, Any]
 ) -> Iterator[Utterance]:
-    states = _samples(states_dir / entry["file"]) if states_dir else None
+    states = read_samples(states_dir / entry["file"]) if states_dir else None
     count = 0
-    for sample in _samples(shards_dir / entry["file"]):
+    for sample in read_samples(shards_dir / entry["file"]):
         if "json" not in sample:
             break  # cut inside a sample; the count below says so
         facts = json.loads(sample["json"])
-        frames = None
+        frames, changed = None, tuple[NDArray[np.float16], ...]()
         if states is not None:
             parallel = next(states, None)
             beside = parallel["__key__"] if parallel else None
             require_parallel(sample["__key__"], beside, f"{states_dir}/{entry['file']}")
             assert parallel is not None
             frames = decode_states(parallel, states_dir)
-        yield make_utterance(sample["__key__"], facts, sample.get("jpg"), frames)
+            changed = _augmented(parallel, states_dir)
+        one = make_utterance(sample["__key__"], facts, sample.get("jpg"), frames)
+        yield replace(one, augmented=changed)
         count += 1
     if count != entry["num_utterances"]:
         raise BrewlineError(

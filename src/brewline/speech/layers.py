@@ -7,6 +7,7 @@ while they are made, so that none of them are kept.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,41 @@ from brewline.speech.recordings import Recordings, read_placed_rows
 from brewline.speech.windows import SAMPLES_PER_FRAME, num_frames, split_windows
 from brewline.tables.features import Features, holds_features, save_features
 
+if TYPE_CHECKING:
+    from brewline.speech.openai_whisper import OpenAIWhisper
+
 # What a worker does at a time, and what a killed one has to do again.
 _RECORDINGS_PER_PART = 32
 # The names of the arrays, (U, L, S) each: U recordings, L layers, S width of the states.
 MEAN, DEVIATION = "mean", "deviation"
 
 
+def load_encoder(checkpoint: Path, settings: AsrParams, device: DeviceName) -> "OpenAIWhisper":
+    """Loads openai-whisper's modules, whatever `asr.engine` is: others do not show their layers.
+
+    For a process of its own, which has one thread from then on, so that the result depends on the
+    number of neither workers nor cores.
+
+    Raises:
+        BrewlineError: see `load_engine`.
+    """
+    # Imported here: the process that hands out the work needs no model.
+    import torch
+
+    from brewline.core.devices import choose_device
+    from brewline.speech.openai_whisper import OpenAIWhisper
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    if settings.precision == "int8":
+        # Which is a precision of the other engine.
+        settings = settings.model_copy(update={"precision": "auto"})
+    return OpenAIWhisper(checkpoint, settings, choose_device(device))
+
+
 class LayerPooler:
     """Pools the layers of recordings, in a process of its own.
 
-    The modules are openai-whisper's, whatever `asr.engine` is: the others do not show their layers.
     Each window is encoded by itself, so the result for a recording depends on no other one.
     """
 
@@ -41,19 +67,7 @@ class LayerPooler:
         self, root: Path, checkpoint: Path, settings: AsrParams, device: DeviceName = "auto"
     ) -> None:
         """Loads the model; arguments and errors are those of `BatchRecogniser`."""
-        # Imported here: the process that hands out the work needs no model.
-        import torch
-
-        from brewline.core.devices import choose_device
-        from brewline.speech.openai_whisper import OpenAIWhisper
-
-        # As in `BatchRecogniser`: the result depends on the number of neither workers nor cores.
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        if settings.precision == "int8":
-            # Which is a precision of the other engine.
-            settings = settings.model_copy(update={"precision": "auto"})
-        self._engine = OpenAIWhisper(checkpoint, settings, choose_device(device))
+        self._engine = load_encoder(checkpoint, settings, device)
         self._context = self._engine.dimensions.n_audio_ctx
         self._is_full = settings.audio_context == "full"
         self._recordings = Recordings(root)

@@ -8,6 +8,7 @@ _CALLED = {
     "corpora": "corpus",
     "watched": "corpus",
     "probed_corpora": "corpus",
+    "augmented_corpora": "corpus",
     "experiments": "experiment",
     "external": "set",
     "tables": "table",

@@ -37,7 +37,7 @@ def main() -> None:
     shards = Path("data/shards") / one.data
     if switches.text == "caption":
         require_captions(shards, _SPLITS)
-    states = Path("data/states") / one.data if switches.acoustic else None
+    states = Path("data/states") / one.states if switches.acoustic else None
     hashes, batch_size = load_backbone_hashes(), params.runtime.embed_batch_size
     facts = [hashes, *(index_digest(folder) for folder in (shards, states) if folder)]
     name = fingerprint(load_versions().embed, facts, [Path("models") / experiment])

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import Params
+from brewline.config.experiments import FineTuningParams, augmented_name
 from brewline.config.recipes import RecipeParams
 from brewline.core.files import remove, sha256_tree, write_json
 from brewline.models.backbones import load_clip
-from brewline.models.card import ModelCard
+from brewline.models.card import FineTuned, ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
 from brewline.models.names import model_folder, model_name
-from brewline.samples.shards import Utterance
+from brewline.samples.shards import Utterance, index_digest
 from brewline.training.checkpoint import CHECKPOINT_FILE
 from brewline.training.fold_data import fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingData, TrainingJob
@@ -46,16 +47,26 @@ def cards_to_train(params: Params, card: ModelCard) -> Iterator[ModelCard]:
     """
     one = params.experiments[card.experiment]
     tuning = one.fine_tuning
-    utterances = read_labelled(*_places(card), tuning.labels) if tuning else []
+    utterances = read_labelled(*_places(card, tuning), tuning.labels) if tuning else []
     for seed in params.seeds_of_recipe(one.recipe):
         own = start_from(one.init, card.model_copy(update={"seed": seed}))
         yield from fold_cards(own, tuning, utterances) if tuning else [own]
 
 
+def data_digests(params: Params, card: ModelCard) -> dict[str, str]:
+    """The digests of the indices of what a card's models are trained on, by kind of data.
+
+    Raises:
+        BrewlineError: an index is missing.
+    """
+    folders = _places(card, params.experiments[card.experiment].fine_tuning)
+    return {folder.parent.name: index_digest(folder) for folder in folders if folder}
+
+
 def labelled_of(card: ModelCard) -> list[Utterance]:
     """The recordings that a fine-tuned model's folds are cut from, in the order of the corpus."""
     assert card.fine_tuned is not None
-    return read_labelled(*_places(card), card.fine_tuned.labels)
+    return read_labelled(*_places(card, card.fine_tuned), card.fine_tuned.labels)
 
 
 def make_job(params: Params, card: ModelCard) -> TrainingJob:
@@ -82,9 +93,12 @@ def read_data(card: ModelCard) -> TrainingData:
     return fold_data(utterances, split_of(card, utterances))
 
 
-def _places(card: ModelCard) -> tuple[Path, Path | None]:
+def _places(
+    card: ModelCard, tuning: FineTuningParams | FineTuned | None = None
+) -> tuple[Path, Path | None]:
     """The shards of a card's corpus, and its states where the model hears them."""
-    states = Path("data/states") / card.corpus if card.switches.acoustic else None
+    name = augmented_name(card.corpus) if tuning and tuning.augment else card.corpus
+    states = Path("data/states") / name if card.switches.acoustic else None
     return Path("data/shards") / card.corpus, states
 
 
