@@ -36,7 +36,8 @@ run: install ## Train and compare the default models on the miniature corpora
 ui: install ## Start the Prefect and MLflow UIs and the flows they can start; Ctrl-C stops all
 	@exec $(BIN)/python -m flows.ui --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
 
-# Every corpus with pictures x variant, with three seeds: further experiments, and a row for each.
+# Every corpus with pictures x variant, with three seeds, and the full models on the other corpus:
+# further experiments, and a row for each.
 # Arguments: corpus, variant, states, recipe.
 further = +experiments.$(1)-$(2)={task:retrieval,data:$(1),states:$(3),variant:$(2),recipe:$(4),init:none} \
   +tables.$(1).rows.$(2)=$(1)-$(2)
@@ -45,7 +46,9 @@ TABLES = recipes.mini.seeds=[0,1,2] recipes.mini-e2e.seeds=[0,1,2] \
   $(call further,mini-flickr8k,prompted-captions,none,mini) \
   $(call further,mini-flickr8k,prompted,none,mini) \
   $(call further,mini-lncoco,prompted-captions,none,mini) \
-  $(call further,mini-lncoco,e2e,mini-lncoco,mini-e2e)
+  $(call further,mini-lncoco,e2e,mini-lncoco,mini-e2e) \
+  +experiments.mini-lncoco-full-of-flickr8k={task:retrieval,data:mini-lncoco,states:mini-lncoco,variant:full,recipe:none,init:mini-flickr8k-full} \
+  +tables.mini-lncoco.rows.full-of-flickr8k=mini-lncoco-full-of-flickr8k
 
 # DVC keeps an experiment as a commit, and git makes none for nobody.
 NAMES := GIT_AUTHOR_NAME GIT_COMMITTER_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL

@@ -106,6 +106,10 @@ class Claims(Section):
     claims: dict[str, Claim]
 
 
+class _Remarks(Section):
+    remarks: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What came out of a check in one direction."""
@@ -211,6 +215,22 @@ def load_claims(study: Study) -> Claims:
     """
     path = study.folder / "claims.yaml"
     return parse(Claims, read_yaml(path), str(path))
+
+
+def load_remarks(study: Study, claims: Claims) -> dict[str, str]:
+    """Reads `remarks.yaml`: what people make of outcomes, by the names of claims; none without it.
+
+    Raises:
+        BrewlineError: it is not valid, or says something of a claim that there is not.
+    """
+    path = study.folder / "remarks.yaml"
+    if not path.exists():
+        return {}
+    remarks = parse(_Remarks, read_yaml(path), str(path)).remarks
+    unknown = sorted(remarks.keys() - claims.claims.keys())
+    if unknown:
+        raise BrewlineError(f"{path}: claims.yaml has no claim {', '.join(unknown)}", "settings")
+    return remarks
 
 
 def judge(claims: Claims, outcomes: Outcomes) -> list[Verdict]:

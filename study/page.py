@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from brewline.analysis.word_errors import curve_points
@@ -22,6 +22,7 @@ from study.judging import (
     find,
     judge,
     load_claims,
+    load_remarks,
     word_error_curves,
 )
 from study.parts import finished_outcomes
@@ -40,9 +41,9 @@ make study                              # the parts that are missing, then this 
 make study PART=models/captions-full    # one part
 ```
 
-It needs espeak-ng ([`study/README.md`](../study/README.md)). Intervals cover 95 % and are paired:
-all models of a corpus see the same drawn pictures (for emotions: speakers), and the seeds of each
-model are drawn too. The page is drawn from the files in `study/results/` alone.
+It needs espeak-ng ([`study/README.md`](../study/README.md)). Intervals cover {confidence:g} % and
+are paired: all models of a corpus see the same drawn pictures (for emotions: speakers), and the
+seeds of each model are drawn too. The page is drawn from the files in `study/results/` alone.
 """
 # In a cell without a number.
 NOTHING = "-"
@@ -52,12 +53,15 @@ _CURVE_AT = 5
 _CURVES = ("narrations-full", "narrations-prompted", "narrations-zero-shot")
 
 
-def draw(outcomes: Outcomes, verdicts: Sequence[Verdict], page: Path) -> None:
+def draw(
+    outcomes: Outcomes, verdicts: Sequence[Verdict], remarks: Mapping[str, str], page: Path
+) -> None:
     """Writes the page, and its figures into a folder beside it.
 
     Args:
         outcomes: What the parts left.
         verdicts: What became of the claims.
+        remarks: What people make of an outcome, by the names of claims.
         page: The Markdown file.
     """
     figures = [*_recall_figures(outcomes), *_curve_figures(outcomes)]
@@ -66,13 +70,13 @@ def draw(outcomes: Outcomes, verdicts: Sequence[Verdict], page: Path) -> None:
         write_figures(figures, folder)
     images = [f"![{one.title}]({folder.name}/{one.name}.svg)\n" for one in figures]
     parts = [
-        _HEAD,
+        _HEAD.format(confidence=100 * outcomes.interval.confidence),
         "## Claims\n",
         _table(
             ("claim", "of", "outcome"),
             ((one.claim.says, one.claim.source, f"**{one.words}**") for one in verdicts),
         ),
-        *(_claim(one) for one in verdicts),
+        *(_claim(one, remarks.get(one.name)) for one in verdicts),
         "## Models\n",
         "Recall in per cent, with its interval; a picture is to find any of its utterances.\n",
         *(_models(outcomes, corpus) for corpus in outcomes.corpora),
@@ -90,14 +94,14 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _claim(verdict: Verdict) -> str:
+def _claim(verdict: Verdict, remark: str | None) -> str:
     heading = f"### {verdict.claim.says}\n"
     if verdict.missing:
         return f"{heading}\nNot yet measured: the study has no {', no '.join(verdict.missing)}.\n"
     rows = [_finding(one) for one in verdict.findings]
-    return f"{heading}\n" + _table(
-        ("check", "metric", "value", "interval", "has to lie", "does it"), rows
-    )
+    heads = ("check", "metric", "value", "interval", "has to lie", "does it")
+    said = f"\n**{verdict.words.capitalize()}.** {remark or ''}".rstrip()
+    return f"{heading}\n{_table(heads, rows)}{said}\n"
 
 
 def _finding(found: Finding) -> Sequence[str]:
@@ -246,7 +250,7 @@ def main() -> None:
         claims = load_claims(study)
         outcomes = Outcomes(finished_outcomes(study), claims.interval)
         verdicts = judge(claims, outcomes)
-        draw(outcomes, verdicts, arguments.page)
+        draw(outcomes, verdicts, load_remarks(study, claims), arguments.page)
     except BrewlineError as error:
         sys.exit(f"error: {error}")
     for one in verdicts:

@@ -20,6 +20,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_text
 from study.corpora import make_corpus
 from study.definition import STUDY, Study, digest, load_study
+from study.estimate import corpus_minutes, experiment_minutes
 from study.outcomes import as_text, corpus_outcome, model_outcome, probe_outcome
 from study.workspace import repro
 
@@ -124,6 +125,16 @@ def finished_outcomes(study: Study) -> dict[str, dict[str, Any]]:
     return found
 
 
+def estimated_minutes(study: Study, part: Part) -> float:
+    """About how long a part takes, on two cores that do nothing else."""
+    if part.kind == CORPORA:
+        return corpus_minutes(study, part.subject)
+    subjects = [part.subject]
+    if part.kind == PROBES:
+        subjects = [*study.params.probes[part.subject].rows.values()]
+    return sum(experiment_minutes(study, one) for one in subjects)
+
+
 def make_part(study: Study, part: Part) -> None:
     """Makes a part, and writes its file.
 
@@ -164,13 +175,20 @@ def main() -> None:
     try:
         study = load_study(arguments.folder)
         waiting = list(missing_parts(study, arguments.parts))
-        print(f"{len(waiting)} of {len(list_parts(study))} parts are to be made")
-        for number, part in enumerate(waiting, start=1):
-            print(f"[{number}/{len(waiting)}] {part.name}", flush=True)
+        expected = [estimated_minutes(study, part) for part in waiting]
+        count = f"{len(waiting)} of {len(list_parts(study))} parts are to be made"
+        print(f"{count}, in about {sum(expected):.0f} minutes")
+        began = time.monotonic()
+        for number, part in enumerate(waiting):
+            head = f"[{number + 1}/{len(waiting)}] {part.name}"
+            print(f"{head}: about {expected[number]:.0f} minutes", flush=True)
             if not arguments.list:
-                began = time.monotonic()
+                started = time.monotonic()
                 make_part(study, part)
-                print(f"{part.name}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+                took, so_far = ((time.monotonic() - one) / 60 for one in (started, began))
+                left = sum(expected[number + 1 :])
+                said = f"{took:.1f} minutes, {so_far:.1f} so far, about {left:.0f} are left"
+                print(f"{head}: {said}", flush=True)
     except BrewlineError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 # The stages that keep partial work under `work/<stage>/`.
-_RESUMED = ("inspect", "transcribe", "shard", "layers", "encode", "train", "embed")
+_RESUMED = ("inspect", "transcribe", "shard", "layers", "augment", "encode", "train", "embed")
 
 
 @dataclass(frozen=True)

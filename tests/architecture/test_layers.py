@@ -27,7 +27,8 @@ WITHOUT_RESULT = {"runtime", "tracking"}
 # A guard of `transcribe`, of which `assess` says whether it is kept.
 JUDGED = {"assess": {"runtime.max_transcription_failure_rate"}}
 # What drives the graph by templates: adding a corpus adds stages, and makes none stale.
-LISTS = {"corpora", "probed_corpora", "experiments", "external", "tables", "probes", "sound_tables"}
+LISTS = {"corpora", "probed_corpora", "augmented_corpora"}
+LISTS |= {"experiments", "external", "tables", "probes", "sound_tables"}
 # What the methods of the parameters read.
 METHODS = {
     # Variants too, but a row that hears no more has other vectors, and is scored anew.

@@ -36,6 +36,7 @@ from brewline.models.brewclip import BrewClip
 from brewline.models.card import load_backbone_hashes, new_card, save_card
 from brewline.quality.inspection import SCHEMAS
 from brewline.samples.shards import encode_states, shard_name, write_index, write_shard
+from brewline.speech.batch_plan import cut_into_shards
 from brewline.speech.recogniser import Recogniser
 from brewline.tables.features import load_features
 from brewline.tables.manifest import MANIFEST
@@ -137,7 +138,8 @@ def make_project(folder: Path, shard_size: int) -> None:
         **values["experiments"]["full"],
         **{"task": "emotion", "recipe": "none", "init": "full"},
     }
-    values |= {"tables": {}, "probes": {}, "probed_corpora": [CORPUS]}
+    values |= {"tables": {}, "probes": {}}
+    values |= {"probed_corpora": [CORPUS], "augmented_corpora": [CORPUS]}
     encoded = {"data": CORPUS, "encoder": "whisper_layers", "pool_frames": 2}
     values["encoded"] = {ENCODED: encoded}
     values["runtime"] |= RUNTIME
@@ -268,6 +270,20 @@ def recordings() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
     }
 
 
+def write_recordings(folder: Path, without: str | None = None) -> list[dict[str, Any]]:
+    """Writes the recordings, all but one of them if wanted, and the manifest; gives its rows."""
+    rows = []
+    for utterance_id, (split, content, facts) in recordings().items():
+        if utterance_id == without:
+            continue
+        rows.append(manifest_row(utterance_id, split, **facts))
+        path = folder / "data/raw" / CORPUS / f"{utterance_id}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    write_table(folder / f"data/manifest/{CORPUS}.parquet", MANIFEST, rows)
+    return rows
+
+
 def make_golden_whisper(path: Path) -> None:
     """The tiny world's Whisper, with other numbers in it."""
     make_whisper(path)
@@ -287,13 +303,7 @@ def make_golden_whisper(path: Path) -> None:
 def transcribe(folder: Path) -> Outputs:
     """The stage's table and states; beside it, what else the recogniser can be asked for."""
     make_project(folder, shard_size=2)
-    rows = []
-    for utterance_id, (split, content, facts) in recordings().items():
-        rows.append(manifest_row(utterance_id, split, **facts))
-        path = folder / "data/raw" / CORPUS / f"{utterance_id}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    write_table(folder / f"data/manifest/{CORPUS}.parquet", MANIFEST, rows)
+    write_recordings(folder)
     checkpoint = folder / "models/backbones/whisper.pt"
     make_golden_whisper(checkpoint)
     exact: dict[str, Any] = {}
@@ -444,21 +454,13 @@ def shard(folder: Path) -> Outputs:
     return Outputs(exact, numbers)
 
 
-# --- layers, encode
+# --- layers, encode, augment
 
 
 def make_heard(folder: Path) -> list[dict[str, Any]]:
     """Recordings in several forms, one of them of two windows, and what hears them."""
     make_project(folder, shard_size=2)
-    rows = []
-    for utterance_id, (split, content, facts) in recordings().items():
-        if utterance_id == "no-sound":
-            continue
-        rows.append(manifest_row(utterance_id, split, **facts))
-        path = folder / "data/raw" / CORPUS / f"{utterance_id}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    write_table(folder / f"data/manifest/{CORPUS}.parquet", MANIFEST, rows)
+    rows = write_recordings(folder, without="no-sound")
     make_golden_whisper(folder / "models/backbones/whisper.pt")
     return rows
 
@@ -495,6 +497,31 @@ def encode(folder: Path) -> Outputs:
         for name, content in members(states / entry["file"]):
             frames = np.load(io.BytesIO(content), allow_pickle=False)
             _take_states(f"{entry['file']}/{name}", frames, exact, numbers)
+    return Outputs(exact, numbers)
+
+
+# --- augment
+
+
+def augment(folder: Path) -> Outputs:
+    """The states of recordings in several forms, as they are and changed."""
+    rows = make_heard(folder)
+    plain, counts = folder / "data/states" / CORPUS, {}
+    plain.mkdir(parents=True)
+    for shard in cut_into_shards(folder / f"data/manifest/{CORPUS}.parquet", 2):
+        own = [row["utterance_id"] for row in rows[shard.start : shard.stop]]
+        samples = [{"__key__": one, "npy": encode_states(np.ones((2, 3), "f2"))} for one in own]
+        counts[shard.name] = write_shard(plain / shard.name, samples)
+    write_index(plain, counts)
+    with one_thread_and_no_tracking("augment"):
+        run_stage(folder, "augment", CORPUS)
+    found = folder / f"data/states/{CORPUS}-augmented"
+    exact: dict[str, Any] = {"index": index_of(found)}
+    numbers: dict[str, NDArray[Any]] = {}
+    for entry in exact["index"]:
+        for name, content in members(found / entry["file"]):
+            frames = np.load(io.BytesIO(content), allow_pickle=False)
+            _take_states(name, frames, exact, numbers)
     return Outputs(exact, numbers)
 
 
@@ -637,6 +664,7 @@ STAGES: Mapping[str, Callable[[Path], Outputs]] = {
     "transcribe": transcribe,
     "shard": shard,
     "layers": layers,
+    "augment": augment,
     "encode": encode,
     "train": train,
     "embed": embed,

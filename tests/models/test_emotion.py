@@ -1,5 +1,6 @@
 """Fine-tuning on emotions: what is learned, from where it starts, and who is held out."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -104,6 +105,27 @@ def test_training_goes_on_in_the_order_of_a_run_that_was_left_alone(card, spoken
     # An epoch has everybody once.
     size = len({one.utterance_id for one in seen})
     assert len({one.utterance_id for one in seen[:size]}) == size
+
+
+def test_recordings_are_heard_as_they_are_and_changed_each_as_likely(card, spoken):
+    changed = [
+        replace(one, augmented=tuple(one.states[: 3 + way] for way in range(3))) for one in spoken
+    ]
+    split = split_of(next(fold_cards(card, TUNING, changed)), changed)
+    data = fold_data(changed, split)
+    seen = data.read_training(0, 0, 4000)
+    original = {one.utterance_id: one for one in changed}
+    ways = Counter()
+    for one in seen:
+        own = original[one.utterance_id]
+        ways[
+            next(n for n, way in enumerate((own.states, *own.augmented)) if way is one.states)
+        ] += 1
+        assert one.num_frames == (own.num_frames if one is own else len(one.states))
+    assert all(count == pytest.approx(1000, rel=0.12) for count in ways.values()), ways
+    # Who goes on hears the same, and who is chosen on is heard as he is.
+    assert data.read_training(0, 700, 701)[0].states is seen[700].states
+    assert all(one is original[one.utterance_id] for one in data.read_split("dev"))
 
 
 def test_emotions_are_learned_from_a_model_of_retrieval(card, spoken, recipe, backbone, tmp_path):

@@ -1,6 +1,7 @@
 """The study end to end, as small as it can be: a corpus and a model, by DVC, and the page."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,8 +56,11 @@ def test_parts_are_made_once_and_the_page_is_drawn_from_their_files(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     where = ("--folder", folder)
-    assert "2 of 2 parts are to be made" in run("study.parts", "--list", *where)
+    assert "2 of 2 parts are to be made, in about " in run("study.parts", "--list", *where)
     said = run("study.parts", *where)
+    assert re.search(
+        r"\[1/2\] corpora/captions: \d+\.\d minutes, .* so far, about \d+ are left", said
+    )
     assert "captions: 35 listed = 35 good + 0 quarantined" in said
     # Nothing is left to do, and without the work folder it is the same.
     shutil.rmtree(folder / "work")

@@ -27,10 +27,18 @@ from study.judging import (
     find,
     judge,
     load_claims,
+    load_remarks,
 )
 from study.outcomes import as_text
 from study.page import draw
-from study.parts import facts_of, finished_outcomes, is_finished, list_parts, missing_parts
+from study.parts import (
+    estimated_minutes,
+    facts_of,
+    finished_outcomes,
+    is_finished,
+    list_parts,
+    missing_parts,
+)
 
 INTERVAL = Interval(samples=200, seed=0, confidence=0.95)
 NUM_IMAGES, TAKES = 40, 3
@@ -123,6 +131,24 @@ def test_every_model_of_a_claim_is_there_or_is_yet_to_be_built(study: Study) -> 
                 assert one.protocol in study.params.probes[one.probe].protocols
                 assert one.labels in study.params.probes[one.probe].labels
     assert not yet
+
+
+def test_how_long_a_part_takes_follows_from_its_parameters(study: Study) -> None:
+    parts = {part.name: part for part in list_parts(study)}
+
+    def minutes(name: str, of: Study = study) -> float:
+        return estimated_minutes(of, parts[name])
+
+    # The bound of the whole, on two cores.
+    assert 120 < sum(map(minutes, parts)) < 360
+    assert minutes("corpora/narrations") > 2 * minutes("corpora/captions")
+    # Three times as many steps, of the same batches.
+    one, three = minutes("models/captions-prompted"), minutes("models/captions-e2e")
+    assert 1.5 * one < three < 3 * one
+    assert minutes("models/captions-zero-shot") < one / 2
+    values = json.loads(json.dumps(study.values))
+    values["experiments"]["emotions-tuned"]["fine_tuning"]["protocol"] = "paper"
+    assert minutes("probes/emotions", replace(study, values=values)) < minutes("probes/emotions")
 
 
 def test_a_part_is_made_again_where_what_it_is_made_of_has_changed(study: Study) -> None:
@@ -385,8 +411,15 @@ def test_the_page_says_what_was_shown_and_what_is_yet_to_be_measured(
     assert words["repair"] == "shown"
     assert words["gate"] == words["prompts"] == words["emotion"] == "not yet measured"
     page = tmp_path / "docs/study.md"
-    draw(outcomes, verdicts, page)
+    remarks = study.folder / "remarks.yaml"
+    remarks.write_text("remarks: {repair: Noise hides words.}")
+    draw(outcomes, verdicts, load_remarks(study, load_claims(study)), page)
     text = page.read_text()
+    assert "Intervals cover 95 %" in text
+    assert "\n**Shown.** Noise hides words.\n" in text
+    remarks.write_text("remarks: {repairs: Noise hides words.}")
+    with pytest.raises(BrewlineError, match=r"claims.yaml has no claim repairs"):
+        load_remarks(study, load_claims(study))
     assert "the study has no narrations-full-gated, no narrations-full-unit-sum." in text
     assert "| The acoustic channel repairs what recognition got wrong |" in text
     assert f"### narrations: {NUM_IMAGES} pictures, {len(errors)} utterances of test" in text

@@ -224,6 +224,12 @@ ELSEWHERE = "experiments.mini-flickr8k-full-of-lncoco"
         ("probed_corpora", [], "probes.mini-ravdess.data: 'mini-ravdess' is not among probed_corp"),
         ("probed_corpora", ["mini-ravdess"] * 2, "probed_corpora: names mini-ravdess twice"),
         (
+            "augmented_corpora",
+            ["mini-raves"],
+            "augmented_corpora: unknown corpus 'mini-raves'; did",
+        ),
+        ("augmented_corpora", ["mini-ravdess"] * 2, "augmented_corpora: names mini-ravdess twice"),
+        (
             f"{PROBE}.data",
             "mini-lncoco",
             f"{PROBE}.data: 'mini-lncoco' is not among probed_corpora",
@@ -556,6 +562,45 @@ def test_a_probe_measures_what_was_fine_tuned_under_its_own_protocol(
     tuning = TUNED["fine_tuning"] | change  # type: ignore[operator]
     values["experiments"]["tuned"] = TUNED | {"fine_tuning": tuning}
     put(values, f"{PROBE}.rows.tuned", "tuned")
+    if message is None:
+        parse_params(values)
+        return
+    with pytest.raises(BrewlineError, match=re.escape(message)):
+        parse_params(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"augmented_corpora": []}, "augment: 'mini-ravdess' is not among augmented_corpora"),
+        (
+            {"experiments.tuned.states": "mini-ravdess"},
+            "tuned.states: must be mini-ravdess-augmented, since variant 'full' has an acoustic",
+        ),
+        (
+            {"experiments.tuned.fine_tuning.augment": False},
+            "tuned.states: must be mini-ravdess, since variant 'full' has an acoustic channel",
+        ),
+        (
+            {"experiments.tuned.variant": "prompted", "experiments.tuned.states": "none"},
+            "augment: changes what is heard, and 'prompted' has no acoustic channel",
+        ),
+        (
+            {"asr.states": "all", "asr.audio_context": "full"},
+            "augmented_corpora: needs asr.states: valid",
+        ),
+    ],
+)
+def test_changed_recordings_are_learned_from_where_they_are_made(
+    values: dict[str, Any], changes: dict[str, Any], message: str | None
+) -> None:
+    tuning = {**TUNED["fine_tuning"], "augment": True}  # type: ignore[dict-item]
+    one = TUNED | {"fine_tuning": tuning, "states": "mini-ravdess-augmented"}
+    values["experiments"]["tuned"] = one
+    values["augmented_corpora"] = ["mini-ravdess"]
+    for key, value in changes.items():
+        put(values, key, value)
     if message is None:
         parse_params(values)
         return

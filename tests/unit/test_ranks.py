@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,3 +174,23 @@ def test_metrics_are_those_of_mteb(seed: int):
             assert own == pytest.approx(theirs, abs=1e-5)
             assert ours.any_hit(k).mean() == pytest.approx(found.hit_rate[f"HitRate@{k}"], abs=1e-5)
         assert (1 / ours.best).mean() == pytest.approx(found.mrr[f"MRR@{len(gallery)}"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_those_of_open_clip(seed: int):
+    """It knows pairs alone, and lets a sort decide ties, which count against us."""
+    from open_clip_train.train import get_clip_metrics
+
+    scores = np.random.default_rng(seed).integers(0, 8, (40, 40)).astype(np.float32)
+    names = [f"i{n}" for n in range(40)]
+    forward, backward = rank_scores(scores, names, names)
+    # A right answer that lost its ties: by less than there is between two levels.
+    lost = torch.from_numpy(scores - 0.5 * np.eye(40, dtype=np.float32))
+    # Its rows are images; the scores stand for features of them.
+    theirs = get_clip_metrics(lost.t(), torch.eye(40), 1.0)
+    for ours, name in ((forward, "text_to_image"), (backward, "image_to_text")):
+        for k in (1, 5, 10):
+            assert ours.any_hit(k).mean() == pytest.approx(theirs[f"{name}_R@{k}"])
+        assert ours.best.mean() == pytest.approx(theirs[f"{name}_mean_rank"])
+        # It rounds the median of an even number down.
+        assert np.floor(np.median(ours.best)) == theirs[f"{name}_median_rank"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import report_world
+from report_world import probe_results
 
 from brewline.config import Params
 from brewline.config.experiments import TableParams
@@ -20,9 +21,11 @@ from brewline.pages import charts
 from brewline.pages.album import Album, thumbnail
 from brewline.pages.render import render
 from brewline.pages.word_diff import compare_words
+from brewline.probing.outputs import write_probe
 from brewline.report.comparisons import kind_of, verdict
 from brewline.report.emotion import ProbeFiles, emotion_section
 from brewline.report.page import ReportInputs, write_report
+from brewline.report.published import NOTHING
 from brewline.report.tables import columns, further_columns, make_table, seed_rows
 from brewline.report.text import results_table
 
@@ -130,6 +133,8 @@ def test_page_says_which_emotions_are_heard(
     caption = "40.0–40.0 against 40.0 %, without calm"  # noqa: RUF001 - a range
     assert f"full: F_T of the human caption, {chance} {caption}" in text
     assert "90 recordings of 6 speakers" in text
+    assert "Rows of vectors are a linear classifier's" in text
+    assert "Fine-tuned rows" not in text
     assert "A random split, in which the speakers of the test are heard in training" in text
     for group in ("gender female", "gender male", "speaker 06"):
         assert group in text
@@ -143,6 +148,25 @@ def test_page_says_which_emotions_are_heard(
     (row,) = [one for one in rows if (one["row"], one["metric"]) == ("full/acoustic", metric)]
     assert row["table"] == "mini-ravdess"
     assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+
+
+def test_a_fine_tuned_row_is_no_linear_classifier(
+    params: Params, world: ReportInputs, tmp_path: Path
+) -> None:
+    """First of all rows, with one label set of three: of the others there is nothing to draw."""
+    probe = params.probes["mini-ravdess"].model_copy(
+        update={"rows": {"tuned": "mini-ravdess-full"}}
+    )
+    given = params.model_copy(update={"probes": {"mini-ravdess": probe}})
+    files = ProbeFiles.of("mini-ravdess", tmp_path / "metrics", tmp_path / "emotion")
+    write_probe(probe_results((), "tuned"), files.metrics, files.folder)
+    section = emotion_section(given, world.published, "mini-ravdess", files)
+    (table,) = section["tables"]
+    assert table["rows"][0]["name"] == "tuned: fine-tuned"
+    assert [cell["accuracy"] for cell in table["rows"][0]["cells"]] == ["100.0", NOTHING, NOTHING]
+    drawn = [one.name for one in section["figures"] if "confusion-tuned" in one.name]
+    assert drawn == ["mini-ravdess-confusion-tuned-fine-tuned-paper4"]
+    assert section["is_tuned"]
 
 
 def test_published_numbers_stand_beside_real_recordings_alone(

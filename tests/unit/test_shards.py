@@ -4,6 +4,7 @@ import importlib
 import io
 import itertools
 import json
+import shutil
 import sys
 import tarfile
 from dataclasses import replace
@@ -16,10 +17,12 @@ import yaml
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_json
+from brewline.samples.augmented import AUGMENTATIONS, member_of
 from brewline.samples.shards import (
     encode_states,
     index_digest,
     plan_shards,
+    read_samples,
     read_split,
     require_captions,
     shard_name,
@@ -94,6 +97,32 @@ def test_a_split_without_utterances_says_what_to_do(tmp_path: Path) -> None:
     make_shards(tmp_path, [2])
     with pytest.raises(BrewlineError, match=r"no dev utterances.*sources\.shards\.dev_fraction"):
         list(read_split(tmp_path / "shards", "dev"))
+
+
+def test_states_of_changed_recordings_lie_beside_those_of_the_recording(tmp_path: Path) -> None:
+    make_shards(tmp_path, [2])
+    folder, samples = tmp_path / "augmented", []
+    plain = tmp_path / "states" / shard_name("train", 0)
+    for sample in read_samples(plain):
+        further = {
+            member_of(name): encode_states(np.full((2 + way, 3), way, np.float16))
+            for way, name in enumerate(AUGMENTATIONS)
+        }
+        samples.append({"__key__": sample["__key__"], "npy": sample["npy"], **further})
+    folder.mkdir()
+    shutil.copy(tmp_path / "states/index.json", folder)
+    write_shard(folder / plain.name, samples)
+    before = list(read_split(tmp_path / "shards", "train", tmp_path / "states"))
+    found = list(read_split(tmp_path / "shards", "train", folder))
+    assert [one.augmented for one in before] == [(), ()]
+    for one, same in zip(found, before, strict=True):
+        assert np.array_equal(one.states, same.states)
+        assert [way.tolist() for way in one.augmented] == [[[w] * 3] * (2 + w) for w in range(3)]
+    # One that is missing is no recording without changes.
+    del samples[1][member_of("stretch")]
+    write_shard(folder / plain.name, samples)
+    with pytest.raises(BrewlineError, match="holds no encoder states for 'u001'"):
+        list(read_split(tmp_path / "shards", "train", folder))
 
 
 def test_states_are_not_opened_when_not_asked_for(tmp_path: Path) -> None:

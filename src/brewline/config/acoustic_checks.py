@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from brewline.config.choices import suggest
-from brewline.config.experiments import ExperimentParams
+from brewline.config.experiments import ExperimentParams, augmented_name
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
 from brewline.config.variants import AcousticParams, VariantParams
@@ -61,12 +61,38 @@ def bad_encoded(params: Params) -> Iterator[str]:
             yield f"{key}.encoder: 'hubert' needs its weights; name them under backbones.hubert"
 
 
+def bad_augmentation(params: Params) -> Iterator[str]:
+    """Corpora whose changed recordings cannot be made, or kept."""
+    for corpus in params.augmented_corpora:
+        key = "augmented_corpora"
+        if corpus not in params.corpora:
+            yield f"{key}: unknown corpus {corpus!r}{suggest(corpus, params.corpora)}"
+        for taken in (params.corpora, params.encoded):
+            if augmented_name(corpus) in taken:
+                yield f"{key}: {augmented_name(corpus)!r} is taken; call that something else"
+    if params.augmented_corpora and params.asr.states != "valid":
+        yield "augmented_corpora: needs asr.states: valid, as states of padding are not changed"
+
+
 def bad_states(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
     """States of an experiment that its variant does not hear."""
     acoustic = params.variants[one.variant].acoustic
+    is_changed = one.fine_tuning is not None and one.fine_tuning.augment
+    if is_changed and (acoustic is None or acoustic.hears_layers):
+        yield (
+            f"{key}.fine_tuning.augment: changes what Whisper's last layer hears, and variant "
+            f"{one.variant!r} does not hear that"
+        )
+        return
     if acoustic is None or not acoustic.hears_layers:
         needed = NONE if acoustic is None else one.data
         has = "has no acoustic channel" if acoustic is None else "has an acoustic channel"
+        if is_changed:
+            needed, has = augmented_name(one.data), f"{has}, and fine_tuning.augment is true"
+            if one.data not in params.augmented_corpora:
+                hint = suggest(one.data, params.augmented_corpora)
+                missing = f"{one.data!r} is not among augmented_corpora{hint}"
+                yield f"{key}.fine_tuning.augment: {missing}"
         if one.states != needed:
             yield f"{key}.states: must be {needed}, since variant {one.variant!r} {has}"
         return

@@ -4,7 +4,7 @@ import importlib.util
 import re
 from urllib.parse import urlsplit
 
-from brewline.config.acoustic_checks import bad_acoustic, bad_encoded
+from brewline.config.acoustic_checks import bad_acoustic, bad_augmentation, bad_encoded
 from brewline.config.choices import suggest
 from brewline.config.experiment_checks import (
     bad_experiments,
@@ -33,6 +33,7 @@ def contradictions(params: Params) -> list[str]:
         *bad_encoded(params),
         *bad_recipes(params),
         *bad_experiments(params),
+        *bad_augmentation(params),
         *bad_external(params),
         *bad_tables(params),
         *bad_sound_tables(params),
@@ -124,6 +125,7 @@ def _bad_measures(params: Params) -> list[str]:
         "corpora": [*params.corpora],
         "watched": [*params.watched],
         "probed_corpora": [*params.probed_corpora],
+        "augmented_corpora": [*params.augmented_corpora],
         "evaluate.recall_at": [*params.evaluate.recall_at],
     }
     lists |= {f"recipes.{name}.seeds": [*params.seeds_of_recipe(name)] for name in params.recipes}

@@ -23,6 +23,14 @@ class FineTuningParams(Section):
     labels: LabelSetName
     protocol: ProtocolName
     speaker_folds: Annotated[int, Field(ge=2)]
+    # Whether each recording of a batch is heard as it is, or with noise, slower or higher, each as
+    # likely (BrewCLIP's code); its corpus is among `augmented_corpora`.
+    augment: bool = False
+
+
+def augmented_name(corpus: str) -> str:
+    """What `states` of an experiment names whose recordings are changed in training."""
+    return f"{corpus}-augmented"
 
 
 class ExperimentParams(Section):
@@ -37,7 +45,7 @@ class ExperimentParams(Section):
     # The corpus.
     data: Name
     # Whose encoder states are read: those of `data`, or one of `encoded` where the variant hears
-    # layers; `none` without an acoustic channel.
+    # layers; `none` without an acoustic channel; with `fine_tuning.augment` `<data>-augmented`.
     states: Name
     variant: Name
     # One of `recipes`; `none` trains nothing.

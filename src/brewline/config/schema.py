@@ -31,6 +31,8 @@ class Params(Section):
     watched: list[Name]
     # Those whose recordings get the layers of Whisper, which `probes` look at.
     probed_corpora: list[Name]
+    # Those whose recordings are encoded with small changes too, for `fine_tuning.augment`.
+    augmented_corpora: list[Name]
     sources: dict[Name, SourceParams]
     backbones: BackbonesParams
     inspect: InspectParams

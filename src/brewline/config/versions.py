@@ -18,6 +18,7 @@ class Versions(Section):
     transcribe: PositiveInt
     shard: PositiveInt
     layers: PositiveInt
+    augment: PositiveInt
     encode: PositiveInt
     train: PositiveInt
     embed: PositiveInt

@@ -37,6 +37,8 @@ class FineTuned(BaseModel):
     labels: str
     protocol: str
     speaker_folds: int
+    # Whether recordings were changed a little in training.
+    augment: bool = False
     fold: int
     classes: list[str]
 

@@ -76,6 +76,7 @@ def emotion_section(
         "corpus": probe.data,
         "is_synthetic": source.synthetic,
         "notice": synthetic_notice(params, [probe.data]),
+        "is_tuned": any(_is_tuned(one) for one in of_models),
         "labels": [_LABELS[one] for one in probe.labels],
         "tables": [
             {
@@ -109,6 +110,10 @@ def _layers(metrics: Mapping[str, Mapping[str, float]], pooling: str) -> list[st
     """The features of single layers, from the first to the last."""
     names = iter(layer_name(pooling, layer) for layer in itertools.count())
     return list(itertools.takewhile(lambda name: name in metrics, names))
+
+
+def _is_tuned(feature: str) -> bool:
+    return feature.endswith(f"/{ANSWERED}")
 
 
 def feature_label(name: str) -> str:
@@ -259,15 +264,22 @@ def _layer_figures(
 def _confusion_figures(
     probe: str, files: ProbeFiles, protocol: str, labels: Sequence[str], shown: Sequence[str]
 ) -> Iterator[Figure]:
-    """The share of each emotion that was taken for each other one, of the first feature."""
+    """The share of each emotion that was taken for each other one.
+
+    Of the first feature, of all fine-tuned ones, and of what Whisper's layers say together.
+    """
     counts: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for row in read_rows(files.folder / "confusion.csv"):
         if row["protocol"] == protocol:
             table = counts.setdefault((row["feature"], row["labels"]), {})
             table.setdefault(row["truth"], {})[row["said"]] = float(row["count"])
-    for feature in (shown[0], weighted_name(POOLINGS[-1])):
+    features = [shown[0], *filter(_is_tuned, shown), weighted_name(POOLINGS[-1])]
+    for feature in dict.fromkeys(features):
         for one in labels:
-            table = counts[feature, one]
+            # A fine-tuned one has one protocol and one label set.
+            table = counts.get((feature, one), {})
+            if not table:
+                continue
             shares = [
                 [count / sum(said.values()) for count in said.values()] for said in table.values()
             ]

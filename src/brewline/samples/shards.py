@@ -16,7 +16,7 @@ import math
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_file, write_json
+from brewline.samples.augmented import AUGMENTATIONS, member_of
 from brewline.tables.listing import SPLITS
 
 INDEX_FILE = "index.json"
@@ -55,7 +56,8 @@ class Utterance:
     encoder frames, 50 a second; `states` is (num_frames, width), or longer with those of padding
     behind (`asr.states: all`), present only when asked for; `confidence` is the recogniser's in the
     transcript, from 0 to 1: see `confidence_in`. `speaker_id` and `emotion` are there where the
-    corpus names them.
+    corpus names them. `augmented` are the states of the recording with each of `AUGMENTATIONS`,
+    where they were asked for.
 
     A clip has its `sound` as FLAC (16 kHz, mono), `frames` in the order of their times (none where
     a corpus has sound alone), `captions`, and `events` where the corpus knows them; it has neither
@@ -76,6 +78,7 @@ class Utterance:
     frames: tuple[Frame, ...] = ()
     captions: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
+    augmented: tuple[NDArray[np.float16], ...] = ()
 
 
 def confidence_in(transcript: str, avg_logprob: float | None) -> float:
@@ -180,19 +183,23 @@ def encode_states(states: NDArray[np.float16]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_states(sample: dict[str, Any], states_dir: Path | None) -> NDArray[np.float16]:
-    """What `encode_states` packed, where it lies: nothing is copied, and nothing unpickled.
+def decode_states(
+    sample: dict[str, Any], states_dir: Path | None, member: str = "npy"
+) -> NDArray[np.float16]:
+    """What `encode_states` packed into a member of a sample, where it lies.
+
+    Nothing is copied, and nothing unpickled.
 
     Raises:
         BrewlineError: the sample of `states_dir` holds none, or damaged ones.
     """
     try:
-        header = io.BytesIO(sample["npy"])
+        header = io.BytesIO(sample[member])
         version = np.lib.format.read_magic(header)
         if version != (1, 0):
             raise ValueError(f"an .npy of version {version}")
         shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
-        numbers = np.frombuffer(sample["npy"], dtype, offset=header.tell())
+        numbers = np.frombuffer(sample[member], dtype, offset=header.tell())
         states: NDArray[np.float16] = numbers.reshape(shape, order="F" if by_column else "C")
     except (KeyError, ValueError, EOFError, OSError) as error:
         raise BrewlineError(
@@ -248,7 +255,12 @@ def _facts(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.load(content)
 
 
-def _samples(path: Path) -> Iterator[dict[str, Any]]:
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the samples of a tar as WebDataset has them: `__key__`, and fields as bytes.
+
+    Raises:
+        BrewlineError: it is missing or damaged.
+    """
     import webdataset
 
     # WebDataset raises another error of the same kind again, with the name of the shard.
@@ -336,22 +348,31 @@ def _make_clip(key: str, facts: dict[str, Any], fields: Mapping[str, bytes]) -> 
     )
 
 
+def _augmented(sample: dict[str, Any], states_dir: Path | None) -> tuple[NDArray[np.float16], ...]:
+    members = [member_of(one) for one in AUGMENTATIONS]
+    if not sample.keys() & {*members}:
+        return ()
+    return tuple(decode_states(sample, states_dir, one) for one in members)
+
+
 def _read_shard(
     shards_dir: Path, states_dir: Path | None, entry: dict[str, Any]
 ) -> Iterator[Utterance]:
-    states = _samples(states_dir / entry["file"]) if states_dir else None
+    states = read_samples(states_dir / entry["file"]) if states_dir else None
     count = 0
-    for sample in _samples(shards_dir / entry["file"]):
+    for sample in read_samples(shards_dir / entry["file"]):
         if "json" not in sample:
             break  # cut inside a sample; the count below says so
-        frames = None
+        frames, changed = None, tuple[NDArray[np.float16], ...]()
         if states is not None:
             parallel = next(states, None)
             beside = parallel["__key__"] if parallel else None
             require_parallel(sample["__key__"], beside, f"{states_dir}/{entry['file']}")
             assert parallel is not None
             frames = decode_states(parallel, states_dir)
-        yield make_utterance(sample["__key__"], sample, frames)
+            changed = _augmented(parallel, states_dir)
+        one = make_utterance(sample["__key__"], sample, frames)
+        yield replace(one, augmented=changed)
         count += 1
     if count != entry["num_utterances"]:
         raise BrewlineError(

@@ -7,6 +7,7 @@ while they are made, so that none of them are kept.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,33 @@ from brewline.speech.recordings import Recordings, read_placed_rows
 from brewline.speech.windows import num_frames
 from brewline.tables.features import Features, holds_features, save_features
 
+if TYPE_CHECKING:
+    from brewline.speech.layered_encoders import WhisperLayers
+
 # What a worker does at a time, and what a killed one has to do again.
 _RECORDINGS_PER_PART = 32
 # The names of the arrays, (U, L, S) each: U recordings, L layers, S width of the states.
 MEAN, DEVIATION = "mean", "deviation"
+
+
+def load_layers(checkpoint: Path, settings: AsrParams, device: DeviceName) -> "WhisperLayers":
+    """Loads Whisper's encoder.
+
+    For a process of its own, which has one thread from then on, so that the result depends on the
+    number of neither workers nor cores.
+
+    Raises:
+        BrewlineError: see `load_engine`.
+    """
+    # Imported here: the process that hands out the work needs no model.
+    import torch
+
+    from brewline.core.devices import choose_device
+    from brewline.speech.layered_encoders import WhisperLayers
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return WhisperLayers(checkpoint, settings, choose_device(device))
 
 
 class LayerPooler:
@@ -40,16 +64,7 @@ class LayerPooler:
         self, root: Path, checkpoint: Path, settings: AsrParams, device: DeviceName = "auto"
     ) -> None:
         """Loads the model; arguments and errors are those of `BatchRecogniser`."""
-        # Imported here: the process that hands out the work needs no model.
-        import torch
-
-        from brewline.core.devices import choose_device
-        from brewline.speech.layered_encoders import WhisperLayers
-
-        # As in `BatchRecogniser`: the result depends on the number of neither workers nor cores.
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        self._encoder = WhisperLayers(checkpoint, settings, choose_device(device))
+        self._encoder = load_layers(checkpoint, settings, device)
         self._recordings = Recordings(root)
 
     def __call__(self, rows: Sequence[Row]) -> Features:

@@ -9,6 +9,7 @@ _CALLED = {
     "watched": "corpus",
     "probed_corpora": "corpus",
     "encoded": "set",
+    "augmented_corpora": "corpus",
     "experiments": "experiment",
     "external": "set",
     "tables": "table",

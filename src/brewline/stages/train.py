@@ -11,7 +11,7 @@ from brewline.config import load_params, load_versions
 from brewline.core.files import atomic_path, fingerprint, work_dir
 from brewline.core.programs import exits_cleanly
 from brewline.models.card import ModelCard, load_backbone_hashes, new_card
-from brewline.samples.shards import index_digest, require_captions
+from brewline.samples.shards import require_captions
 from brewline.stages.arguments import named_argument
 from brewline.tracking.facts import model_facts
 from brewline.tracking.live_run import live
@@ -34,13 +34,11 @@ def main() -> None:
             return
         if card.switches.text == "caption":
             require_captions(Path("data/shards") / card.corpus)
-        folders = {"shards": Path("data/shards") / card.corpus, "states": card.states_folder()}
-        data = {kind: index_digest(folder) for kind, folder in folders.items() if folder}
         # Imported late, here and below: what is not trained needs no torch.
-        from brewline.training.experiment import cards_to_train
+        from brewline.training.experiment import cards_to_train, data_digests
         from brewline.training.processes import train_each
 
-        card = card.model_copy(update={"data": data})
+        card = card.model_copy(update={"data": data_digests(card)})
         models = [(own, _work_of(own)) for own in cards_to_train(params, card)]
         train_each(_train_one, models, params.runtime)
         for own, work in models:

@@ -11,7 +11,7 @@ from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
 from brewline.models.names import model_folder, model_name
-from brewline.samples.shards import Utterance
+from brewline.samples.shards import Utterance, index_digest
 from brewline.training.checkpoint import CHECKPOINT_FILE
 from brewline.training.fold_data import fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingData, TrainingJob
@@ -68,6 +68,16 @@ def cards_to_train(params: Params, card: ModelCard) -> Iterator[ModelCard]:
     for seed in params.seeds_of_recipe(one.recipe):
         own = start_from(one.init, card.model_copy(update={"seed": seed}))
         yield from fold_cards(own, tuning, utterances) if tuning else [own]
+
+
+def data_digests(card: ModelCard) -> dict[str, str]:
+    """The digests of the indices of what a card's models are trained on, by kind of data.
+
+    Raises:
+        BrewlineError: an index is missing.
+    """
+    folders = _places(card)
+    return {folder.parent.name: index_digest(folder) for folder in folders if folder}
 
 
 def labelled_of(card: ModelCard) -> list[Utterance]:

@@ -5,6 +5,7 @@ Such corpora have some thousand short recordings, so that all of them are held i
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,12 +87,25 @@ def _contents(utterances: Sequence[Utterance]) -> list[str]:
     ]
 
 
+def _as_heard(utterance: Utterance, seed: int, number: int) -> Utterance:
+    """An utterance as it is, or one of its augmentations, each as likely.
+
+    The seed and the number in the training draw it, so that a run which goes on hears the same.
+    """
+    choice = np.random.default_rng([seed, number]).integers(1 + len(utterance.augmented))
+    if not choice:
+        return utterance
+    states = utterance.augmented[choice - 1]
+    return replace(utterance, states=states, num_frames=len(states))
+
+
 def fold_data(utterances: Sequence[Utterance], split: Split) -> TrainingData:
     """Training reads the rows that are fitted, dev those that are chosen on."""
     parts = {"train": split.fit, "dev": split.validation}
 
     def read_training(seed: int, start: int, stop: int) -> list[Utterance]:
         places = TrainingOrder([len(split.fit)], seed).places(start, stop)
-        return [utterances[split.fit[place.row]] for place in places]
+        chosen = [utterances[split.fit[place.row]] for place in places]
+        return [_as_heard(one, seed, number) for number, one in enumerate(chosen, start)]
 
     return TrainingData(read_training, lambda name: [utterances[row] for row in parts[name]])
