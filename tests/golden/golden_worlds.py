@@ -500,9 +500,6 @@ def encode(folder: Path) -> Outputs:
     return Outputs(exact, numbers)
 
 
-# --- augment
-
-
 def augment(folder: Path) -> Outputs:
     """The states of recordings in several forms, as they are and changed."""
     rows = make_heard(folder)
