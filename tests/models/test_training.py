@@ -31,6 +31,9 @@ from brewline.training.tasks.retrieval import Retrieval
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
 VARIANTS |= {"speechclip-p": SPEECHCLIP_P, "speechclip-c": SPEECHCLIP_C}
+# Behind the words of a cascaded branch nothing is learned, and the tiny CLIP, which is random, ties
+# no word to a picture: `test_speechclip.py` has words that can be found.
+LEARNERS = {name: one for name, one in VARIANTS.items() if name != "speechclip-c"}
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def losses(trained):
     return [row["loss"] for row in trained.history if "loss" in row]
 
 
-@pytest.mark.parametrize("switches", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("switches", LEARNERS.values(), ids=LEARNERS)
 def test_the_loss_falls(run, switches):
     found = losses(run(switches, steps=60, warmup_steps=4))
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
@@ -380,7 +383,7 @@ def test_a_batch_larger_than_the_corpus_goes_round(run):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("switches", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("switches", LEARNERS.values(), ids=LEARNERS)
 @pytest.mark.parametrize("precision", ["auto", "fp16"])
 def test_the_loss_falls_on_a_gpu(run, switches, precision):
     assert torch.cuda.is_available()
