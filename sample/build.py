@@ -1,4 +1,4 @@
-"""Makes the miniature world again: `python sample/build.py [corpora|recording|whisper|clip|all]`.
+"""Makes the miniature world again: `python sample/build.py [corpora|videos|recording|whisper|clip|all]`.
 
 Everything follows from seeds. Whoever rebuilds it needs the program espeak-ng; nobody else does.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import speech
 import train_clip
 import train_whisper
+import videos
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = ("corpora", "weights")
@@ -62,13 +63,15 @@ def main() -> None:
         train_clip.build(HERE / "weights", scratch, train_clip.Recipe())
     if "corpora" in parts:
         corpora.build(HERE / "corpora")
+    if "videos" in parts:
+        videos.build_videos(HERE / "corpora" / "mini-videos", videos.Filmed())
     if "recording" in parts:
         write_recording()
     write_checksums()
     print(f"wrote {', '.join(parts)} and checksums.json below {HERE}")
 
 
-SHIPPED_PARTS = ("whisper", "clip", "corpora", "recording")
+SHIPPED_PARTS = ("whisper", "clip", "corpora", "videos", "recording")
 
 if __name__ == "__main__":
     main()

@@ -99,7 +99,7 @@ _EMOTION_SOUNDS = {
 }
 
 
-def _in_processes(make: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+def in_processes(make: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
     """What `make` gives for each job, in their order."""
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(make, *zip(*jobs, strict=True), chunksize=16))
@@ -179,7 +179,7 @@ def build_flickr8k(folder: Path, size: Captioned) -> None:
         for _ in range(num_spoken + size.unused_pictures)
     ]
     jobs = [(index, size.speakers, size.aspect) for index in range(len(stems))]
-    made = _in_processes(_caption_picture, jobs)
+    made = in_processes(_caption_picture, jobs)
     images = {f"Images/{stem}.jpg": jpeg for stem, (jpeg, _) in zip(stems, made, strict=True)}
     write_tar(folder / "Images.tar", images)
     readings: dict[str, tuple[str, int, str]] = {}
@@ -193,7 +193,7 @@ def build_flickr8k(folder: Path, size: Captioned) -> None:
             readings[f"flickr_audio/wavs/{name}.ogg"] = caption, speaker, name
             lines["wav2capt"].append(f"{name}.wav {stem}.jpg #{number}")
             lines["wav2spk"].append(f"{name}.wav {speaker}")
-    recordings = _in_processes(_read_aloud, list(readings.values()))
+    recordings = in_processes(_read_aloud, list(readings.values()))
     write_tars(folder, "flickr_audio", dict(zip(readings, recordings, strict=True)))
     _write_lines(folder / "Flickr8k.token.txt", sorted(lines["token"]))
     _write_lines(folder / "flickr_audio" / "wav2capt.txt", sorted(lines["wav2capt"]))
@@ -277,7 +277,7 @@ def build_lncoco(folder: Path, size: Narrated) -> dict[str, str]:
         corrupted |= {Path(one.file).stem: one.damage for one in tellings if one.damage}
         _write_tellings(folder, split, tellings)
         names = [f"{split}2017/{image_ids[index]:012d}.jpg" for index in indices]
-        pictures = _in_processes(_narrated_picture, [(index,) for index in indices])
+        pictures = in_processes(_narrated_picture, [(index,) for index in indices])
         write_tars(folder, f"{split}2017", dict(zip(names, pictures, strict=True)))
         start += count
     return corrupted
@@ -290,7 +290,7 @@ def _narrated_picture(index: int) -> bytes:
 
 def _write_tellings(folder: Path, split: str, tellings: Sequence[_Telling]) -> None:
     """Recordings, and a line about each."""
-    made = _in_processes(_narrate, [(one,) for one in tellings])
+    made = in_processes(_narrate, [(one,) for one in tellings])
     recordings = {one.file: recording for one, (recording, _) in zip(tellings, made, strict=True)}
     write_tars(folder, f"coco_{split}", recordings)
     lines = [record for _, record in made]
@@ -394,7 +394,7 @@ def build_ravdess(folder: Path, size: Acted) -> None:
                         )
                         path = f"Actor_{actor:02d}/{name}.ogg"
                         jobs[path] = name, actor, emotion, intensity, statement
-    recordings = _in_processes(_act, list(jobs.values()))
+    recordings = in_processes(_act, list(jobs.values()))
     archive = folder / "Audio_Speech_Actors_01-24.tar"
     write_tar(archive, dict(zip(jobs, recordings, strict=True)))
 

@@ -7,7 +7,7 @@ named by their role, so that one table serves every colour of the kind.
 import io
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -410,10 +410,10 @@ def _palette(colour: str) -> dict[str, Colour]:
 class _Canvas:
     """A supersampled picture, `aspect` times as wide as high; coordinates are fractions of it."""
 
-    def __init__(self, aspect: float = 1.0) -> None:
+    def __init__(self, aspect: float = 1.0, image: Image.Image | None = None) -> None:
         self.height = PICTURE_PX * _SUPERSAMPLE
         self.width = round(PICTURE_PX * aspect) * _SUPERSAMPLE
-        self.image = Image.new("RGB", (self.width, self.height))
+        self.image = image.copy() if image else Image.new("RGB", (self.width, self.height))
         self.draw = ImageDraw.Draw(self.image)
 
     def gradient(self, top: float, bottom: float, colours: tuple[Colour, Colour]) -> None:
@@ -483,6 +483,31 @@ def draw_scene(
     image = canvas.image.resize(size, Image.Resampling.LANCZOS)
     image = _draw_weather(image, scene.sky, rng)
     return _finished(image, finish) if finish else image
+
+
+class Backdrop:
+    """A place and its sky, drawn once, before which things come and go."""
+
+    def __init__(self, place: str, sky: str, rng: random.Random) -> None:
+        self._empty, self._sky = Scene(place, sky, ()), sky
+        self._canvas = _Canvas()
+        _prepare(self._canvas, self._empty, rng)
+        # What falls does not fall: it looks alike in every picture.
+        self._weather = rng.getrandbits(32)
+
+    def box(self, thing: Thing, rng: random.Random) -> Box:
+        """Where a thing stands."""
+        (box,) = _layout(replace(self._empty, things=(thing,)), rng, 1.0)
+        return box
+
+    def picture(self, thing: Thing, box: Box) -> Image.Image:
+        """RGB picture, 256 px, of a thing in its box."""
+        canvas = _Canvas(image=self._canvas.image)
+        if not thing.in_sky:
+            _draw_shadow(canvas, box)
+        canvas.thing(thing.kind, thing.colour, box)
+        image = canvas.image.resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BOX)
+        return _draw_weather(image, self._sky, random.Random(self._weather))
 
 
 def thing_boxes(scene: Scene, rng: random.Random, aspect: float = 1.0) -> list[Box]:

@@ -185,6 +185,13 @@ def plain_caption(scene: Scene, rng: random.Random, style: Style = PLAIN) -> str
     return rng.choice(forms)
 
 
+def thing_caption(scene: Scene, rng: random.Random, style: Style = PLAIN) -> str:
+    """A thing and where it is: `a small red car on the street at night`."""
+    one = name_thing(rng.choice(scene.things), style, rng)
+    sky = _sky(scene, style, rng) if rng.random() < 0.5 else ""
+    return _join(one, _place(scene, style, rng), sky)
+
+
 def listing_caption(scene: Scene, rng: random.Random, style: Style = PLAIN) -> str:
     """The longest plain caption: every thing by name, then the place and the sky."""
     names = [name_thing(t, style, rng) for t in rng.sample(scene.things, len(scene.things))]

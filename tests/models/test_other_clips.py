@@ -36,7 +36,9 @@ from brewline.training.tasks.retrieval import Retrieval
 
 ZERO_SHOT = variant(acoustic=None, prompts=0)
 PROMPTED = variant(acoustic=None)
-SHARD = ShardParams(utterances_per_shard=5, image_short_side_px=32, jpeg_quality=90)
+SHARD = ShardParams(
+    utterances_per_shard=5, image_short_side_px=32, jpeg_quality=90, frames_per_clip=4
+)
 WORDS = ["a", "picture", "take", "0", "1", *["red", "green", "blue", "black", "white", "yellow"]]
 
 # As open_clip has SigLIP: no causal mask, the last place of a padded context, a biased projection.

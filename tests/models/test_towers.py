@@ -35,7 +35,9 @@ def test_without_prompts_images_equal_open_clips_own(backbone):
 
 
 def test_what_has_no_room_in_this_clip_is_named(backbone):
-    shard = ShardParams(utterances_per_shard=5, image_short_side_px=32, jpeg_quality=90)
+    shard = ShardParams(
+        utterances_per_shard=5, image_short_side_px=32, jpeg_quality=90, frames_per_clip=4
+    )
     assert misfits(backbone, {"full": FULL}, shard) == []
     many = variant(prompts=14, prompt_depth=3, acoustic=ACOUSTIC.model_copy(update={"heads": 7}))
     problems = misfits(

@@ -36,7 +36,9 @@ from brewline.tables.manifest import MANIFEST
 from brewline.tables.parquet import read_column, read_rows, read_table, write_table
 from brewline.tables.transcripts import TRANSCRIPTS
 
-SETTINGS = ShardParams(utterances_per_shard=10, image_short_side_px=24, jpeg_quality=90)
+SETTINGS = ShardParams(
+    utterances_per_shard=10, image_short_side_px=24, jpeg_quality=90, frames_per_clip=4
+)
 NUM_PICTURES, TAKES = 12, 5
 
 

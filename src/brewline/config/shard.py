@@ -13,3 +13,5 @@ class ShardParams(Section):
     utterances_per_shard: PositiveInt
     image_short_side_px: PositiveInt
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    # Of a video: in the middles of so many equal parts of it.
+    frames_per_clip: PositiveInt

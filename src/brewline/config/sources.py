@@ -44,6 +44,7 @@ READER_OPTIONS: dict[str, tuple[str, ...]] = {
     "localized_narratives": ("subset", "dev_fraction", "dev_seed"),
     "ravdess": ("dev_fraction", "dev_seed"),
     "folder": ("index", "dev_fraction", "dev_seed"),
+    "videos": ("index", "events", "dev_fraction", "dev_seed"),
 }
 
 
@@ -83,5 +84,7 @@ class SourceParams(Section):
     subset: Literal["coco", "open_images", "flickr30k", "ade20k"] | None = None
     # A corpus of your own: the name of the table that lists it.
     index: str | None = None
+    # Videos: the name of the table that says what happens in them, and when.
+    events: str | None = None
     # What it publishes about itself.
     expected: ExpectedParams | None = None

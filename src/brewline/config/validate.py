@@ -31,6 +31,10 @@ class ValidateParams(Section):
     max_image_aspect: Annotated[float, Field(ge=1)]
     # A larger picture is refused before it is decoded.
     max_image_megapixels: PositiveFloat
+    # Of the pictures that are looked for in a video, how many it may lack.
+    max_missing_frames: Annotated[int, Field(ge=0)]
+    # Of any part of the picture over a video, from 0 to 255; less: a still picture.
+    min_picture_change: Annotated[float, Field(ge=0)]
     # Recordings that are equal to the byte under several ids: named, or dropped but for the first.
     duplicate_audio: Literal["report", "quarantine"]
     max_quarantine_rate: Fraction

@@ -19,7 +19,6 @@ import posixpath
 import re
 import reprlib
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -31,13 +30,15 @@ from brewline.corpora.dev_split import with_dev
 from brewline.corpora.reading import (
     Record,
     csv_objects,
+    ids_of,
     json_lines,
     no_record,
     one_file,
+    path_from,
     safe_id,
     with_records,
 )
-from brewline.media.archives import MediaStore, canonical_name
+from brewline.media.archives import MediaStore
 from brewline.tables.listing import SPLITS, Listing
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -113,26 +114,18 @@ def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:
     return Listing(
         utterance_id=safe_id(cells["id"]) if "id" in cells else "",
         split=cells["split"],
-        audio_path=_path(where, folder, cells["audio"]),
+        audio_path=path_from(where, folder, cells["audio"]),
         speaker_id=unicodedata.normalize("NFC", cells.get("speaker", "")),
-        image_path=_path(where, folder, cells["image"]) if "image" in cells else None,
+        image_path=path_from(where, folder, cells["image"]) if "image" in cells else None,
         caption=cells.get("caption"),
         language=language,
     )
 
 
-def _path(where: str, folder: str, path: str) -> str:
-    """The name in the store of a path that is counted from the table's folder on."""
-    joined = posixpath.normpath(posixpath.join(folder, canonical_name(path)))
-    if joined.startswith("/") or joined.split("/")[0] == "..":
-        raise BrewlineError(f"{where}: {path!r} leaves the folder of the corpus")
-    return joined
-
-
 def _with_ids(listings: list[Listing]) -> list[Listing]:
     """Gives ids to pictures, and to the utterances that have none of their own."""
-    audio = _ids(row.audio_path for row in listings if row.audio_path)
-    images = _ids(row.image_path for row in listings if row.image_path)
+    audio = ids_of(row.audio_path for row in listings if row.audio_path)
+    images = ids_of(row.image_path for row in listings if row.image_path)
     return [
         replace(
             row,
@@ -141,15 +134,3 @@ def _with_ids(listings: list[Listing]) -> list[Listing]:
         )
         for row in listings
     ]
-
-
-def _ids(paths: Iterable[str]) -> dict[str, str]:
-    """An id for each path: from its part before the suffix, if no other path has the same."""
-    by_stem = defaultdict(set)
-    for path in paths:
-        by_stem[posixpath.splitext(path)[0]].add(path)
-    return {
-        path: safe_id(stem if len(same) == 1 else path)
-        for stem, same in by_stem.items()
-        for path in same
-    }

@@ -3,11 +3,12 @@
 import csv
 import hashlib
 import json
+import posixpath
 import re
 import reprlib
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -204,6 +205,30 @@ def with_records(listings: list[Listing]) -> list[Listing]:
     if listings and all(row.fault for row in listings):
         raise BrewlineError(listings[0].fault or "")
     return listings
+
+
+def path_from(where: str, folder: str, path: str) -> str:
+    """The name in the store of a path that is counted from the table's folder on.
+
+    Raises:
+        BrewlineError: it leaves the folder of the corpus.
+    """
+    joined = posixpath.normpath(posixpath.join(folder, canonical_name(path)))
+    if joined.startswith("/") or joined.split("/")[0] == "..":
+        raise BrewlineError(f"{where}: {path!r} leaves the folder of the corpus")
+    return joined
+
+
+def ids_of(paths: Iterable[str]) -> dict[str, str]:
+    """An id for each path: from its part before the suffix, if no other path has the same."""
+    by_stem = defaultdict(set)
+    for path in paths:
+        by_stem[posixpath.splitext(path)[0]].add(path)
+    return {
+        path: safe_id(stem if len(same) == 1 else path)
+        for stem, same in by_stem.items()
+        for path in same
+    }
 
 
 def safe_id(name: str) -> str:

@@ -36,5 +36,7 @@ def survey(store: MediaStore, listings: list[Listing]) -> Survey:
         missing_audio=sum(not row.fault and store.find(row.audio_path) is None for row in listings),
         missing_images=sum(name not in store for name in images),
         duplicates=len(listings) - len({row.utterance_id for row in listings}),
-        without_caption=sum(not row.fault and row.caption is None for row in listings),
+        without_caption=sum(
+            not row.fault and row.caption is None and not row.captions for row in listings
+        ),
     )

@@ -126,7 +126,16 @@ def shrink_jpeg(content: bytes, settings: ShardParams) -> bytes:
         is_plain = image.format == "JPEG" and image.mode == "RGB"
         if is_plain and min(image.size) <= short_side and _orientation(image) == 1:
             return content
-    rgb = open_picture(content, needed_px=short_side).pixels
+    return shrink_image(open_picture(content, needed_px=short_side).pixels, settings)
+
+
+def shrink_image(rgb: Image.Image, settings: ShardParams) -> bytes:
+    """Returns pixels as a JPEG whose short side is at most `image_short_side_px`.
+
+    Raises:
+        PictureError: `extreme_shape`: no JPEG can be that long.
+    """
+    short_side = settings.image_short_side_px
     scale = short_side / min(rgb.size)
     if scale < 1:
         size = (round(rgb.width * scale), round(rgb.height * scale))

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brewline.config.validate import ValidateParams
-from brewline.tables.facts import PictureFacts, RecordingFacts, dbfs
-from brewline.tables.listing import LISTED, Listing
+from brewline.tables.facts import PictureFacts, RecordingFacts, VideoFacts, dbfs
+from brewline.tables.listing import Listing
 
 # Of a text that is named in a sentence.
 _MAX_SAID = 300
@@ -196,6 +196,13 @@ AUDIO_CHECKS: dict[str, Check] = {
     ),
 }
 
+# Of sounds that nobody speaks: a hammer clicks, and rain is noise.
+SOUND_CHECKS = {
+    reason: check
+    for reason, check in AUDIO_CHECKS.items()
+    if reason not in ("click", "noise", "no_speech")
+}
+
 
 def _short_side_px(facts: PictureFacts) -> Any:
     return np.minimum(facts.width_px, facts.height_px)
@@ -205,20 +212,48 @@ def _aspect(facts: PictureFacts) -> Any:
     return np.maximum(facts.width_px, facts.height_px) / _short_side_px(facts)
 
 
+_SMALL_IMAGE = Check(
+    _short_side_px,
+    operator.lt,
+    "min_image_side_px",
+    "the short side is {value} px, under {threshold} px",
+)
+_EXTREME_SHAPE = Check(
+    _aspect,
+    operator.gt,
+    "max_image_aspect",
+    "{f.width_px} x {f.height_px} px: one side is {value:.0f} times the other, over {threshold:g}",
+)
 IMAGE_CHECKS: dict[str, Check] = {
-    "small_image": Check(
-        _short_side_px,
-        operator.lt,
-        "min_image_side_px",
-        "the short side is {value} px, under {threshold} px",
-    ),
-    "extreme_shape": Check(
-        _aspect,
+    "small_image": _SMALL_IMAGE,
+    "extreme_shape": _EXTREME_SHAPE,
+}
+
+
+def _num_missing(facts: VideoFacts) -> Any:
+    return facts.num_asked - facts.num_found
+
+
+def _picture_change(facts: VideoFacts) -> Any:
+    return facts.picture_change
+
+
+# Of the picture track of a video.
+VIDEO_CHECKS: dict[str, Check] = {
+    "pictures_end": Check(
+        _num_missing,
         operator.gt,
-        "max_image_aspect",
-        "{f.width_px} x {f.height_px} px: one side is {value:.0f} times the other, over "
-        "{threshold:g}",
+        "max_missing_frames",
+        "{value} of {f.num_asked} pictures are missing: they stop before the sound does",
     ),
+    "frozen_picture": Check(
+        _picture_change,
+        operator.lt,
+        "min_picture_change",
+        "nothing moves: no part of the picture changes by more than {value:.1f} of 255",
+    ),
+    "small_image": _SMALL_IMAGE,
+    "extreme_shape": _EXTREME_SHAPE,
 }
 
 
@@ -247,13 +282,14 @@ def check_listing(listing: Listing) -> Fault | None:
         return Fault("bad_record", printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
-    values = listing.values()
+    texts = listing.texts()
     # Of most, all at once.
-    is_ascii = "".join(text for text in values if text is not None).isascii()
-    for name, text in () if is_ascii else zip(LISTED, values, strict=True):
-        if text is not None and not _is_text(text, is_path=name.endswith("_path")):
+    is_ascii = "".join(text for _, text in texts).isascii()
+    for name, text in () if is_ascii else texts:
+        if not _is_text(text, is_path=name.endswith("_path")):
             return Fault("bad_text", f"its {name} is no UTF-8 text: {printable(text)}")
-    if listing.caption is not None and not listing.caption.strip():
+    captions = listing.captions if listing.caption is None else (listing.caption,)
+    if not all(caption.strip() for caption in captions):
         return Fault("empty_caption", "the caption has no text")
     return None
 

@@ -8,7 +8,15 @@ from typing import Any
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore, canonical_name
-from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Check, Fault
+from brewline.quality.checks import (
+    AUDIO_CHECKS,
+    IMAGE_CHECKS,
+    SOUND_CHECKS,
+    VIDEO_CHECKS,
+    Check,
+    Fault,
+)
+from brewline.quality.known_facts import known_videos
 from brewline.quality.verdicts import Judge, judge_listings
 from brewline.tables.facts import PictureFacts
 from brewline.tables.listing import Listing
@@ -50,7 +58,12 @@ def explain(
         if audio := store.find(row.audio_path):
             yield audio
             (place,) = judge.recordings.rows([audio])
-            yield from _lines(AUDIO_CHECKS, judge.recordings[place], limits)
+            checks = SOUND_CHECKS if row.is_clip else AUDIO_CHECKS
+            yield from _lines(checks, judge.recordings[place], limits)
+        if row.video_path and row.video_path in store:
+            videos = known_videos(facts)
+            (place,) = videos.rows([canonical_name(row.video_path)])
+            yield from _lines(VIDEO_CHECKS, videos[place], limits)
         if row.image_path:
             yield row.image_path
             found: PictureFacts | Fault = Fault("missing_image", store.absence(row.image_path))

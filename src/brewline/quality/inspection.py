@@ -1,4 +1,6 @@
-"""Opens every recording and picture of a corpus once, and writes down what each one is.
+"""Opens every recording, picture and video of a corpus once, and writes down what each one is.
+
+A video is opened twice: its sound is a recording.
 
 A unit of work is a run of files that lie beside each other in their archive. What is known of a
 finished run is kept in a file of its own, so that whoever was stopped goes on with the others.
@@ -6,6 +8,7 @@ finished run is kept in a file of its own, so that whoever was stopped goes on w
 
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,17 +25,26 @@ from brewline.media.audio import AudioError, open_recording, to_16k
 from brewline.media.containers import PlacedFile
 from brewline.media.file_runs import FileRuns, PlacedFiles, list_runs
 from brewline.media.pictures import PictureError
+from brewline.media.video import VideoError
 from brewline.quality.picture_facts import read_picture_facts
 from brewline.quality.recording_facts import RecordingMeter, read_recording_facts
-from brewline.tables.facts import PICTURES, RECORDINGS, PictureFacts, RecordingFacts
+from brewline.quality.video_facts import read_video_facts
+from brewline.tables.facts import (
+    PICTURES,
+    RECORDINGS,
+    VIDEOS,
+    PictureFacts,
+    RecordingFacts,
+    VideoFacts,
+)
 from brewline.tables.listing import Listing
 from brewline.tables.parquet import join_tables, write_table
 
 if TYPE_CHECKING:
     from brewline.quality.speech_share import SpeechShare
 
-Kind = Literal["recordings", "pictures"]
-SCHEMAS: dict[Kind, Any] = {"recordings": RECORDINGS, "pictures": PICTURES}
+Kind = Literal["recordings", "pictures", "videos"]
+SCHEMAS: dict[Kind, Any] = {"recordings": RECORDINGS, "pictures": PICTURES, "videos": VIDEOS}
 # Speech is not looked for in longer ones, whose samples would fill the memory.
 _LONGEST_S = 3600
 # Of the memory that a worker frees it keeps up to twice this, which may be 32 MiB at most.
@@ -77,6 +89,11 @@ class Inspector:
                 return _columns(read_picture_facts(content, self.max_megapixels))
             except PictureError as error:
                 return {"reason": error.reason, "detail": error.detail}
+        if kind == "videos":
+            try:
+                return _columns(read_video_facts(content))
+            except VideoError as error:
+                return {"reason": error.reason, "detail": error.detail}
         try:
             return _columns(self._recording_facts(content))
         except AudioError as error:
@@ -94,7 +111,7 @@ class Inspector:
         return replace(facts, speech_share=self.speech_share(to_16k(mono, facts.sample_rate_hz)))
 
 
-def _columns(facts: RecordingFacts | PictureFacts) -> dict[str, Any]:
+def _columns(facts: RecordingFacts | PictureFacts | VideoFacts) -> dict[str, Any]:
     # `asdict` copies each of them, which takes ten times as long.
     return {name: getattr(facts, name) for name in facts.__slots__}
 
@@ -106,21 +123,24 @@ def _fault(path: str, reason: str, detail: str) -> dict[str, Any]:
 def list_files(
     store: MediaStore, listings: Iterable[Listing], folder: Path
 ) -> dict[Kind, FileRuns]:
-    """Lists the recordings and pictures that a corpus names and has, in the order of its archives.
+    """Lists the recordings, pictures and videos that a corpus has, in the order of its archives.
 
     Each is there once, however many utterances share it; what is named as both is in both lists.
+    A kind that the corpus does not name is not in it, but for recordings and pictures.
 
     Args:
         store: The corpus' files.
         listings: Its utterances.
         folder: Where the lists are written.
     """
-    named: dict[Kind, set[str]] = {"recordings": set(), "pictures": set()}
+    named: defaultdict[Kind, set[str]] = defaultdict(set, recordings=set(), pictures=set())
     for row in listings:
         if stored := store.find(row.audio_path):
             named["recordings"].add(stored)
         if row.image_path and row.image_path in store:
             named["pictures"].add(canonical_name(row.image_path))
+        if row.video_path and row.video_path in store:
+            named["videos"].add(canonical_name(row.video_path))
     return {
         kind: list_runs(folder / f"{kind}.parquet", store, store.in_stored_order(names))
         for kind, names in named.items()
@@ -228,7 +248,7 @@ def join_runs(files: Mapping[Kind, FileRuns], folder: Path, facts: Path) -> None
         folder: The tables of `inspect_files`.
         facts: The folder of the new ones.
     """
-    for kind, schema in SCHEMAS.items():
+    for kind, of_kind in files.items():
         path = facts / f"{kind}.parquet"
-        runs = (InspectionRun(kind, number) for number in range(len(files[kind].sizes())))
-        join_tables(path, schema, (_table_of(folder, run) for run in runs))
+        runs = (InspectionRun(kind, number) for number in range(len(of_kind.sizes())))
+        join_tables(path, SCHEMAS[kind], (_table_of(folder, run) for run in runs))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from brewline.config.validate import ValidateParams
 from brewline.core.errors import BrewlineError
 from brewline.quality.checks import Check, Fault, any_fault
-from brewline.tables.facts import PictureFacts, RecordingFacts
+from brewline.tables.facts import PictureFacts, RecordingFacts, VideoFacts
 
 Facts = TypeVar("Facts")
 
@@ -126,3 +126,8 @@ def known_recordings(folder: Path) -> KnownFacts[RecordingFacts]:
 def known_pictures(folder: Path) -> KnownFacts[PictureFacts]:
     """The facts of the pictures in `data/facts/<corpus>`."""
     return KnownFacts(folder / "pictures.parquet", PictureFacts)
+
+
+def known_videos(folder: Path) -> KnownFacts[VideoFacts]:
+    """The facts of the videos in `data/facts/<corpus>`, which a corpus of videos has."""
+    return KnownFacts(folder / "videos.parquet", VideoFacts)

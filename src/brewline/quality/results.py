@@ -146,7 +146,7 @@ def gather(
 def _split_facts(rows: "pandas.DataFrame") -> dict[str, float]:
     return {
         "utterances": len(rows),
-        "without_caption": int(rows["caption"].isna().sum()),
+        "without_caption": int((rows["caption"].isna() & (rows["captions"].str.len() == 0)).sum()),
         "images": int(rows["image_id"].nunique()),
         "speakers": int(rows["speaker_id"].nunique()),
         "hours": float(rows["duration_s"].sum()) / 3600,

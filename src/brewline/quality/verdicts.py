@@ -14,12 +14,14 @@ from brewline.media.archives import MediaStore, canonical_name
 from brewline.quality.checks import (
     AUDIO_CHECKS,
     IMAGE_CHECKS,
+    SOUND_CHECKS,
+    VIDEO_CHECKS,
     Check,
     Fault,
     check_listing,
     first_fault,
 )
-from brewline.quality.known_facts import known_pictures, known_recordings
+from brewline.quality.known_facts import known_pictures, known_recordings, known_videos
 from brewline.tables.listing import LISTED, SPLITS, Listing
 
 # What a verdict has of a good recording.
@@ -61,11 +63,13 @@ class Verdict(NamedTuple):
         """The row of the quarantine; what is no text in it is escaped."""
         row = {**self._listed(), "reason": self.reason, "detail": self.detail}
         return {
-            name: value and value.encode("utf-8", "backslashreplace").decode()
+            name: value.encode("utf-8", "backslashreplace").decode()
+            if isinstance(value, str)
+            else value
             for name, value in row.items()
         }
 
-    def _listed(self) -> dict[str, str | None]:
+    def _listed(self) -> dict[str, Any]:
         return dict(zip(LISTED, self.listing.values(), strict=True))
 
 
@@ -83,10 +87,11 @@ class Judge:
         Raises:
             BrewlineError: the facts are missing or damaged.
         """
-        self._store, self._limits = store, limits
+        self._store, self._facts, self._limits = store, facts, limits
         self.recordings, self.pictures = known_recordings(facts), known_pictures(facts)
         # All at once; a sentence is made only for those that are at fault.
         self._bad_recordings = self.recordings.at_fault(AUDIO_CHECKS, limits)
+        self._bad_sounds = self.recordings.at_fault(SOUND_CHECKS, limits)
         self._bad_pictures = self.pictures.at_fault(IMAGE_CHECKS, limits)
         # As hashes in dictionaries they would take several times the memory.
         self._bytes = self.recordings.numbered("sha256")
@@ -113,16 +118,22 @@ class Judge:
         known = self._known(self.recordings.rows(names))
         # Several utterances describe a picture.
         pictures = self._pictures({row.image_path for row, _ in listed if row.image_path})
+        videos = self._video_faults({row.video_path for row, _ in listed if row.video_path})
         for row, found in listed:
             if isinstance(found, Fault):
                 yield Verdict(row, *found)
                 continue
             place, *facts = next(known)
             picture = pictures[row.image_path] if row.image_path else None
-            if self._bad_recordings[place]:
-                yield Verdict(row, *self._fault(AUDIO_CHECKS, self.recordings[place]))
-            elif isinstance(picture, Fault):
-                yield Verdict(row, *picture)
+            checks = SOUND_CHECKS if row.is_clip else AUDIO_CHECKS
+            is_bad = self._bad_sounds if row.is_clip else self._bad_recordings
+            beside = picture if isinstance(picture, Fault) else videos.get(row.video_path)
+            if is_bad[place]:
+                yield Verdict(row, *self._fault(checks, self.recordings[place]))
+            elif beside:
+                yield Verdict(row, *beside)
+            elif row.is_clip:
+                yield self._clip(row, facts, picture)
             else:
                 yield Verdict._make((row, None, "", *facts, picture, None))
 
@@ -133,6 +144,29 @@ class Judge:
             facts = (self.recordings.take(name, part) for name in _FACTS)
             numbers = self._bytes[part].tolist(), self._contents[part].tolist()
             yield from zip(part.tolist(), *facts, *numbers, strict=True)
+
+    def _clip(self, row: Listing, facts: list[Any], picture: str | None) -> Verdict:
+        """The verdict on a clip whose file is good: the part of it that the clip is."""
+        whole_s, *others = facts
+        start_s, end_s = row.start_s or 0.0, whole_s if row.end_s is None else row.end_s
+        if end_s > whole_s + self._limits.max_duration_mismatch_s:
+            detail = f"it ends at {end_s:.2f} s, and the sound at {whole_s:.2f} s"
+            return Verdict(row, "clip_outside", detail)
+        late = [event for event in row.events if event.start_s >= end_s - start_s]
+        if late:
+            detail = f"{late[0].label!r} begins at {late[0].start_s:.2f} s, when it is over"
+            return Verdict(row, "event_outside", detail)
+        return Verdict._make((row, None, "", end_s - start_s, *others, picture, None))
+
+    def _video_faults(self, paths: Iterable[str]) -> dict[str | None, Fault]:
+        """What is wrong with the pictures of each video that is at fault."""
+        stored = {path: canonical_name(path) for path in paths if path in self._store}
+        if not stored:
+            return {}
+        videos = known_videos(self._facts)
+        is_bad = videos.at_fault(VIDEO_CHECKS, self._limits)
+        rows = zip(stored, videos.rows(list(stored.values())).tolist(), strict=True)
+        return {path: self._fault(VIDEO_CHECKS, videos[row]) for path, row in rows if is_bad[row]}
 
     def _fault(self, checks: Mapping[str, Check], facts: Any) -> Fault:
         """Of a file that is at fault, what it is."""
@@ -213,7 +247,8 @@ def _with_duplicate(
     name, first = verdict.listing.utterance_id, first_with[verdict.audio_bytes]
     if first is None:
         first_with[verdict.audio_bytes] = name
-    if first is None or first == name:
+    # Several clips are parts of one file.
+    if first is None or first == name or verdict.listing.start_s is not None:
         return verdict
     if limits.duplicate_audio == "quarantine":
         return Verdict(verdict.listing, "duplicate_audio", f"the same bytes as {first}")

@@ -1,13 +1,13 @@
-"""Manifest, transcripts and pictures to WebDataset shards, in two steps of units.
+"""Manifest, transcripts, pictures and clips to WebDataset shards, in two steps of units.
 
-First each run of pictures is made small, in the order of the archives; then each shard is written,
-whose rows are a random sample of the corpus. A shard reads its own rows, so nobody has the tables
-of a corpus in memory.
+First each run of pictures is made small, or of clips cut, in the order of the archives; then each
+shard is written, whose rows are a random sample of the corpus. A shard reads its own rows, so nobody
+has the tables of a corpus in memory.
 """
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,15 +21,20 @@ from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import atomic_path
 from brewline.core.workers import Lost, Worker
 from brewline.media.file_runs import FileRuns
+from brewline.samples.clips import CutClips, CutFiles, clip_fields, list_clips
 from brewline.samples.shards import plan_shards, shard_name, write_index, write_shard
 from brewline.samples.shrinking import NO_PICTURE, ShrinkPictures, ShrunkPictures, list_pictures
+from brewline.tables.manifest import holds_clips
 from brewline.tables.parquet import read_column, read_rows
 from brewline.tables.transcripts import DROPPED
 
 _MANIFEST_FACTS = ("image_id", "speaker_id", "caption", "duration_s", "emotion", "intensity")
+_CLIP_FACTS = ("speaker_id", "duration_s", "captions", "events")
 _TRANSCRIPT_FACTS = ("avg_logprob", "no_speech_prob", "num_frames", "status")
 # A shard is written in seconds, to a slow disk in minutes.
 _SHARD_LIMIT_S = 3600.0
+
+Samples = Iterator[dict[str, Any]]
 
 
 class ShardRows(NamedTuple):
@@ -42,22 +47,26 @@ class ShardRows(NamedTuple):
 
 @dataclass(frozen=True)
 class PackShards(Job[ShardRows, ShardRows, None, int]):
-    """Writes a shard; the pictures are small already.
+    """Writes a shard; the pictures are small, or the clips cut, already.
 
-    The transcripts are in the order of the manifest. `numbers` says which picture a row has.
+    The transcripts are in the order of the manifest. `numbers` says which picture, or which clip, a
+    row has; `made` is what was made of the `files` of that list.
     """
 
     manifest: Path
     transcripts: Path
     numbers: Path
-    pictures: FileRuns
-    shrunk: Path
+    files: FileRuns
+    made: Path
     folder: Path
+    has_clips: bool = False
     limit_s: float = _SHARD_LIMIT_S
 
     def prepare(self) -> Any:
         """See `Job`."""
-        return functools.partial(self._write, ShrunkPictures(self.pictures, self.shrunk))
+        if self.has_clips:
+            return functools.partial(self._write, self._clips, CutFiles(self.files, self.made))
+        return functools.partial(self._write, self._samples, ShrunkPictures(self.files, self.made))
 
     def is_done(self, unit: ShardRows) -> bool:
         """See `Job`."""
@@ -71,11 +80,22 @@ class PackShards(Job[ShardRows, ShardRows, None, int]):
                 raise BrewlineError(f"{unit.name} cannot be written: {answer.detail}", "crash")
         yield unit.stop - unit.start
 
-    def _write(self, pictures: ShrunkPictures, unit: ShardRows) -> None:
+    def _write(
+        self, samples: Callable[[Any, ShardRows], Samples], made: Any, unit: ShardRows
+    ) -> None:
         with disk_faults_explained(), atomic_path(self.folder / unit.name) as partial:
-            write_shard(partial, self._samples(pictures, unit))
+            write_shard(partial, samples(made, unit))
 
-    def _samples(self, pictures: ShrunkPictures, unit: ShardRows) -> Iterator[dict[str, Any]]:
+    def _clips(self, clips: CutFiles, unit: ShardRows) -> Samples:
+        part = slice(unit.start, unit.stop)
+        rows = read_rows(self.manifest, part, ["utterance_id", *_CLIP_FACTS])
+        numbers = np.load(self.numbers, mmap_mode="r")[part].tolist()
+        for row, number in zip(rows, numbers, strict=True):
+            clip = clips.read(number)
+            facts = {name: row[name] for name in _CLIP_FACTS} | {"times_s": clip.times_s}
+            yield _sample(row, facts) | clip_fields(clip)
+
+    def _samples(self, pictures: ShrunkPictures, unit: ShardRows) -> Samples:
         part = slice(unit.start, unit.stop)
         rows = read_rows(self.manifest, part, ["utterance_id", *_MANIFEST_FACTS])
         transcripts = read_rows(self.transcripts, part, ["text", *_TRANSCRIPT_FACTS])
@@ -86,13 +106,17 @@ class PackShards(Job[ShardRows, ShardRows, None, int]):
             facts = {name: row[name] for name in _MANIFEST_FACTS}
             facts |= {name: transcript[name] for name in _TRANSCRIPT_FACTS}
             facts |= {"transcript": transcript["text"]}
-            sample = {
-                "__key__": row["utterance_id"],
-                "json": json.dumps(facts, sort_keys=True).encode(),
-            }
+            sample = _sample(row, facts)
             if number != NO_PICTURE:
                 sample["jpg"] = pictures.read(number)
             yield sample
+
+
+def _sample(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "__key__": row["utterance_id"],
+        "json": json.dumps(facts, sort_keys=True).encode(),
+    }
 
 
 def pack_corpus(
@@ -123,24 +147,57 @@ def pack_corpus(
             packed; and see `run_units`.
     """
     _check_joined(manifest, transcripts)
-    numbers, shrunk, folder = work / "numbers.npy", work / "pictures", work / "shards"
-    pictures = list_pictures(root, manifest, work / "pictures.parquet", numbers)
-    # What an object store takes is not taken for the decoder's.
-    limit_s = decode_limit_s + pictures.patience_s
-    shrink = ShrinkPictures(root, pictures, shrunk, settings, limit_s)
-    run_under_bar(engine, shrink, dict(enumerate(pictures.sizes())), "shrinking", "pictures")
+    numbers, made, folder = work / "numbers.npy", work / "made", work / "shards"
+    has_clips = holds_clips(manifest)
+    make = _make_clips if has_clips else _make_pictures
+    files = make(engine, manifest, root, settings, decode_limit_s, made, numbers)
     splits = read_column(manifest, "split").to_pylist()
     shards = [
         ShardRows(shard_name(split, number), part.start, part.stop)
         for split, number, part in plan_shards(splits, settings.utterances_per_shard)
     ]
-    pack = PackShards(manifest, transcripts, numbers, pictures, shrunk, folder)
+    pack = PackShards(manifest, transcripts, numbers, files, made, folder, has_clips)
     sizes = {shard: shard.stop - shard.start for shard in shards}
     run_under_bar(engine, pack, sizes, "packing", "utterances")
     status = read_column(transcripts, "status")
     is_kept = pyarrow.compute.not_equal(status, DROPPED).to_numpy()
     write_index(folder, {one.name: int(is_kept[one.start : one.stop].sum()) for one in shards})
     return folder
+
+
+def _make_pictures(
+    engine: Engine,
+    manifest: Path,
+    root: Path,
+    settings: ShardParams,
+    decode_limit_s: float,
+    made: Path,
+    numbers: Path,
+) -> FileRuns:
+    """Makes the pictures of a corpus small, and says which one each row has."""
+    files = list_pictures(root, manifest, made.with_suffix(".parquet"), numbers)
+    # What an object store takes is not taken for the decoder's.
+    limit_s = decode_limit_s + files.patience_s
+    job = ShrinkPictures(root, files, made, settings, limit_s)
+    run_under_bar(engine, job, dict(enumerate(files.sizes())), "shrinking", "pictures")
+    return files
+
+
+def _make_clips(
+    engine: Engine,
+    manifest: Path,
+    root: Path,
+    settings: ShardParams,
+    decode_limit_s: float,
+    made: Path,
+    numbers: Path,
+) -> FileRuns:
+    """Cuts the clips of a corpus, and says which one each row has."""
+    parts = made.with_suffix(".npy")
+    files = list_clips(root, manifest, made.with_suffix(".parquet"), parts, numbers)
+    job = CutClips(root, files, parts, made, settings, decode_limit_s + files.patience_s)
+    run_under_bar(engine, job, dict(enumerate(files.sizes())), "cutting", "clips")
+    return files
 
 
 def _check_joined(manifest: Path, transcripts: Path) -> None:

@@ -2,7 +2,8 @@
 
 `data/shards/<corpus>/<split>-000000.tar` holds `<key>.jpg` and `<key>.json` for every utterance;
 `data/states/<corpus>/<split>-000000.tar` holds `<key>.npy` for the same keys in the same order. A
-reader that needs no acoustic channel never opens the second set.
+reader that needs no acoustic channel never opens the second set. A clip has `<key>.flac` and the
+frames `<key>.0.jpg`, `<key>.1.jpg` ... instead of a picture, and no states.
 
 The files of each set stand in its `index.json` with their counts and hashes: a tar that was cut
 between two members reads without an error, and whoever asks whether the data are those of before
@@ -13,7 +14,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,9 +285,17 @@ def require_parallel(key: str, parallel: str | None, states: Path | str) -> None
 
 
 def make_utterance(
-    key: str, facts: dict[str, Any], image: bytes | None, states: NDArray[np.float16] | None
+    key: str, fields: Mapping[str, bytes], states: NDArray[np.float16] | None
 ) -> Utterance:
-    """An utterance from the fields of its samples, of which `facts` is the JSON."""
+    """An utterance from the fields of its sample, and its states.
+
+    Raises:
+        BrewlineError: it lacks a frame of which its facts give the time.
+    """
+    facts = json.loads(fields["json"])
+    if "flac" in fields:
+        return _make_clip(key, facts, fields)
+    image = fields.get("jpg")
     return Utterance(
         utterance_id=key,
         image_id=facts["image_id"],
@@ -301,6 +310,26 @@ def make_utterance(
     )
 
 
+def _make_clip(key: str, facts: dict[str, Any], fields: Mapping[str, bytes]) -> Utterance:
+    names = [f"{number}.jpg" for number in range(len(facts["times_s"]))]
+    if missing := next((name for name in names if name not in fields), None):
+        raise BrewlineError(f"clip {key!r} has no {missing}; run `dvc checkout --force`")
+    frames = zip(facts["times_s"], names, strict=True)
+    return Utterance(
+        utterance_id=key,
+        image_id=None,
+        image=None,
+        transcript="",
+        caption=None,
+        num_frames=0,
+        speaker_id=facts["speaker_id"],
+        sound=fields["flac"],
+        frames=tuple(Frame(time_s, fields[name]) for time_s, name in frames),
+        captions=tuple(facts["captions"]),
+        events=tuple(Event(**event) for event in facts["events"]),
+    )
+
+
 def _read_shard(
     shards_dir: Path, states_dir: Path | None, entry: dict[str, Any]
 ) -> Iterator[Utterance]:
@@ -309,7 +338,6 @@ def _read_shard(
     for sample in _samples(shards_dir / entry["file"]):
         if "json" not in sample:
             break  # cut inside a sample; the count below says so
-        facts = json.loads(sample["json"])
         frames = None
         if states is not None:
             parallel = next(states, None)
@@ -317,7 +345,7 @@ def _read_shard(
             require_parallel(sample["__key__"], beside, f"{states_dir}/{entry['file']}")
             assert parallel is not None
             frames = decode_states(parallel, states_dir)
-        yield make_utterance(sample["__key__"], facts, sample.get("jpg"), frames)
+        yield make_utterance(sample["__key__"], sample, frames)
         count += 1
     if count != entry["num_utterances"]:
         raise BrewlineError(

@@ -57,7 +57,7 @@ class ShrinkPictures(Job[int, PlacedFile, bytes | Refused, int]):
 
     def is_done(self, unit: int) -> bool:
         """See `Job`."""
-        return _file_of(self.folder, unit).exists()
+        return file_of(self.folder, unit).exists()
 
     def do(self, unit: int, worker: Worker[PlacedFile, bytes | Refused]) -> Iterator[int]:
         """See `Job`; tells the number of pictures.
@@ -67,7 +67,7 @@ class ShrinkPictures(Job[int, PlacedFile, bytes | Refused, int]):
         """
         files = self.pictures.read(unit)
         with (
-            atomic_path(_file_of(self.folder, unit)) as partial,
+            atomic_path(file_of(self.folder, unit)) as partial,
             pyarrow.ipc.new_file(str(partial), _JPEGS) as jpegs,
         ):
             for file, answer in zip(files, worker.map(files), strict=True):
@@ -96,16 +96,36 @@ class Shrink:
             return Refused(error.detail)
 
 
-class ShrunkPictures:
-    """The pictures that `ShrinkPictures` made, by their numbers in the list."""
+class MadeFiles:
+    """What was made of the files of a list, run by run, by their numbers in it."""
 
-    def __init__(self, pictures: FileRuns, folder: Path) -> None:
-        """Args are as for `ShrinkPictures`."""
-        self._length, self._folder = pictures.length, folder
+    def __init__(self, files: FileRuns, folder: Path) -> None:
+        """Args are the list, and where an Arrow file for each of its runs is."""
+        self._length, self._folder = files.length, folder
         self._file = functools.lru_cache(maxsize=_OPEN_FILES)(self._open)
 
     def _open(self, run: int) -> Any:
-        return pyarrow.ipc.open_file(str(_file_of(self._folder, run)))
+        return pyarrow.ipc.open_file(str(file_of(self._folder, run)))
+
+    def batch(self, number: int) -> Any:
+        """What was made of a file, as a batch of one row.
+
+        Raises:
+            BrewlineError: a disk has damaged the file that it is in.
+        """
+        run, place = divmod(number, self._length)
+        try:
+            return self._file(run).get_batch(place)
+        except (pyarrow.ArrowException, OSError) as error:
+            path = file_of(self._folder, run)
+            raise BrewlineError(
+                f"{path} is damaged ({error}); remove it and run it again: what is in it is made "
+                "again"
+            ) from None
+
+
+class ShrunkPictures(MadeFiles):
+    """The pictures that `ShrinkPictures` made, by their numbers in the list."""
 
     def read(self, number: int) -> bytes:
         """The JPEG of a picture.
@@ -113,19 +133,12 @@ class ShrunkPictures:
         Raises:
             BrewlineError: a disk has damaged the file that it is in.
         """
-        run, place = divmod(number, self._length)
-        try:
-            jpeg: bytes = self._file(run).get_batch(place).column("jpeg")[0].as_py()
-        except (pyarrow.ArrowException, OSError) as error:
-            path = _file_of(self._folder, run)
-            raise BrewlineError(
-                f"{path} is damaged ({error}); remove it and run it again: its pictures are shrunk "
-                "again"
-            ) from None
+        jpeg: bytes = self.batch(number).column("jpeg")[0].as_py()
         return jpeg
 
 
-def _file_of(folder: Path, run: int) -> Path:
+def file_of(folder: Path, run: int) -> Path:
+    """Where what was made of the files of a run is."""
     return folder / f"{run:06}.arrow"
 
 

@@ -4,7 +4,6 @@ The order depends on the seed alone, so that any number of processes take their 
 batches, and a batch is known by its number.
 """
 
-import json
 import os
 import tarfile
 from collections.abc import Sequence
@@ -109,7 +108,7 @@ class TrainingReader:
         frames = None
         if states is not None:
             frames = decode_states({"__key__": key, **states.read(place.row)[1]}, self._states_dir)
-        return make_utterance(key, json.loads(members["json"]), members.get("jpg"), frames)
+        return make_utterance(key, members, frames)
 
     def _open_shard(self, shard: int) -> "tuple[_Members, _Members | None]":
         entry = self._entries[shard]

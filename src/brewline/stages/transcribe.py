@@ -1,4 +1,7 @@
-"""Stage `transcribe`: Whisper's text and encoder states for every good utterance."""
+"""Stage `transcribe`: Whisper's text and encoder states for every good utterance.
+
+Of a corpus of clips, in which nobody speaks to be understood, the texts are empty.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -10,11 +13,13 @@ from brewline.core.files import fingerprint, read_json, remove, sha256_file, wor
 from brewline.core.programs import exits_cleanly
 from brewline.speech.batch_plan import languages_to_hear
 from brewline.speech.batch_recogniser import BatchRecogniser
+from brewline.speech.clips import write_without_speech
 from brewline.speech.corpus_transcription import CorpusTranscription
 from brewline.speech.progress import show_progress, summary
 from brewline.speech.recordings import list_recordings
 from brewline.speech.transcriber import Transcriber
 from brewline.stages.arguments import named_argument
+from brewline.tables.manifest import holds_clips
 from brewline.tracking.facts import transcription_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.transcription_run import record_transcription
@@ -26,6 +31,11 @@ def main() -> None:
     params, corpus = named_argument(__doc__)
     asr, runtime, per_shard = params.asr, params.runtime, params.shard.utterances_per_shard
     manifest = Path(f"data/manifest/{corpus}.parquet")
+    table, states = Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
+    if holds_clips(manifest):
+        write_without_speech(manifest, table, states)
+        print(f"{corpus}: sounds, in which nothing is recognised")
+        return
     checkpoint = Path("models/backbones/whisper.pt")
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
     asr_model = f"{backbone['name']} ({asr.engine})"
@@ -61,9 +71,7 @@ def main() -> None:
                 run.log_row(progress.as_row())
     print(f"{corpus}: {summary(transcription.status_counts())}")
     transcription.check_failures(runtime.max_transcription_failure_rate)
-    transcription.write_outputs(
-        Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
-    )
+    transcription.write_outputs(table, states)
     record_transcription(params, corpus, facts, run_id_path=work / "run.json")
     remove(work)
 

@@ -56,6 +56,20 @@ PICTURES = table_schema(
     format=[TEXT],
 )
 
+VIDEOS = table_schema(
+    path=TEXT,
+    reason=[TEXT],
+    detail=[TEXT],
+    duration_s=[FLOAT],
+    frames_per_s=[FLOAT],
+    width_px=[INT],
+    height_px=[INT],
+    rotation=[INT],
+    num_asked=[INT],
+    num_found=[INT],
+    picture_change=[FLOAT],
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordingFacts:
@@ -108,6 +122,28 @@ class PictureFacts:
     mode: str
     orientation: int
     format: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """The picture track of a video, of which some pictures are looked at, evenly over the whole.
+
+    Width and height are those of the picture upright; `rotation` is by how many degrees it is
+    turned for that, anticlockwise. `duration_s` is that of the sound or of the pictures, whichever
+    end later.
+    """
+
+    duration_s: float
+    frames_per_s: float
+    width_px: int
+    height_px: int
+    rotation: int
+    # Pictures that were looked for, and those that there are.
+    num_asked: int
+    num_found: int
+    # By how much the part of the picture that changes most does so from one of them to the next,
+    # from 0 to 255; parts are 32 x 32.
+    picture_change: float
 
 
 def dbfs(amplitude: ArrayLike) -> Any:

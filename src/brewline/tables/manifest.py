@@ -6,11 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from brewline.core.files import atomic_path
 from brewline.tables.listing import SPLITS
-from brewline.tables.parquet import FLOAT, INT, ROWS_PER_GROUP, TEXT, table_schema
+from brewline.tables.parquet import (
+    BOOL,
+    FLOAT,
+    INT,
+    ROWS_PER_GROUP,
+    TEXT,
+    read_column,
+    table_schema,
+)
+
+# What happens in a clip: `ListedEvent`.
+EVENTS = pyarrow.list_(pyarrow.struct([("start_s", FLOAT), ("end_s", FLOAT), ("label", TEXT)]))
 
 MANIFEST = table_schema(
     utterance_id=TEXT,
@@ -30,6 +42,13 @@ MANIFEST = table_schema(
     language=[TEXT],
     # Imported instead of recognised.
     transcript=[TEXT],
+    # Of clips: the video that has the frames, and which part of the file it is.
+    is_clip=[BOOL],
+    video_path=[TEXT],
+    start_s=[FLOAT],
+    end_s=[FLOAT],
+    captions=[pyarrow.list_(TEXT)],
+    events=[EVENTS],
 )
 
 QUARANTINE = table_schema(
@@ -51,6 +70,11 @@ def row_order(split: str, utterance_id: str) -> tuple[int, bytes]:
     order.
     """
     return SPLITS.index(split), hashlib.sha256(utterance_id.encode()).digest()
+
+
+def holds_clips(path: Path) -> bool:
+    """Whether a manifest is that of a corpus of clips, in which no speech is recognised."""
+    return bool(pyarrow.compute.any(read_column(path, "is_clip")).as_py())
 
 
 def sort_manifest(path: Path) -> None:
