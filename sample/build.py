@@ -1,4 +1,4 @@
-"""Makes the miniature world again: `python sample/build.py [corpora|videos|recording|whisper|clip|all]`.
+"""Makes the miniature world again: `python sample/build.py [PART]`; `--help` names the parts.
 
 Everything follows from seeds. Whoever rebuilds it needs the program espeak-ng; nobody else does.
 """

@@ -3,8 +3,10 @@
 A clip has a few acts, each in another place. In some of them a thing is seen and heard; in the
 others something else is seen, and nothing heard. Everything is at known times, so that it can be
 checked whether a model picks the frame that belongs to a sound. Things that sound are where they
-are at home: the miniature CLIP knows places better than things. Clips whose sound never changes are a control: one thing
-is seen and heard from the beginning to the end, so that each frame is as good as another.
+are at home: the miniature CLIP knows places better than things.
+
+Clips whose sound never changes (`Filmed(changing=False)`) are a control: one thing is seen and
+heard from the beginning to the end, so that each frame is as good as another.
 """
 
 import csv

@@ -104,7 +104,8 @@ def count_words(utterances: "pandas.DataFrame") -> "pandas.Series[int]":
 
     of_clips = utterances["captions"].explode().dropna()
     captions = pandas.concat([utterances["caption"].dropna(), of_clips])
-    return captions.map(lambda caption: len(caption.split())).astype("int64")
+    words: pandas.Series[int] = captions.map(lambda caption: len(caption.split())).astype("int64")
+    return words
 
 
 def _published_counts(

@@ -8,7 +8,6 @@ finished run is kept in a file of its own, so that whoever was stopped goes on w
 
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,14 +132,14 @@ def list_files(
         listings: Its utterances.
         folder: Where the lists are written.
     """
-    named: defaultdict[Kind, set[str]] = defaultdict(set, recordings=set(), pictures=set())
+    named: dict[Kind, set[str]] = {"recordings": set(), "pictures": set()}
     for row in listings:
         if stored := store.find(row.audio_path):
             named["recordings"].add(stored)
         if row.image_path and row.image_path in store:
             named["pictures"].add(canonical_name(row.image_path))
         if row.video_path and row.video_path in store:
-            named["videos"].add(canonical_name(row.video_path))
+            named.setdefault("videos", set()).add(canonical_name(row.video_path))
     return {
         kind: list_runs(folder / f"{kind}.parquet", store, store.in_stored_order(names))
         for kind, names in named.items()

@@ -133,7 +133,7 @@ class Judge:
             elif beside:
                 yield Verdict(row, *beside)
             elif row.is_clip:
-                yield self._clip(row, facts, picture)
+                yield self._clip(row, facts)
             else:
                 yield Verdict._make((row, None, "", *facts, picture, None))
 
@@ -145,7 +145,7 @@ class Judge:
             numbers = self._bytes[part].tolist(), self._contents[part].tolist()
             yield from zip(part.tolist(), *facts, *numbers, strict=True)
 
-    def _clip(self, row: Listing, facts: list[Any], picture: str | None) -> Verdict:
+    def _clip(self, row: Listing, facts: list[Any]) -> Verdict:
         """The verdict on a clip whose file is good: the part of it that the clip is."""
         whole_s, *others = facts
         start_s, end_s = row.start_s or 0.0, whole_s if row.end_s is None else row.end_s
@@ -156,7 +156,7 @@ class Judge:
         if late:
             detail = f"{late[0].label!r} begins at {late[0].start_s:.2f} s, when it is over"
             return Verdict(row, "event_outside", detail)
-        return Verdict._make((row, None, "", end_s - start_s, *others, picture, None))
+        return Verdict._make((row, None, "", end_s - start_s, *others, None, None))
 
     def _video_faults(self, paths: Iterable[str]) -> dict[str | None, Fault]:
         """What is wrong with the pictures of each video that is at fault."""

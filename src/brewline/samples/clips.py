@@ -178,9 +178,9 @@ def list_clips(root: Path, manifest: Path, path: Path, parts: Path, numbers: Pat
     """
     store = MediaStore(root)
     audio = read_column(manifest, "audio_path").to_pylist()
-    names = [store.find(name) for name in audio]
-    if None in names:
-        raise BrewlineError(f"{store.absence(audio[names.index(None)])}; run `dvc repro`")
+    names = [store.find(name) or "" for name in audio]
+    if "" in names:
+        raise BrewlineError(f"{store.absence(audio[names.index('')])}; run `dvc repro`")
     place = {name: number for number, name in enumerate(store.in_stored_order(set(names)))}
     order = sorted(range(len(names)), key=lambda row: place[names[row]])
     found = np.empty(len(names), _PARTS)

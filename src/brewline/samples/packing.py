@@ -1,8 +1,8 @@
 """Manifest, transcripts, pictures and clips to WebDataset shards, in two steps of units.
 
 First each run of pictures is made small, or of clips cut, in the order of the archives; then each
-shard is written, whose rows are a random sample of the corpus. A shard reads its own rows, so nobody
-has the tables of a corpus in memory.
+shard is written, whose rows are a random sample of the corpus. A shard reads its own rows, so
+nobody has the tables of a corpus in memory.
 """
 
 import functools
