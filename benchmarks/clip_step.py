@@ -30,7 +30,7 @@ from brewline.config.variants import VariantParams
 from brewline.core.ranks import ALONE
 from brewline.models.backbones import ClipBackbone, make_backbone
 from brewline.models.sounds import ClipBatch, SoundModel
-from brewline.samples.shards import Frame, Utterance
+from brewline.samples.utterance import Frame, Utterance
 from brewline.training.step import Step
 from brewline.training.tasks.audio_image import AudioImage
 

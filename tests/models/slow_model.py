@@ -17,7 +17,7 @@ from torch import Tensor
 from brewline.config.recipes import SameImage
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 START, END = 49406, 49407
 # What is added to the attention of the row that the embedding is read from: (tower, head, key, how

@@ -12,7 +12,7 @@ from brewline.models.brewclip import BrewClip
 from brewline.models.fusion import ConfidenceGate
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.shards import confidence_in
+from brewline.samples.utterance import confidence_in
 
 GATED = variant(fusion="gate")
 

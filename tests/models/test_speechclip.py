@@ -29,7 +29,7 @@ from brewline.models.inputs import UtteranceInputs
 from brewline.models.layer_mix import LayerMix, random_crop
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 SHAPE = (NUM_LAYERS, STATE_WIDTH)
 

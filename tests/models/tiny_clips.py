@@ -10,8 +10,8 @@ from tiny_models import COLOURS, RGB
 
 from brewline.config.sounds import PairingParams, SoundParams
 from brewline.config.variants import VariantParams
-from brewline.samples.shards import Event, Frame, Utterance
 from brewline.samples.training_reader import TrainingOrder
+from brewline.samples.utterance import Event, Frame, Utterance
 from brewline.training.loop import TrainingData
 
 RATE_HZ = 16_000

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from brewline.config.variants import AcousticParams, VariantParams
-from brewline.samples.shards import Utterance
 from brewline.samples.training_reader import TrainingOrder
+from brewline.samples.utterance import Utterance
 from brewline.training.loop import TrainingData
 
 IMAGE_SIZE = 32

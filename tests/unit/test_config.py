@@ -584,7 +584,7 @@ def test_a_probe_measures_what_was_fine_tuned_under_its_own_protocol(
         ),
         (
             {"experiments.tuned.variant": "prompted", "experiments.tuned.states": "none"},
-            "augment: changes what Whisper's last layer hears, and variant 'prompted' does not hear that",
+            "augment: changes what Whisper's last layer hears",
         ),
         (
             {"asr.states": "all", "asr.audio_context": "full"},

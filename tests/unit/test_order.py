@@ -8,15 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from brewline.samples.shards import (
-    Utterance,
-    plan_shards,
-    read_split,
-    shard_name,
-    write_index,
-    write_shard,
-)
+from brewline.samples.shards import plan_shards, read_split, shard_name, write_index, write_shard
 from brewline.samples.training_reader import TrainingReader
+from brewline.samples.utterance import Utterance
 from brewline.tables.manifest import MANIFEST, row_order, sort_manifest
 from brewline.tables.parquet import read_table, write_table
 

@@ -27,7 +27,7 @@ from brewline.quality.verdicts import Judge
 from brewline.samples.packing import pack_corpus
 from brewline.samples.shards import read_split
 from brewline.samples.training_reader import TrainingReader
-from brewline.speech.clips import write_without_speech
+from brewline.speech.clips import write_of_clips
 from brewline.tables.parquet import read_table
 
 RATE_HZ, SIDE = 16_000, (64, 48)
@@ -218,7 +218,7 @@ def test_clips_go_from_a_table_into_samples_and_back(tmp_path: Path) -> None:
     good, bad = judge(tmp_path, source(events="events.csv", dev_fraction=0.0))
     assert not bad and len(good) == 3
     transcripts = tmp_path / "heard.parquet"
-    write_without_speech(tmp_path / "manifest.parquet", transcripts, tmp_path / "states")
+    write_of_clips(tmp_path / "manifest.parquet", transcripts, tmp_path / "states")
     folder = pack_corpus(
         Processes(1), tmp_path / "manifest.parquet", transcripts, tmp_path / "raw", SHARD, 20.0,
         tmp_path / "pack",

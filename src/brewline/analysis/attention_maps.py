@@ -19,7 +19,7 @@ from brewline.models.attention import watch_attention
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
 from brewline.samples.collator import Collator
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 from brewline.speech.windows import FRAMES_PER_SECOND
 
 

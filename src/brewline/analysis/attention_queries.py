@@ -22,7 +22,8 @@ from brewline.models.transforms import input_transforms
 from brewline.models.views import seen_parts
 from brewline.pages.album import thumbnail
 from brewline.samples.collator import Collator
-from brewline.samples.shards import Utterance, read_split
+from brewline.samples.shards import read_split
+from brewline.samples.utterance import Utterance
 from brewline.tables.parquet import read_column, read_rows
 
 # Columns of a spectrogram.

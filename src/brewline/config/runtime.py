@@ -63,6 +63,11 @@ class RuntimeParams(Section):
     image_cache_mb: Annotated[int, Field(ge=0)]
 
     @property
+    def num_recognisers(self) -> int:
+        """Processes that run an encoder: one on Apple's GPU, which they would share."""
+        return 1 if self.device == "mps" else self.transcribe_workers
+
+    @property
     def num_parallel_stages(self) -> int:
         """`parallel_stages` on this machine."""
         if self.parallel_stages != "auto":

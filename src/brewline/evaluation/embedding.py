@@ -10,7 +10,7 @@ from brewline.evaluation.vectors import ACOUSTIC, TEXT, Embeddings, SplitEmbeddi
 from brewline.models.brewclip import BrewClip, UtteranceFeatures
 from brewline.samples.collator import Collator, image_id_of
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from brewline.evaluation.sound_vectors import SoundEmbeddings
 from brewline.evaluation.vectors import Embeddings
 from brewline.models.sounds import SoundModel
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance
 from brewline.samples.sound_collator import SoundCollator
+from brewline.samples.utterance import Utterance
 
 
 @dataclass

@@ -13,7 +13,7 @@ from brewline.models.inputs import InputTransforms
 from brewline.probing.inputs import CAPTION, CAPTION_FUSED
 from brewline.samples.collator import Collator
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 from brewline.tables.features import Features
 
 

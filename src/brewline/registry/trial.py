@@ -18,7 +18,8 @@ from brewline.registry.candidates import dev_manifest_digest, quarantine_rate
 from brewline.registry.policy import WER, Evidence
 from brewline.registry.serving import Served
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance, read_split
+from brewline.samples.shards import read_split
+from brewline.samples.utterance import Utterance
 from brewline.tables.parquet import read_table
 
 _NUM_TIMED = 5

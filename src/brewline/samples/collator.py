@@ -28,7 +28,7 @@ from brewline.models.inputs import (
     UtteranceInputs,
 )
 from brewline.samples.cache import OVERHEAD_BYTES, Cache
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 _MB = 1 << 20
 _MAX_DECODERS = 8

@@ -17,7 +17,7 @@ from brewline.core.files import atomic_path, read_json, write_json
 from brewline.core.locks import locked
 from brewline.samples.collator import number_of
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 _VECTORS, _CLIPS, _SIZES = "vectors.f16", "clips.npy", "sizes.json"
 _ROW = np.dtype([("number", "<i8"), ("first", "<i8"), ("count", "<i4")])

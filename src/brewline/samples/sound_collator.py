@@ -19,7 +19,7 @@ from brewline.models.spectrogram import FRAME_S, NUM_BINS, normalised_log_mel
 from brewline.models.views import picture_views
 from brewline.samples.cache import OVERHEAD_BYTES, Cache
 from brewline.samples.collator import decode_views, number_of, owners_of
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 _MB = 1 << 20
 _MAX_DECODERS = 8

@@ -15,13 +15,13 @@ import numpy as np
 
 from brewline.core.errors import BrewlineError
 from brewline.samples.shards import (
-    Utterance,
     decode_states,
     explained,
     make_utterance,
     require_parallel,
     shards_of,
 )
+from brewline.samples.utterance import Utterance
 
 _MEND = "run `dvc checkout --force`"
 # Shards that are open at a time: mostly a batch lies in fewer.

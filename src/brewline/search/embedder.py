@@ -26,7 +26,8 @@ from brewline.models.folder import load_model
 from brewline.models.names import CLIP_FOLDER, HUBERT_FOLDER, WHISPER_FILE
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.shards import Utterance, confidence_in, read_split
+from brewline.samples.shards import read_split
+from brewline.samples.utterance import Utterance, confidence_in
 from brewline.speech.layered_encoders import (
     LayeredEncoder,
     encode_recording,

@@ -19,11 +19,7 @@ from brewline.media.audio import waveform
 from brewline.media.file_runs import FileRuns
 from brewline.samples.augmented import AUGMENTATIONS, member_of
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import (
-    encode_states,
-    read_samples,
-    write_shard,
-)
+from brewline.samples.shards import encode_states, read_samples, write_shard
 from brewline.speech.augmentation import augmented
 from brewline.speech.batch_plan import Row, Shard
 from brewline.speech.layers import load_layers

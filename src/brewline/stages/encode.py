@@ -30,7 +30,7 @@ def main() -> None:
     from brewline.speech.layered_encoders import shape_of_layers
 
     shape = shape_of_layers(one.encoder, BACKBONES_FOLDER / file)
-    with open_engine(runtime.engine, runtime.transcribe_workers, runtime.ray_address) as engine:
+    with open_engine(runtime.engine, runtime.num_recognisers, runtime.ray_address) as engine:
         device = choose_units_device(engine, runtime.device)
         # The manifest holds the hash of every recording, so it stands for them.
         named_by = [one.model_dump(), asr.audio_context, asr.precision, backbone["sha256"]]

@@ -28,7 +28,7 @@ def main() -> None:
     from brewline.core.devices import name_computation
 
     asr, runtime = params.asr, params.runtime
-    with open_engine(runtime.engine, runtime.transcribe_workers, runtime.ray_address) as engine:
+    with open_engine(runtime.engine, runtime.num_recognisers, runtime.ray_address) as engine:
         device = choose_units_device(engine, runtime.device)
         # The manifest holds the hash of every recording, so it stands for them.
         settings = [asr.audio_context, asr.precision, backbone["sha256"]]

@@ -1,7 +1,4 @@
-"""Stage `transcribe`: Whisper's text and encoder states for every good utterance.
-
-Of a corpus of clips, in which nobody speaks to be understood, the texts are empty.
-"""
+"""Stage `transcribe`: Whisper's text and encoder states for every good utterance; none of clips."""
 
 from functools import partial
 from pathlib import Path
@@ -13,13 +10,12 @@ from brewline.core.files import fingerprint, read_json, remove, sha256_file, wor
 from brewline.core.programs import exits_cleanly
 from brewline.speech.batch_plan import languages_to_hear
 from brewline.speech.batch_recogniser import BatchRecogniser
-from brewline.speech.clips import write_without_speech
+from brewline.speech.clips import write_of_clips
 from brewline.speech.corpus_transcription import CorpusTranscription
 from brewline.speech.progress import show_progress, summary
 from brewline.speech.recordings import list_recordings
 from brewline.speech.transcriber import Transcriber
 from brewline.stages.arguments import named_argument
-from brewline.tables.manifest import holds_clips
 from brewline.tracking.facts import transcription_facts
 from brewline.tracking.live_run import live
 from brewline.tracking.transcription_run import record_transcription
@@ -32,9 +28,7 @@ def main() -> None:
     asr, runtime, per_shard = params.asr, params.runtime, params.shard.utterances_per_shard
     manifest = Path(f"data/manifest/{corpus}.parquet")
     table, states = Path(f"data/transcripts/{corpus}.parquet"), Path("data/states") / corpus
-    if holds_clips(manifest):
-        write_without_speech(manifest, table, states)
-        print(f"{corpus}: sounds, in which nothing is recognised")
+    if write_of_clips(manifest, table, states):
         return
     checkpoint = Path("models/backbones/whisper.pt")
     backbone = read_json(checkpoint.with_name("backbones.json"))["whisper"]
@@ -43,9 +37,7 @@ def main() -> None:
     from brewline.core.devices import name_computation
     from brewline.speech.whisper_checkpoint import read_dimensions
 
-    # Of a GPU each has its own; on Apple's they would share one.
-    workers = 1 if runtime.device == "mps" else runtime.transcribe_workers
-    with open_engine(runtime.engine, workers, runtime.ray_address) as engine:
+    with open_engine(runtime.engine, runtime.num_recognisers, runtime.ray_address) as engine:
         device = choose_units_device(engine, runtime.device)
         # The manifest holds the hash of every recording, so it stands for them. Who is stopped by a
         # failure may change what stopped him, and go on.

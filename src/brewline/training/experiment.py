@@ -11,7 +11,8 @@ from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
 from brewline.models.names import model_folder, model_name
-from brewline.samples.shards import Utterance, index_digest
+from brewline.samples.shards import index_digest
+from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE
 from brewline.training.fold_data import fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingData, TrainingJob

@@ -15,8 +15,9 @@ from brewline.core.errors import BrewlineError
 from brewline.models.card import FineTuned, ModelCard
 from brewline.probing.folds import Split, protocol_folds, split_by_speaker
 from brewline.probing.ravdess import LABEL_SETS, classes_of
-from brewline.samples.shards import Utterance, read_corpus
+from brewline.samples.shards import read_corpus
 from brewline.samples.training_reader import TrainingOrder
+from brewline.samples.utterance import Utterance
 from brewline.training.loop import TrainingData
 
 

@@ -27,8 +27,9 @@ from brewline.models.folder import Row, Trained
 from brewline.models.layers import layers_run
 from brewline.models.trained import TrainedModule
 from brewline.samples.iteration import chunks, prefetch
-from brewline.samples.shards import Utterance, read_split
+from brewline.samples.shards import read_split
 from brewline.samples.training_reader import TrainingReader
+from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE, Checkpoints, Progress, load_checkpoint
 from brewline.training.schedule import INITIAL, learning_rate, seed_step
 from brewline.training.speed import SpeedMeter

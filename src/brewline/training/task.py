@@ -14,7 +14,7 @@ from torch import Tensor
 from brewline.core.ranks import Ranks
 from brewline.models.inputs import OnDevice
 from brewline.models.trained import TrainedModule
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 # What a model makes of a batch: tensors by name, with a row for each utterance in its order. They
 # may be computed in parts, and on several devices, before the loss sees all of them.

@@ -21,8 +21,8 @@ from brewline.models.pairing import ClipVectors, choice_entropy, margins, pair_c
 from brewline.models.sounds import ClipBatch, SoundModel
 from brewline.models.trained import TrainedModule
 from brewline.samples.frame_vectors import FrameVectors, keep_frame_vectors
-from brewline.samples.shards import Utterance
 from brewline.samples.sound_collator import SoundCollator, clip_numbers
+from brewline.samples.utterance import Utterance
 from brewline.training.task import Rows, StepLoss
 from brewline.training.tasks.clips import (
     RECALL_AT,

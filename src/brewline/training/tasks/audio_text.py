@@ -17,8 +17,8 @@ from brewline.models.backbones import ClipBackbone
 from brewline.models.losses import contrastive_loss, pair_rows
 from brewline.models.sounds import ClipBatch, SoundModel, trains_text
 from brewline.models.trained import TrainedModule
-from brewline.samples.shards import Utterance
 from brewline.samples.sound_collator import SoundCollator, clip_numbers, require_captioned
+from brewline.samples.utterance import Utterance
 from brewline.training.task import Rows, StepLoss
 from brewline.training.tasks.clips import (
     RECALL_AT,

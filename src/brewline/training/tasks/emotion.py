@@ -20,7 +20,7 @@ from brewline.probing.ravdess import LABEL_SETS
 from brewline.probing.scores import accuracy, balanced_accuracy, confusions
 from brewline.samples.collator import Collator
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 from brewline.training.task import Rows, StepLoss
 from brewline.training.tasks.new_model import new_brewclip
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from brewline.models.brewclip import BrewClip
 from brewline.samples.collator import Collator, FrozenFeatures, image_id_of
 from brewline.samples.iteration import chunks
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 
 
 def new_brewclip(

@@ -18,7 +18,7 @@ from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows, s
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.shards import Utterance
+from brewline.samples.utterance import Utterance
 from brewline.training.task import Rows, StepLoss
 from brewline.training.tasks.frozen import frozen_features
 from brewline.training.tasks.new_model import new_brewclip
