@@ -147,8 +147,9 @@ def pack_corpus(
             packed; and see `run_units`.
     """
     require_joined(manifest, transcripts)
-    numbers, made, folder = work / "numbers.npy", work / "made", work / "shards"
+    numbers, folder = work / "numbers.npy", work / "shards"
     has_clips = holds_clips(manifest)
+    made = work / ("clips" if has_clips else "pictures")
     make = _make_clips if has_clips else _make_pictures
     files = make(engine, manifest, root, settings, decode_limit_s, made, numbers)
     splits = read_column(manifest, "split").to_pylist()
