@@ -105,6 +105,10 @@ def facts_of(study: Study, part: Part) -> dict[str, Any]:
     for section, key in (("variants", "variant"), ("recipes", "recipe")):
         names = {one[key] for one in experiments.values()}
         found[section] = {name: values[section][name] for name in sorted(names)}
+    states = {one["states"] for one in experiments.values()}
+    if encoded := {name: one for name, one in values["encoded"].items() if name in states}:
+        found["encoded"] = encoded
+        found["versions"]["encode"] = versions["encode"]
     return found | {"experiments": experiments}
 
 
