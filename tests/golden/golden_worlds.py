@@ -34,10 +34,10 @@ from brewline.media.audio import decode, to_mono_16k
 from brewline.models.backbones import load_clip
 from brewline.models.brewclip import BrewClip
 from brewline.models.card import load_backbone_hashes, new_card, save_card
-from brewline.quality.inspection import SCHEMAS
 from brewline.samples.shards import encode_states, shard_name, write_index, write_shard
 from brewline.speech.batch_plan import cut_into_shards
 from brewline.speech.recogniser import Recogniser
+from brewline.tables.facts import PICTURES, RECORDINGS
 from brewline.tables.features import load_features
 from brewline.tables.manifest import MANIFEST
 from brewline.tables.parquet import read_table, write_table
@@ -119,6 +119,7 @@ def make_project(folder: Path, shard_size: int) -> None:
     values["shard"] = {
         "utterances_per_shard": shard_size,
         "image_short_side_px": 24,
+        "frames_per_clip": 2,
         "jpeg_quality": 92,
     }
     values["variants"], values["recipes"] = VARIANTS, {"none": None, "golden": RECIPE}
@@ -203,7 +204,8 @@ def inspect(folder: Path) -> Outputs:
     run_stage(folder, "inspect", CORPUS)
     exact: dict[str, Any] = {}
     numbers: dict[str, NDArray[Any]] = {}
-    for kind, schema in SCHEMAS.items():
+    # There are no videos.
+    for kind, schema in (("recordings", RECORDINGS), ("pictures", PICTURES)):
         rows = read_table(folder / f"data/facts/{CORPUS}/{kind}.parquet")
         measured = [field.name for field in schema if str(field.type) == "double"]
         for name in measured:
