@@ -286,10 +286,16 @@ def test_dvc_takes_overrides_of_what_stands_deep(project: Path) -> None:
 
 def test_make_tables_compares_every_variant_on_every_corpus_with_pictures(project: Path) -> None:
     params = parse_params(queued_params(project, *overrides_of_make_tables()), "params.yaml")
+    # HuBERT's weights are no part of the miniature world.
+    expected = [
+        name
+        for name, variant in params.variants.items()
+        if variant.acoustic is None or not variant.acoustic.hears_layers
+    ]
     for corpus, table in params.tables.items():
         shown = [params.experiments[experiment] for experiment in table.rows.values()]
         here = [one for one in shown if one.init == "none"]
-        assert sorted(one.variant for one in here) == sorted(params.variants), corpus
+        assert sorted(one.variant for one in here) == sorted(expected), corpus
         assert {len(params.seeds_of_recipe(one.recipe)) for one in here} == {0, 3}
 
 
