@@ -111,8 +111,9 @@ def test_page_has_every_row_picture_and_player(
         assert name in page.ids
         for row in table.rows:
             assert page.text.count(row) >= 4
-    # Of each table: recordings, pictures, three groups of two, and what is attended to.
-    assert page.tags.count("audio") == (6 + 6 + 1) * len(params.tables)
+    # Of each table: recordings, pictures, three groups of two, and what is attended to; and a
+    # recording with its keywords.
+    assert page.tags.count("audio") == (6 + 6 + 1 + 1) * len(params.tables)
     assert page.tags.count("article") == (6 + 2 + 6 + 1) * len(params.tables)
     assert "full is better than zero-shot by 17.0 points (12.5 to 21.5)" in page.text
     assert "no difference between full and prompted that these 12 pictures can show" in page.text
