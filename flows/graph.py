@@ -19,6 +19,7 @@ _OF_TABLES = ("score", "analyse")
 _OF_SOUND_TABLES = ("score_sounds",)
 _OF_PROBES = ("probe",)
 _OF_OTHERS = ("external",)
+_OF_SETS = ("encode",)
 # What `dvc status` says of a stage that is run every time.
 _ALWAYS = "always changed"
 # DVC keeps its lock while it looks at files or moves them, not while a stage runs.
@@ -121,6 +122,8 @@ def _read(stage: Any, params: Params, upstream: Iterable[Any]) -> Stage:
         corpus, rows = params.probes[subject].data, frozenset(params.probes[subject].rows.values())
     elif subject and kind in _OF_OTHERS:
         corpus = params.external[subject].data
+    elif subject and kind in _OF_SETS:
+        corpus = params.encoded[subject].data
     needed = frozenset(one.name for one in upstream)
     looks = stage.always_changed
     return Stage(stage.name, kind, subject, corpus, experiment, rows, needed, looks)

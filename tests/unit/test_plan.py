@@ -224,7 +224,8 @@ def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> No
     path = tmp_path / "params.yaml"
     names = ["a-zero", "a-text", "a-full", "b-full"]
     probes = {"p": {"rows": {"full": "a-full", "text": "a-text"}}, "q": {"rows": {"x": "b-full"}}}
-    values = {"tables": tables, "probes": probes, "other": 1}
+    sounds = {"s": {"rows": {"near": "a-full", "far": "b-full"}}, "t": {"rows": {"x": "b-full"}}}
+    values = {"tables": tables, "sound_tables": sounds, "probes": probes, "other": 1}
     path.write_text(yaml.safe_dump({**values, "experiments": dict.fromkeys(names, 1)}))
     narrow_to(tmp_path, {"a-zero", "a-full"})
     found = yaml.safe_load(path.read_text())
@@ -237,6 +238,7 @@ def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> No
                 "compare": [["full", "zero"]],
             }
         },
+        "sound_tables": {"s": {"rows": {"near": "a-full"}, "baseline": None, "compare": []}},
         "probes": {"p": {"rows": {"full": "a-full"}}},
         "experiments": {"a-zero": 1, "a-full": 1},
         "other": 1,
