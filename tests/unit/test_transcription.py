@@ -28,7 +28,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree
 from brewline.core.workers import Worker
 from brewline.media.containers import LocalFile, PlacedFile
-from brewline.samples.shards import _samples
+from brewline.samples.shards import read_samples
 from brewline.speech.batch_plan import (
     RecordingBatch,
     cut_into_shards,
@@ -213,7 +213,7 @@ class Corpus:
         """The stored states by utterance, in their order."""
         found = {}
         for path in sorted((self.folder / "states").glob("*.tar")):
-            for sample in _samples(path):
+            for sample in read_samples(path):
                 found[sample["__key__"]] = np.load(io.BytesIO(sample["npy"]))
         return found
 
