@@ -15,6 +15,7 @@ import pytest
 import requests
 import yaml
 from driving import ONE_MODEL, TERMINAL, Services, wait_for, working_on
+from processes import alive
 from tiny_project import git, run_stage
 
 from brewline.config import load_params
@@ -426,7 +427,7 @@ def test_stopping_the_services_leaves_no_process_and_no_port(services: Services)
     family = psutil.Process(services.process.pid).children(recursive=True)
     services.process.send_signal(signal.SIGINT)
     assert services.process.wait(30) == 0
-    assert not [member for member in family if member.is_running()]
+    assert not alive(family, 5)
     for address in (services.prefect, services.mlflow):
         with pytest.raises(requests.ConnectionError):
             requests.get(address, timeout=2)

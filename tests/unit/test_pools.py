@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from processes import alive
 
 from brewline.core.devices import in_processes
 
@@ -77,7 +78,7 @@ def test_nothing_of_a_pool_outlives_its_owner(
     working = [psutil.Process(int(running.stdout.readline())) for _ in range(2)]
     family = [*psutil.Process(running.pid).children(recursive=True), *working]
     running.send_signal(number)
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not alive(family, 10)
     assert running.wait(10) != 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from processes import alive
 
 from brewline.core import ray_engine
 from brewline.core.engine import Job, Processes, run_units
@@ -221,8 +222,7 @@ def test_whoever_is_ended_leaves_nothing_behind(
     os.killpg(driver.pid, number) if number is signal.SIGINT else driver.send_signal(number)
     words = driver.communicate(timeout=60)[1]
     assert driver.returncode == (128 + number if number is signal.SIGTERM else -number)
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    assert not alive
+    assert not alive(processes, 20)
     assert not logs.exists()
     assert list(home.iterdir()) == []
     assert "SIGTERM" not in words and "raylet" not in words
@@ -243,8 +243,7 @@ def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Any, tmp_path: P
     # Two agents of Ray's, which hold nothing, notice it after a minute.
     at_work = [process for process in processes if "Agent" not in " ".join(_words(process))]
     assert len(at_work) > 5
-    _, alive = psutil.wait_procs(at_work, timeout=30)
-    assert not alive
+    assert not alive(at_work, 30)
     shutil.rmtree(logs, ignore_errors=True)
     done = {unit for unit in units if job.is_done(unit)}
     assert 3 <= len(done) < len(units)

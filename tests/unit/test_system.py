@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import alive
 
 from brewline.core import locks
 from brewline.core.errors import BrewlineError
@@ -60,7 +61,7 @@ def test_a_process_ends_with_its_parent(code: str) -> None:
     assert all(process.is_running() for process in family)
     parent.kill()
     parent.wait()
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not alive(family, 5)
 
 
 def begin_stage(parent: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +88,7 @@ def test_a_stage_whose_dvc_is_gone_before_it_looked_does_not_begin() -> None:
 def test_signals_to_a_supervisor_reach_its_command() -> None:
     parent, (supervisor, command) = start(SUPERVISED)
     supervisor.send_signal(signal.SIGTERM)
-    assert not psutil.wait_procs([command], timeout=5)[1]
+    assert not alive([command], 5)
     parent.kill()
     parent.wait()
 

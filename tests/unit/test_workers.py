@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import alive
 
 from brewline.core.workers import Lost, Worker, WorkerClosedError
 
@@ -155,4 +156,4 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert parent.stdout
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    worker.wait(timeout=20)
+    assert not alive([worker], 20)
