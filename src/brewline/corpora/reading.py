@@ -196,6 +196,29 @@ def no_record(name: str, number: int, error: BrewlineError, split: str = "") -> 
     )
 
 
+def listings_of(
+    name: str,
+    records: Iterable[tuple[int, Record]],
+    listing: Callable[[str, str, dict[str, Any]], Listing],
+) -> Iterator[Listing]:
+    """Lists each record of a table; what is none is listed with its fault.
+
+    Args:
+        name: The table's name in the store.
+        records: Its records, with their line numbers.
+        listing: Makes the listing of a record, from the words that say where it stands and the
+            table's folder; what it raises is the fault.
+    """
+    folder = posixpath.dirname(name)
+    for number, record in records:
+        try:
+            if isinstance(record, BrewlineError):
+                raise record
+            yield listing(f"{name}, line {number}", folder, record)
+        except BrewlineError as error:
+            yield no_record(name, number, error)
+
+
 def with_records(listings: list[Listing]) -> list[Listing]:
     """Returns the listings.
 

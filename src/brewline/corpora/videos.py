@@ -27,10 +27,9 @@ from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
 from brewline.corpora.reading import (
-    Record,
     csv_objects,
     ids_of,
-    no_record,
+    listings_of,
     one_file,
     path_from,
     safe_id,
@@ -52,22 +51,13 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     if source.index is None:
         raise BrewlineError("videos: set index, the name of the CSV that lists them", "settings")
     name = one_file(store, source.index)
-    listings = with_records(_clips(_with_ids(list(_rows(name, csv_objects(store, name))))))
+    rows = list(listings_of(name, csv_objects(store, name), _row))
+    listings = with_records(_clips(_with_ids(rows)))
     if not listings:
         raise BrewlineError(f"{name} lists nothing")
     if source.events is not None:
         listings = _with_events(listings, _events(store, one_file(store, source.events)))
     return with_dev(listings, source)
-
-
-def _rows(name: str, records: Iterator[tuple[int, Record]]) -> Iterator[Listing]:
-    for number, record in records:
-        try:
-            if isinstance(record, BrewlineError):
-                raise record
-            yield _row(f"{name}, line {number}", posixpath.dirname(name), record)
-        except BrewlineError as error:
-            yield no_record(name, number, error)
 
 
 def _row(where: str, folder: str, row: dict[str, str]) -> Listing:
