@@ -116,14 +116,22 @@ def json_lines(
 
 
 def csv_rows(
-    store: MediaStore, name: str, separator: str = ","
+    store: MediaStore, name: str, separator: str = ",", skip_spaces: bool = False
 ) -> Iterator[tuple[int, list[str] | BrewlineError]]:
     """The rows of a CSV that are not empty, or what is wrong with them, with their line numbers.
+
+    Args:
+        store: The corpus' files.
+        name: The table.
+        separator: Between two cells.
+        skip_spaces: Whether spaces behind a separator belong to no cell: a quote may follow them.
 
     Raises:
         BrewlineError: a quote takes several lines into one row that is none.
     """
-    reader = csv.reader(store.lines(name), delimiter=separator, strict=True)
+    reader = csv.reader(
+        store.lines(name), delimiter=separator, strict=True, skipinitialspace=skip_spaces
+    )
     while True:
         before = reader.line_num
         try:
@@ -170,6 +178,23 @@ def csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, Record]]:
             if any("\n" in cell for cell in row):
                 raise told
             yield number, told
+
+
+def headless_objects(
+    store: MediaStore, name: str, columns: tuple[str, ...], separator: str = ","
+) -> Iterator[tuple[int, Record]]:
+    """The rows of a table without a header, with their line numbers; `#` begins a remark."""
+    for number, row in csv_rows(store, name, separator, skip_spaces=True):
+        if isinstance(row, BrewlineError):
+            yield number, row
+        elif row[0].startswith("#"):
+            continue
+        elif len(row) == len(columns):
+            yield number, dict(zip(columns, row, strict=True))
+        else:
+            yield number, BrewlineError(
+                f"{name}, line {number}: expected {separator.join(columns)}, not {len(row)} cells"
+            )
 
 
 def text_of(row: dict[str, Any], key: str) -> str:
