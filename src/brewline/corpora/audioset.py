@@ -38,7 +38,8 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     Raises:
         BrewlineError: there is none, or the unbalanced one and nothing to exclude.
     """
-    tables = {name: split for name, split in _TABLES.items() if find_file(store, name)}
+    found = ((find_file(store, table), table) for table in _TABLES)
+    tables = {table: name for name, table in found if name}
     if not tables:
         raise BrewlineError(f"{store.root} has no {', '.join(_TABLES)}")
     if _UNBALANCED in tables and not source.exclude:
@@ -48,15 +49,18 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
             "settings",
         )
     files = ClipFiles(store, with_pictures=False)
-    rows = [row for name, split in tables.items() for row in _segments(store, name, split, files)]
+    rows = [
+        row
+        for table, name in tables.items()
+        for row in _segments(store, name, _TABLES[table], files)
+    ]
     return with_dev(with_records(list(without_excluded(store, rows, source))), source)
 
 
-def _segments(store: MediaStore, table: str, split: str, files: ClipFiles) -> Iterator[Listing]:
+def _segments(store: MediaStore, name: str, split: str, files: ClipFiles) -> Iterator[Listing]:
     def listing(where: str, _: str, row: dict[str, str]) -> Listing:
         start_s, end_s = span(where, row["start"], row["end"])
         clip = Listing(clip_id(row["id"], start_s), split, "", row["id"], is_clip=True)
         return files.place(clip, file_names(row["id"], start_s, end_s))
 
-    name = find_file(store, table) or ""
     return listings_of(name, headless_objects(store, name, _COLUMNS), listing)

@@ -4,8 +4,8 @@
     AVE_Dataset/{train,val,test}Set.txt  the same columns
     AVE_Dataset/AVE/<id>.mp4
 
-Archive: github.com/YapengTian/AVE-ECCV18. Some copies of the tables have a header. A video has a row
-for each of its events, in seconds from the beginning of the clip; events are taken from
+Archive: github.com/YapengTian/AVE-ECCV18. Some copies of the tables have a header. A video has a
+row for each of its events, in seconds from the beginning of the clip; events are taken from
 Annotations.txt, and the split of a video from the others. One that several splits name is measured
 on, and not trained on: it belongs to test, or else to val.
 """
@@ -61,9 +61,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
         if video not in splits:
             raise BrewlineError(f"{where}: {video!r} is in none of {', '.join(_SPLITS)}")
         event = ListedEvent(*span(where, row["start"], row["end"]), category)
-        clip = Listing(
-            safe_id(video), splits[video], "", video, is_clip=True, events=(event,)
-        )
+        clip = Listing(safe_id(video), splits[video], "", video, is_clip=True, events=(event,))
         return files.place(clip, [video])
 
     rows = [*_with_all_events(listings_of(name, records, listing)), *unknown]

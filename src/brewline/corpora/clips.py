@@ -74,12 +74,17 @@ class ClipFiles:
 
 def is_video(path: str) -> bool:
     """Whether a file should have pictures, by its suffix or its column."""
-    return path.lower().endswith(VIDEO_SUFFIXES) or path.startswith("video/")
+    return path.lower().endswith(VIDEO_SUFFIXES) or _is_of_column("video", path)
 
 
 def is_recording(path: str) -> bool:
     """Whether a file should be a sound, by its suffix or its column."""
-    return path.lower().endswith(AUDIO_SUFFIXES) or path.startswith("audio/")
+    return path.lower().endswith(AUDIO_SUFFIXES) or _is_of_column("audio", path)
+
+
+def _is_of_column(name: str, path: str) -> bool:
+    """Whether a path may be that of a row of a Parquet table, which has no suffix."""
+    return path.startswith(f"{name}/") and "." not in path
 
 
 def begins_at(where: str, text: str) -> float:
@@ -144,9 +149,7 @@ def without_excluded(
     for row in listings:
         if row.split == "train" and not row.fault and row.speaker_id in videos:
             told = f"AudioCaps' {videos[row.speaker_id]} has a clip of this video"
-            row = replace(
-                row, audio_path="", video_path=None, fault=told, fault_reason="excluded"
-            )
+            row = replace(row, audio_path="", video_path=None, fault=told, fault_reason="excluded")
         yield row
 
 

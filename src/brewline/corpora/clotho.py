@@ -52,11 +52,11 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
 
 def _sounds(store: MediaStore, table: str, part: str) -> Iterator[Listing]:
     sounds = find_folder(store, part, f"clotho_audio_{part}", suffixes=AUDIO_SUFFIXES)
-    packed = find_file(store, f"clotho_audio_{part}.7z")
+    packed = [name for name in store.names() if name.endswith(f"clotho_audio_{part}.7z")]
     if packed and not any(folder == sounds for folder, _ in store.folders):
         raise BrewlineError(
-            f"{packed} in {store.root} is 7z, which is not read: unpack it (with `7z x`), and name "
-            "the folder in its place"
+            f"{packed[0]} in {store.root} is 7z, which is not read: unpack it (with `7z x`), and "
+            "name the folder in its place"
         )
     origins = _origins(store, part)
 

@@ -192,8 +192,11 @@ def headless_objects(
         elif len(row) == len(columns):
             yield number, dict(zip(columns, row, strict=True))
         else:
-            yield number, BrewlineError(
-                f"{name}, line {number}: expected {separator.join(columns)}, not {len(row)} cells"
+            yield (
+                number,
+                BrewlineError(
+                    f"{name}, line {number}: expected {separator.join(columns)}, not {len(row)} cells"
+                ),
             )
 
 
