@@ -163,7 +163,9 @@ class Judge:
         stored = {path: canonical_name(path) for path in paths if path in self._store}
         # Its sound may be there, as a recording.
         missing = (path for path in paths if path not in stored)
-        faults = {path: Fault("missing_video", self._store.absence(path)) for path in missing}
+        faults: dict[str | None, Fault] = {
+            path: Fault("missing_video", self._store.absence(path)) for path in missing
+        }
         if not stored:
             return faults
         videos = known_videos(self._facts)
