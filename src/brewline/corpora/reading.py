@@ -192,12 +192,9 @@ def headless_objects(
         elif len(row) == len(columns):
             yield number, dict(zip(columns, row, strict=True))
         else:
-            yield (
-                number,
-                BrewlineError(
-                    f"{name}, line {number}: expected {separator.join(columns)}, not {len(row)} cells"
-                ),
-            )
+            expected = separator.join(columns)
+            told = f"{name}, line {number}: expected {expected}, not {len(row)} cells"
+            yield number, BrewlineError(told)
 
 
 def text_of(row: dict[str, Any], key: str) -> str:
