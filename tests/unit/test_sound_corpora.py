@@ -189,9 +189,7 @@ def test_who_trains_on_audioset_has_not_heard_what_audiocaps_measures_on(tmp_pat
         ["---1_cCGK4M", "---2_BBVHAA", "-07hHdtcXn4", "--4gqARaEJE"])}  # fmt: skip
     raw = tmp_path / "raw"
     write(raw, {**sounds, "unbalanced_train_segments.csv": UNBALANCED, "eval_segments.csv": EVAL})
-    with pytest.raises(
-        BrewlineError, match=r"name AudioCaps' val\.csv and test\.csv under"
-    ):
+    with pytest.raises(BrewlineError, match=r"name AudioCaps' val\.csv and test\.csv under"):
         read("audioset", raw, dev_fraction=0.0)
     write(raw, {"audiocaps/val.csv": AUDIOCAPS_VAL, "audiocaps/test.csv": AUDIOCAPS_TEST})
     tables = ["audiocaps/val.csv", "audiocaps/test.csv"]
