@@ -497,5 +497,5 @@ def test_an_id_that_begins_with_a_dash_is_no_option(monkeypatch: pytest.MonkeyPa
 
 def test_names_of_files_do_not_repeat() -> None:
     for times in ((0.0, 10.0), (30.0, 40.0), (12.5, 22.5)):
-        names = file_names("-0SdAVK79lg", *times)
+        names = list(file_names("-0SdAVK79lg", *times))
         assert len(names) == len(set(names)) == 7

@@ -72,14 +72,15 @@ def _captions(store: MediaStore, name: str, split: str, files: ClipFiles) -> Ite
             raise BrewlineError(f"{where}: the table has no column {missing[0]!r}")
         video, caption = row["youtube_id"], row["caption"]
         start_s = begins_at(where, row["start_time"])
-        clip = Listing(
+        paths = files.find(file_names(video, start_s, start_s + _LENGTH_S))
+        return Listing(
             utterance_id=clip_id(video, start_s),
             split=split,
-            audio_path="",
+            audio_path=paths.audio_path,
             speaker_id=video,
             is_clip=True,
+            video_path=paths.video_path,
             captions=(caption,) if caption else (),
         )
-        return files.place(clip, file_names(video, start_s, start_s + _LENGTH_S))
 
     return listings_of(name, csv_objects(store, name), listing)

@@ -60,7 +60,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
 def _segments(store: MediaStore, name: str, split: str, files: ClipFiles) -> Iterator[Listing]:
     def listing(where: str, _: str, row: dict[str, str]) -> Listing:
         start_s, end_s = span(where, row["start"], row["end"])
-        clip = Listing(clip_id(row["id"], start_s), split, "", row["id"], is_clip=True)
-        return files.place(clip, file_names(row["id"], start_s, end_s))
+        path = files.find(file_names(row["id"], start_s, end_s)).audio_path
+        return Listing(clip_id(row["id"], start_s), split, path, row["id"], is_clip=True)
 
     return listings_of(name, headless_objects(store, name, _COLUMNS), listing)

@@ -61,8 +61,16 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
         if video not in splits:
             raise BrewlineError(f"{where}: {video!r} is in none of {', '.join(_SPLITS)}")
         event = ListedEvent(*span(where, row["start"], row["end"]), category)
-        clip = Listing(safe_id(video), splits[video], "", video, is_clip=True, events=(event,))
-        return files.place(clip, [video])
+        paths = files.find([video])
+        return Listing(
+            utterance_id=safe_id(video),
+            split=splits[video],
+            audio_path=paths.audio_path,
+            speaker_id=video,
+            is_clip=True,
+            video_path=paths.video_path,
+            events=(event,),
+        )
 
     rows = [*_with_all_events(listings_of(name, records, listing)), *unknown]
     return with_records(list(without_excluded(store, rows, source)))

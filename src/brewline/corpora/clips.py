@@ -5,8 +5,9 @@ of its own, which is a clip as a whole.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
@@ -23,22 +24,27 @@ def clip_id(video_id: str, start_s: float) -> str:
     return safe_id(f"{video_id}_{int(start_s):06d}")
 
 
-def file_names(video_id: str, start_s: float, end_s: float) -> list[str]:
+def file_names(video_id: str, start_s: float, end_s: float) -> Iterator[str]:
     """The names, without suffix, under which the one clip of a video is kept; first the sure ones.
 
     Its key, or the video's id with whole seconds, milliseconds or seconds with three decimals; or
     the id alone, with a `Y` before it in some copies.
     """
     start, end = int(start_s), int(end_s)
-    return [
-        f"{video_id}_{start:06d}",
-        f"{video_id}_{start}",
-        f"{video_id}_{start}_{end}",
-        f"{video_id}_{1000 * start_s:.0f}_{1000 * end_s:.0f}",
-        f"{video_id}_{start_s:.3f}_{end_s:.3f}",
-        video_id,
-        f"Y{video_id}",
-    ]
+    yield f"{video_id}_{start:06d}"
+    yield f"{video_id}_{start}"
+    yield f"{video_id}_{start}_{end}"
+    yield f"{video_id}_{1000 * start_s:.0f}_{1000 * end_s:.0f}"
+    yield f"{video_id}_{start_s:.3f}_{end_s:.3f}"
+    yield video_id
+    yield f"Y{video_id}"
+
+
+class ClipPaths(NamedTuple):
+    """What a listing has of the file of a clip."""
+
+    audio_path: str
+    video_path: str | None
 
 
 class ClipFiles:
@@ -64,12 +70,17 @@ class ClipFiles:
         """Which of two files with one name is taken: of the wanted kind, then the outermost."""
         return is_video(path) != self._with_pictures, path.count("/")
 
-    def place(self, row: Listing, names: Sequence[str]) -> Listing:
-        """A clip with the first of the files that there is; else with the name of the first."""
-        found = next((self._found[name] for name in names if name in self._found), None)
-        path = found or names[0] + (".mp4" if self._with_pictures else ".flac")
+    def find(self, names: Iterable[str]) -> ClipPaths:
+        """The first of the names that there is; else what the first of them would be."""
+        tried = []
+        for name in names:
+            tried.append(name)
+            if path := self._found.get(name):
+                break
+        else:
+            path = tried[0] + (".mp4" if self._with_pictures else ".flac")
         has_pictures = self._with_pictures and is_video(path)
-        return replace(row, audio_path=path, video_path=path if has_pictures else None)
+        return ClipPaths(path, path if has_pictures else None)
 
 
 def is_video(path: str) -> bool:
@@ -127,9 +138,13 @@ def merged(rows: Iterable[Listing]) -> list[Listing]:
     rest = []
     for row in rows:
         first = found.setdefault(row.utterance_id, row)
-        if row.fault or replace(row, captions=first.captions) != first:
+        if row.fault:
             rest.append(row)
-        elif row is not first:
+        elif row is first:
+            continue
+        elif replace(row, captions=first.captions) != first:
+            rest.append(row)
+        else:
             found[row.utterance_id] = replace(first, captions=(*first.captions, *row.captions))
     return [*(row for row in found.values() if not row.fault), *rest]
 

@@ -33,9 +33,15 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
         if row["split"] not in ("train", "test"):
             raise BrewlineError(f"{where}: the split must be train or test, not {row['split']!r}")
         start_s = begins_at(where, row["start"])
-        name = f"{row['id']}_{int(start_s):06d}"
-        clip = Listing(clip_id(row["id"], start_s), row["split"], "", row["id"], is_clip=True)
-        return files.place(clip, [name])
+        paths = files.find([f"{row['id']}_{int(start_s):06d}"])
+        return Listing(
+            utterance_id=clip_id(row["id"], start_s),
+            split=row["split"],
+            audio_path=paths.audio_path,
+            speaker_id=row["id"],
+            is_clip=True,
+            video_path=paths.video_path,
+        )
 
     name = one_file(store, "vggsound.csv")
     rows = list(listings_of(name, headless_objects(store, name, _COLUMNS), listing))
