@@ -848,6 +848,24 @@ def test_expectations_notice_a_leak_between_splits_and_a_lost_row(
     ]
 
 
+def test_no_table_is_pickled_for_its_fingerprint(
+    tmp_path: Path, limits: ValidateParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Great Expectations does it to tables with lists: captions and events of clips. For 600,000
+    # utterances that took a quarter of the stage.
+    from great_expectations.execution_engine import pandas_execution_engine
+
+    def refuse(*_: Any) -> bytes:
+        raise AssertionError("a table was pickled")
+
+    monkeypatch.setattr(pandas_execution_engine.pickle, "dumps", refuse)
+    frame, listed = ravdess(tmp_path / "r", limits)
+    for column in ("captions", "events"):
+        # As they are read from Parquet.
+        frame[column] = [np.empty(0, object) for _ in range(len(frame))]
+    assert expect(frame, count_words(frame), listed, NO_LEAKS, limits)
+
+
 def test_expectations_know_published_counts_types_and_plausible_medians(
     tmp_path: Path, limits: ValidateParams
 ) -> None:

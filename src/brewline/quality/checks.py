@@ -282,10 +282,7 @@ def check_listing(listing: Listing) -> Fault | None:
         return Fault(listing.fault_reason, printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
-    texts = listing.texts()
-    # Of most, all at once.
-    is_ascii = "".join(text for _, text in texts).isascii()
-    for name, text in () if is_ascii else texts:
+    for name, text in () if listing.is_ascii() else listing.texts():
         if not _is_text(text, is_path=name.endswith("_path")):
             return Fault("bad_text", f"its {name} is no UTF-8 text: {printable(text)}")
     captions = listing.captions if listing.caption is None else (listing.caption,)

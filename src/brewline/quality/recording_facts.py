@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brewline.media.audio import Recording, open_recording
-from brewline.quality.loudness import Frames, LoudnessMeter
-from brewline.tables.facts import FLOOR_DBFS, RecordingFacts, dbfs
+from brewline.quality.loudness import Frames, LoudnessMeter, joined, sums_of_neighbours
+from brewline.tables.facts import RecordingFacts, dbfs
 
 # A sample this close to full scale is counted as clipped.
 _CLIPPED = 0.999
@@ -46,7 +46,7 @@ class RecordingMeter:
         # Of the mean of the channels.
         self._frames = Frames(self._frame_length)
         self._powers: list[NDArray[Any]] = []
-        self._kept = [np.zeros(0, np.float32)]
+        self._kept: list[NDArray[np.float32]] = []
         # Of each channel, so far.
         self._num_frames = self._num_non_finite = self._num_clipped = 0
         self._low, self._high = math.inf, -math.inf
@@ -70,7 +70,9 @@ class RecordingMeter:
 
     def mono(self) -> NDArray[np.float32] | None:
         """The mean of the channels, (num_samples,), if no more than is kept; finite throughout."""
-        return np.concatenate(self._kept) if self._num_frames <= self._most_kept else None
+        if self._num_frames > self._most_kept:
+            return None
+        return np.concatenate([*self._kept, np.zeros(0, np.float32)])
 
     def facts(self, content: bytes) -> RecordingFacts:
         """Decodes what is left, and sums up the whole.
@@ -90,17 +92,21 @@ class RecordingMeter:
         num_finite = max(num_samples - self._num_non_finite, 1)
         is_finite = math.isfinite(self._low)
         low, high = (self._low / scale, self._high / scale) if is_finite else (0.0, 0.0)
-        powers = np.concatenate([*self._powers, np.zeros(0)])
-        # What fills no frame counts too.
-        left = float(np.vecdot(rest, rest))
-        total = self._total + float(rest.sum(dtype=np.float64))
-        energy = self._energy
-        if num_channels == 1:
-            energy = float(powers.sum(dtype=np.float64)) * self._frame_length + left
+        powers, total, left = joined(self._powers), self._total, 0.0
+        if rest.size:
+            # What fills no frame counts too.
+            left = float(np.vecdot(rest, rest))
+            total += float(rest.sum(dtype=np.float64))
+        of_frames = float(powers.sum(dtype=np.float64))
+        energy = of_frames * self._frame_length + left if num_channels == 1 else self._energy
         if not powers.size and rest.size:
             # A recording may be shorter than a frame.
-            powers = np.array([left / rest.size])
-        loud, quiet, burst_share = _levels(powers, scale)
+            of_frames = left / rest.size
+            powers = np.array([of_frames])
+        loud, quiet, burst_share = _amplitudes(powers, of_frames)
+        # All at once, as a call takes longer than what it does.
+        amplitudes = np.array((loud, quiet, math.sqrt(energy / num_finite))) / scale
+        level_dbfs, noise_dbfs, rms_dbfs = dbfs(amplitudes).tolist()
         # Of the levels of all frames: a hash of the samples would take as long as decoding them.
         form = (rate_hz, num_channels, num_samples, low, high, total / scale)
         heard = repr(form).encode() + (powers / scale**2).tobytes()
@@ -118,10 +124,10 @@ class RecordingMeter:
             low=low,
             high=high,
             mean=total * num_channels / num_finite / scale,
-            rms_dbfs=float(dbfs(math.sqrt(energy / num_finite) / scale)),
+            rms_dbfs=rms_dbfs,
             mono_peak=self._mono_peak / scale if num_channels > 1 else max(high, -low),
-            level_dbfs=loud,
-            noise_dbfs=quiet,
+            level_dbfs=level_dbfs,
+            noise_dbfs=noise_dbfs,
             burst_share=burst_share,
             loudness_lufs=self._loudness.integrated_lufs(scale),
         )
@@ -181,15 +187,16 @@ def read_recording_facts(content: bytes) -> RecordingFacts:
         return RecordingMeter(recording).facts(content)
 
 
-def _levels(powers: NDArray[Any], scale: int) -> tuple[float, float, float]:
-    """The loud and the quiet level in dBFS, and the share of the energy in the loudest burst."""
+def _amplitudes(powers: NDArray[Any], total: float) -> tuple[float, float, float]:
+    """The loud and the quiet amplitude of frames, and the share of the loudest burst.
+
+    Args:
+        powers: Of the frames.
+        total: Their sum.
+    """
     if not powers.size:
-        return FLOOR_DBFS, FLOOR_DBFS, 0.0
+        return 0.0, 0.0, 0.0
     in_order = np.sort(powers)
-    quiet, loud = (
-        math.sqrt(in_order[int(share * (powers.size - 1))]) / scale for share in (_QUIET, _LOUD)
-    )
-    bursts = np.convolve(powers, np.ones(min(_BURST_FRAMES, powers.size)), "valid")
-    total = float(powers.sum(dtype=np.float64))
-    share = float(bursts.max()) / total if total else 0.0
-    return float(dbfs(loud)), float(dbfs(quiet)), share
+    quiet, loud = (math.sqrt(in_order[int(share * (powers.size - 1))]) for share in (_QUIET, _LOUD))
+    bursts = sums_of_neighbours(powers, min(_BURST_FRAMES, powers.size))
+    return loud, quiet, float(bursts.max()) / total if total else 0.0

@@ -59,12 +59,21 @@ class Listing:
 
     def texts(self) -> list[tuple[str, str]]:
         """Each text that is listed, after the name of what it says."""
-        named = zip(LISTED, self.values(), strict=True)
-        found = [(name, value) for name, value in named if isinstance(value, str)]
+        named = zip(_TEXTS, _texts(self), strict=True)
+        found = [(name, text) for name, text in named if text is not None]
         found += [("captions", caption) for caption in self.captions]
         return found + [("events", event.label) for event in self.events]
+
+    def is_ascii(self) -> bool:
+        """Whether all of its texts are; nearly all listings are such."""
+        if self.captions or self.events:
+            return all(text.isascii() for _, text in self.texts())
+        # An empty text is as good as none.
+        return "".join(filter(None, _texts(self))).isascii()
 
 
 LISTED = tuple(field.name for field in fields(Listing))
 # Of hundreds of thousands, asking for each by its name takes several times as long.
 _values = attrgetter(*LISTED)
+_TEXTS = tuple(field.name for field in fields(Listing) if field.type in (str, str | None))
+_texts = attrgetter(*_TEXTS)
