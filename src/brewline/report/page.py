@@ -19,13 +19,13 @@ from brewline.evaluation.outputs import (
     ASR_KEY,
     BUCKETS_FILE,
     DIRECTION_NAMES,
-    IMAGE_TO_SPEECH,
     SPEECH_TO_IMAGE,
     Metrics,
     read_metrics,
     read_model_metrics,
     read_recall,
 )
+from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.evaluation.sound_table import read_sound_metrics
 from brewline.media.corpus_media import CorpusMedia, ReadMedia, stored_media
 from brewline.models.names import model_names
@@ -230,15 +230,9 @@ def headline(
 ) -> dict[str, str]:
     """The row that is best on dev among those that hear speech, and how it does on test."""
     table = params.tables[name]
-    forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
-    backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
-    best = max(
-        params.contenders(name),
-        key=lambda row: (
-            metrics[row].get(f"dev/{forward}", 0) + metrics[row].get(f"dev/{backward}", 0)
-        ),
-    )
-    on_test = {row: f"{100 * metrics[row].get(f'test/{forward}', 0):.1f}" for row in table.rows}
+    best = max(params.contenders(name), key=lambda row: metrics[row][SELECTION_METRIC])
+    found = f"test/{SPEECH_TO_IMAGE}/recall_at_1"
+    on_test = {row: f"{100 * metrics[row][found]:.1f}" for row in table.rows}
     compared = table.baseline is not None and table.baseline != best
     return {
         "row": best,
