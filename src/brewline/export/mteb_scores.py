@@ -29,8 +29,8 @@ def mteb_scores(ranks: Ranks, queries_QD: Floats, gallery_GD: Floats) -> dict[st
     """The metrics of all `K_VALUES`, as fractions, and how well scores tell who is answered.
 
     `nauc_<metric>_<confidence>` is 1 where leaving out the least confident queries is as good as
-    leaving out those that are answered worst, and 0 where it does not help (arXiv 2402.12997). Where
-    all queries are answered alike there is none.
+    leaving out those that are answered worst, and 0 where it does not help (arXiv 2402.12997).
+    Where all queries are answered alike there is none.
 
     Args:
         ranks: Of a direction.
