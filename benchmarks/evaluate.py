@@ -12,8 +12,8 @@ files to files, without recording in MLflow: with one sample of the bootstrap, a
 consists of, written as a user would: scikit-learn's pipeline in a loop over the same folds and
 penalties, without checks and intervals.
 
-`growth` is the time against that of a tenth of the images and recordings (of `probe`: of processors,
-against an eighth of the recordings). Of ranks it may be a hundred, as the product's is. Peak memory
+`growth` is the time against that of a tenth of the images and recordings (of `probe`: of processors
+and an eighth of the recordings). Of ranks it may be a hundred, as the product's is. Peak memory
 is that of a process that does nothing else, vectors included.
 
     python benchmarks/evaluate.py [--json] [--images 5000] [--cases ranks_5k_25k ...]
