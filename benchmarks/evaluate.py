@@ -7,9 +7,14 @@ product alone. Shortest of some rounds, in turns, so that all see the same machi
 `score_5k_25k`: what stage `score` does with a model whose dev and test are of that size each, from
 files to files, without recording in MLflow: with one sample of the bootstrap, and with 1,000.
 
-`growth` is the time against that of a tenth of the images and recordings. Of ranks it may be a
-hundred, as the product's is. Peak memory is that of a process that does nothing else, vectors
-included.
+`probe`: every label set of emotions under each published protocol (six folds and one and one) on
+1,440 vectors of 768 random numbers, with the checks and intervals, against the fits alone that it
+consists of, written as a user would: scikit-learn's pipeline in a loop over the same folds and
+penalties, without checks and intervals.
+
+`growth` is the time against that of a tenth of the images and recordings (of `probe`: of processors
+and an eighth of the recordings). Of ranks it may be a hundred, as the product's is. Peak memory
+is that of a process that does nothing else, vectors included.
 
     python benchmarks/evaluate.py [--json] [--images 5000] [--cases ranks_5k_25k ...]
 """
@@ -28,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cases.probe import measure_probe, run_once
 
 from brewline.config import load_params
 from brewline.config.experiments import TableParams
@@ -44,7 +50,7 @@ from brewline.tables.parquet import write_table
 from brewline.tables.transcripts import OK, TRANSCRIPTS, WORD_ERRORS, WORD_ERRORS_FILE
 
 PROJECT = Path(__file__).parents[1]
-CASES = ("ranks_5k_25k", "score_5k_25k")
+CASES = ("ranks_5k_25k", "score_5k_25k", "probe")
 TAKES = 5
 DIMENSION = 768
 ROUNDS = 3
@@ -242,6 +248,8 @@ def run_for_memory(case: str, num_images: int) -> None:
     """Runs a case once, and prints the peak memory of this process in MiB."""
     if case == "ranks_5k_25k":
         run_ours(make_vectors("test", num_images))
+    elif case == "probe":
+        run_once()
     else:
         with tempfile.TemporaryDirectory() as folder:
             make_project(Path(folder), num_images)
@@ -255,14 +263,18 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000, help="of ranks and score")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--memory", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
         run_for_memory(arguments.memory, arguments.images)
         return
-    measures = {"ranks_5k_25k": measure_ranks, "score_5k_25k": measure_score}
+    measures = {
+        "ranks_5k_25k": measure_ranks,
+        "score_5k_25k": measure_score,
+        "probe": lambda _: {"peak_mb": peak_mb_of("probe", 0), **measure_probe()},
+    }
     for case in arguments.cases:
         line = measures[case](arguments.images)
         if arguments.json:

@@ -66,7 +66,8 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
         overrides: Values by their dotted names (`variants.full.alpha`).
 
     Raises:
-        BrewlineError: uncommitted changes, which the workspace would lack, or bad overrides.
+        BrewlineError: uncommitted changes, which the workspace would lack, bad overrides, or
+            vectors of others that it cannot reach.
     """
     need_git(project, "a run with overrides works in a clone of the last commit")
     _refuse_uncommitted(project)
@@ -78,11 +79,42 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
     folder = workspace_of(project, overrides)
     if not folder.exists():
         _make(project, folder)
+    link_external(project, folder, values)
     text = yaml.safe_dump(values, sort_keys=False)
     if (folder / "params.yaml").read_text(encoding="utf-8") != text:
         write_text(folder / "params.yaml", text)
     os.utime(folder)
     return folder
+
+
+def link_external(project: Path, folder: Path, values: Mapping[str, Any]) -> None:
+    """Brings vectors of others that neither git nor DVC has into a workspace, by links.
+
+    Their paths stay as they are: another one would make their stage stale, and stand among what a
+    run was started with.
+
+    Args:
+        project: The project's folder, where relative paths begin.
+        folder: The workspace.
+        values: As in `params.yaml`.
+
+    Raises:
+        BrewlineError: a relative path leaves the project.
+    """
+    for name, one in values["external"].items():
+        for key in ("utterances", "images"):
+            given = Path(one[key])
+            if not given.is_absolute() and ".." in given.parts:
+                raise BrewlineError(
+                    f"external.{name}.{key}: a run with overrides works in a folder of its own, "
+                    f"where {given} leads elsewhere; give the absolute path, or one without `..`",
+                    "settings",
+                )
+            here, there = folder / given, project / given
+            if not here.exists() and there.exists():
+                here.parent.mkdir(parents=True, exist_ok=True)
+                here.unlink(missing_ok=True)
+                here.symlink_to(there.absolute())
 
 
 def narrow_to(folder: Path, experiments: Collection[str]) -> None:

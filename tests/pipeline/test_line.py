@@ -5,17 +5,19 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import open_clip
 import pandas
 import pytest
 import torch
 import yaml
-from safetensors import safe_open
+from PIL import Image
 from tiny_project import Line, changed_params, make_tracked, run_line, run_stage
 
 from brewline.core.files import sha256_tree
@@ -484,18 +486,37 @@ def test_without_a_recipe_the_models_of_another_experiment_are_measured(line: Li
         assert (card.data, card.recipe) == (theirs_card.data, theirs_card.recipe)
 
 
+def vectors_by_open_clip(folder: Path, corpus: str) -> dict[str, dict[str, np.ndarray]]:
+    """What somebody without Brewline makes of transcripts and pictures: open_clip as it is."""
+    clip, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}/published/clip")
+    tokenise = open_clip.get_tokenizer(f"local-dir:{folder}/published/clip")
+    clip.eval()
+    heard = pandas.read_parquet(folder / f"data/transcripts/{corpus}.parquet")
+    manifest = pandas.read_parquet(folder / f"data/manifest/{corpus}.parquet")
+    image_of = dict(zip(manifest.utterance_id, manifest.image_id, strict=True))
+    found: dict[str, dict[str, np.ndarray]] = {"utterances": {}, "images": {}}
+    with torch.no_grad():
+        for name, text in zip(heard.utterance_id, heard.text, strict=True):
+            found["utterances"][name] = clip.encode_text(tokenise([text]))[0].numpy()
+        for shard in sorted((folder / "data/shards" / corpus).rglob("*.tar")):
+            with tarfile.open(shard) as archive:
+                for member in archive:
+                    key, _, suffix = Path(member.name).name.partition(".")
+                    if suffix == "jpg":
+                        picture = Image.open(archive.extractfile(member))
+                        pixels = preprocess(picture)[None]
+                        found["images"][image_of[key]] = clip.encode_image(pixels)[0].numpy()
+    return found
+
+
 def test_vectors_of_others_are_measured_as_ours_are(line: Line, tmp_path: Path) -> None:
-    """Those of a model of ours, taken out by other code, at another length and in another order."""
+    """Those that open_clip gives, of another length and in another order, are our zero-shot row."""
     folder = line.copy(tmp_path / "project")
-    path = "data/embeddings/mini-flickr8k/mini-flickr8k-zero-shot/frozen.safetensors"
-    with safe_open(folder / path, "np") as file:
-        ids = json.loads(file.metadata()["ids"])
-        parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    for name, place in (("utterances", 0), ("images", 2)):
-        names = [one for split in ("test", "dev") for one in ids[split][place]]
-        vectors = 3.5 * np.concatenate([parts[f"{split}/{name}"] for split in ("test", "dev")])
-        frame = pandas.DataFrame({"id": names, "vector": list(vectors)})
-        frame.sample(frac=1, random_state=0).to_parquet(folder / f"{name}.parquet")
+    rng = np.random.default_rng(0)
+    for name, vectors in vectors_by_open_clip(folder, "mini-flickr8k").items():
+        ids = rng.permutation(sorted(vectors))
+        frame = pandas.DataFrame({"id": ids, "vector": [3.5 * vectors[one] for one in ids]})
+        frame.to_parquet(folder / f"{name}.parquet")
     before = (folder / "reports/registration.json").read_bytes()
     with changed_params(folder) as values:
         files = {"utterances": "utterances.parquet", "images": "images.parquet"}
@@ -510,6 +531,9 @@ def test_vectors_of_others_are_measured_as_ours_are(line: Line, tmp_path: Path) 
     theirs, ours = metrics["speechclip"], metrics["zero-shot"]
     assert theirs.keys() == ours.keys()
     assert theirs == pytest.approx(ours, abs=1e-6)
+    ranks = pandas.read_parquet(folder / "reports/evaluation/mini-flickr8k/test_ranks.parquet")
+    by_model = {name: list(one["rank"]) for name, one in ranks.groupby("model")}
+    assert by_model["peer/external"] == by_model["mini-flickr8k-zero-shot/frozen"]
     buckets = (folder / "reports/evaluation/mini-flickr8k/buckets.csv").read_text()
     assert "speechclip" in buckets
     assert (folder / "reports/registration.json").read_bytes() == before

@@ -400,6 +400,7 @@ def table_inputs() -> TableInputs:
     return TableInputs(
         corpus="tiny",
         rows=rows,
+        contenders=["zero-shot", "e2e", "full", "worse"],
         pairs=[(row, "zero-shot") for row in rows if row != "zero-shot"] + [("full", "e2e")],
         ranks=ranks,
         image_of={name: IMAGE[name] for name in names},
@@ -426,11 +427,15 @@ def test_rows_of_others_are_compared_and_their_models_not_looked_at() -> None:
     theirs = TableRow(["peer/external"], None, False, 0.99, is_ours=False)
     inputs = table_inputs()
     ranks = {**inputs.ranks, "peer": [dict.fromkeys(inputs.image_of, 1)]}
-    mixed = replace(inputs, rows={**inputs.rows, "peer": theirs}, ranks=ranks)
+    rows, contenders = {**inputs.rows, "peer": theirs}, [*inputs.contenders, "peer"]
+    mixed = replace(inputs, rows=rows, contenders=contenders, ranks=ranks)
     assert mixed.shown_row == "peer"
     assert mixed.fullest_row == "full"
     assert mixed.with_two_channels == inputs.with_two_channels
-    alone = replace(mixed, rows={"peer": theirs}, pairs=[])
+    # Where nobody else hears, ours that read captions are looked at all the same.
+    ceiling = replace(mixed, rows={"captions": rows["captions"], "peer": theirs})
+    assert replace(ceiling, contenders=["peer"]).fullest_row == "captions"
+    alone = replace(mixed, rows={"peer": theirs}, contenders=["peer"], pairs=[])
     assert alone.fullest_row is None
     assert choose_queries(alone, [], 2, k=5, seed=0) == []
 

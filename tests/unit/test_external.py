@@ -239,7 +239,10 @@ def test_a_row_may_name_vectors_of_others() -> None:
     assert not params.is_trained("peer")
     # Whoever is registered or searched with is trained here.
     assert "peer" not in params.trained_rows("mini-flickr8k")
-    assert not parse_params(with_peer(reads="captions")).hears("peer")
+    assert params.contenders("mini-flickr8k")[-1] == "speechclip"
+    ceiling = parse_params(with_peer(reads="captions"))
+    assert not ceiling.hears("peer")
+    assert "speechclip" not in ceiling.contenders("mini-flickr8k")
 
 
 @pytest.mark.parametrize(

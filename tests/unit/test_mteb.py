@@ -1,8 +1,11 @@
 """What is written for mteb: read and scored by mteb itself where it is installed."""
 
 import importlib.util
+import itertools
 import json
 import math
+import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,15 +130,77 @@ def test_scores_are_those_of_a_slow_version() -> None:
             split.utterance_image_ids,
             split.image_ids,
         )
-        for ranks in both:
+        ways = (split.utterance_embeddings, split.image_embeddings)
+        for ranks, vectors in zip(both, (ways, ways[::-1]), strict=True):
             right: list[list[int]] = [[] for _ in range(ranks.num_queries)]
             for query, rank in zip(ranks.query.tolist(), ranks.rank.tolist(), strict=True):
                 right[query].append(rank)
-            scores = mteb_scores(ranks)
+            scores = mteb_scores(ranks, *vectors)
             for k in K_VALUES:
                 for name, value in slow_scores(right, k).items():
                     assert scores[name] == pytest.approx(value, abs=1e-6), name
             assert scores["main_score"] == scores["ndcg_at_10"]
+
+
+def slow_nauc(confidence: list[float], values: list[float]) -> float:
+    """By arXiv 2402.12997, where no two are equally sure; areas as sums of trapezia."""
+
+    def area(sure: list[float]) -> float:
+        kept = [value for _, value in sorted(zip(sure, values, strict=True))]
+        curve = [
+            sum(kept[start:]) / len(kept[start:])
+            for start in (round(rate / 10 * len(kept)) for rate in range(10))
+        ]
+        return sum((one + other) / 20 for one, other in itertools.pairwise(curve))
+
+    flat = 0.9 * sum(values) / len(values)
+    return (area(confidence) - flat) / (area(values) - flat)
+
+
+def test_how_well_scores_tell_who_is_answered_is_that_of_a_slow_version() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        split = split_of("test", rng)
+        spoken, seen = split.utterance_embeddings, split.image_embeddings
+        ranks, _back = rank_both_ways(spoken, seen, split.utterance_image_ids, split.image_ids)
+        scores = mteb_scores(ranks, spoken, seen)
+        rows = (spoken @ seen.T).astype(float).tolist()
+        sure = {
+            "max": [max(row) for row in rows],
+            "std": [statistics.pstdev(row) for row in rows],
+            "diff1": [sorted(row)[-1] - sorted(row)[-2] for row in rows],
+        }
+        # Of equal values any may go first: their mean is the same.
+        values = (1 / ranks.best).tolist()
+        for name, one in sure.items():
+            assert scores[f"nauc_mrr_at_1000_{name}"] == pytest.approx(
+                slow_nauc(one, values), abs=1e-5
+            )
+
+
+def test_abstention_by_hand() -> None:
+    """Ten queries of a direction; the first five find their picture at once, the others last."""
+    images = np.eye(10, dtype=np.float32)
+    names = [f"i{number}" for number in range(10)]
+
+    def scores(own: list[float]) -> dict[str, float]:
+        """Of queries that like their own picture so much, and the next one by 0.5."""
+        queries = 0.5 * np.roll(images, 1, axis=1) + np.diag(own).astype(np.float32)
+        there, _ = rank_both_ways(queries, images, names, names)
+        return mteb_scores(there, queries, images)
+
+    # Who is right is surer than who is wrong, then less sure, then as sure.
+    good = scores([0.9] * 5 + [0.1] * 5)
+    assert (good["recall_at_1"], good["nauc_recall_at_1_max"]) == (0.5, 1.0)
+    bad = scores([0.51] * 5 + [0.1] * 5)
+    assert bad["nauc_recall_at_1_diff1"] < 0
+    same = scores([0.5] * 10)
+    assert same["recall_at_1"] == 0
+    # Nobody is right, so that there is nothing to tell.
+    assert not [name for name in same if name.startswith("nauc_recall_at_1_")]
+    # One picture alone has no second one.
+    alone, _ = rank_both_ways(images[:1], images[:1], ["i"], ["i"])
+    assert mteb_scores(alone, images[:1], images[:1])["recall_at_1"] == 1
 
 
 def test_a_direction_is_a_task_by_name() -> None:
@@ -301,16 +366,17 @@ def test_mteb_reads_the_task_and_scores_our_vectors_alike(
             lookup = Lookup(dict(zip(ids, vectors, strict=True)))
             theirs = task.evaluate(lookup, split, subsets_to_run=[subset], encode_kwargs={})
             (scores,) = ours["scores"][split]
-            compared = {
-                key: value
-                for key, value in theirs[subset].items()
-                if not key.startswith("nauc") and isinstance(value, float)
-            }
-            assert set(compared) <= set(scores)
-            assert len(compared) == 6 * len(K_VALUES) + 1 + ("main_score" in compared)
-            for key, value in compared.items():
+            numbers = {key: one for key, one in theirs[subset].items() if isinstance(one, float)}
+            assert scores.keys() <= {*numbers, "main_score", "hf_subset", "languages"}
+            # Of each metric but the hit rate there are three of abstention.
+            assert len(numbers) == (6 + 5 * 3) * len(K_VALUES) + 1 + ("main_score" in numbers)
+            for key in numbers.keys() - scores.keys():
+                # All queries are answered alike: mteb divides zero, or what rounding left of it.
+                found = re.fullmatch(r"nauc_(\w+_at_(\d+))_(max|std|diff1)", key)
+                assert found and scores[found[1]] in (0, 1, 1 / int(found[2])), key
+            for key in numbers.keys() & scores.keys():
                 # mteb rounds to five digits.
-                assert scores[key] == pytest.approx(value, abs=1.1e-5), (split, key)
+                assert scores[key] == pytest.approx(numbers[key], abs=1.1e-5), (split, key)
 
 
 def test_mteb_decodes_pictures_and_has_the_bytes_of_recordings(

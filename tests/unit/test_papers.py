@@ -140,8 +140,10 @@ def test_every_column_says_of_how_many_it_is() -> None:
         (f"{LN}, image → speech", "101 pictures, 1,001 recordings", 2),
     ]
     for table in tables.values():
-        assert "Checkpoints were chosen on dev, and all numbers are of test" in table.said
-        assert "95 % interval" in table.said
+        # What was counted, on what, how it was chosen, and what the interval is over.
+        assert "R@K in %: queries of test with a right answer" in table.said
+        assert "Checkpoints were chosen on dev." in table.said
+        assert "95 % interval, over pictures and over seeds" in table.said
 
 
 def test_rows_of_one_name_and_another_variant_are_two_lines() -> None:
@@ -217,6 +219,11 @@ def test_each_table_lies_beside_the_page_as_csv_and_markdown(out: Path) -> None:
     assert float(one["value"]) == heard["full/acoustic"]["by_speaker/strict4/accuracy"]
     assert one["measured_on"] == "72 recordings, 6 speakers"
     markdown = (out / "out/papers/table-3.md").read_text()
+    # Nothing of it was chosen on dev, and nobody drew pictures.
+    assert "Accuracy in %, of recordings of speakers who were not heard in training" in markdown
+    assert "were chosen on other speakers of training" in markdown
+    assert "interval, over speakers and over runs" in markdown
+    assert "dev" not in markdown
     assert f"\n- {one['corpus']}, by_speaker, strict4: {one['measured_on']}\n" in markdown
 
 

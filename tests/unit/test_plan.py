@@ -14,7 +14,7 @@ from brewline.core.errors import BrewlineError
 from flows.graph import Stage, plan, with_descendants
 from flows.pipeline import Outcome, _Run
 from flows.stage import StageFailedError, Work
-from flows.workspace import narrow_to
+from flows.workspace import link_external, narrow_to
 
 
 def stage(
@@ -209,6 +209,34 @@ def test_each_failure_is_told() -> None:
     run._failures.append(StageFailedError("shard@b", "data", "it is bad"))
     with pytest.raises(BrewlineError, match=r"^2 stages failed:\n  shard@a .*\n  shard@b "):
         run.check_delivered()
+
+
+def test_vectors_of_others_are_found_in_a_workspace(tmp_path: Path) -> None:
+    """By their relative paths, unless the clone has them; absolute ones are left alone."""
+    project, folder = tmp_path / "project", tmp_path / "project/work/workspaces/0123"
+    files = {"peers/u.parquet": "new", "i.parquet": "new", "kept.parquet": "of the tree"}
+    for name, text in files.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+    folder.mkdir(parents=True)
+    (folder / "kept.parquet").write_text("of the commit")
+    # Of a run before, from where the project lay then.
+    (folder / "i.parquet").symlink_to(tmp_path / "gone.parquet")
+    elsewhere = str(tmp_path / "elsewhere.parquet")
+    external = {
+        "peer": {"utterances": "peers/u.parquet", "images": "i.parquet"},
+        "other": {"utterances": "kept.parquet", "images": elsewhere},
+        "missing": {"utterances": "no.parquet", "images": f"{tmp_path}/../no.parquet"},
+    }
+    for _ in range(2):
+        link_external(project, folder, {"external": external})
+    assert (folder / "peers/u.parquet").read_text() == "new"
+    assert (folder / "i.parquet").read_text() == "new"
+    assert (folder / "kept.parquet").read_text() == "of the commit"
+    assert {path.name for path in folder.iterdir()} == {"peers", "i.parquet", "kept.parquet"}
+    external["peer"]["images"] = "../i.parquet"
+    with pytest.raises(BrewlineError, match=r"external.peer.images: a run with overrides .* `..`"):
+        link_external(project, folder, {"external": external})
 
 
 def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def page(out_dir: Path) -> Page:
 def test_page_loads_nothing_and_is_well_formed(page: Page) -> None:
     assert page.open == []
     # Links lead to the pages that lie beside it.
-    neighbours = ("validation/", "transcription/", "papers/", "figures/")
+    neighbours = ("validation/", "transcription/", "papers/", "figures/", "analysis/")
     assert all(load.startswith(("data:", "#", *neighbours)) for load in page.loads)
     assert len(page.ids) == len(set(page.ids))
     inside = {load[1:] for load in page.loads if load.startswith("#")}

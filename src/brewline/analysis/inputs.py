@@ -38,14 +38,9 @@ class TableRow:
     says_keywords: bool = False
 
     @property
-    def hears(self) -> bool:
-        """Whether it takes recordings; what reads captions is a ceiling."""
-        return self.text != "caption"
-
-    @property
     def num_channels(self) -> int:
         """Of an utterance: one or two; of others' vectors none is known."""
-        return (self.text is not None) + self.has_acoustic if self.is_ours else 0
+        return (self.text is not None) + self.has_acoustic
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,7 @@ class TableInputs:
     Attributes:
         corpus: What it is measured on.
         rows: In its order.
+        contenders: The rows of which one is the best: those that hear speech, or else all.
         pairs: Rows that are compared.
         ranks: By row, of each of its models: the rank of the right image by utterance of test.
         image_of: The image of each utterance of test.
@@ -66,6 +62,7 @@ class TableInputs:
 
     corpus: str
     rows: Mapping[str, TableRow]
+    contenders: Sequence[str]
     pairs: Sequence[tuple[str, str]]
     ranks: RowRanks
     image_of: Mapping[str, str]
@@ -81,17 +78,15 @@ class TableInputs:
 
     @property
     def shown_row(self) -> str:
-        """The row that is best on dev among those that hear speech, or among all."""
-        contenders = [row for row, one in self.rows.items() if one.hears]
-        return max(contenders or self.rows, key=lambda row: self.rows[row].dev)
+        """The contender that is best on dev."""
+        return max(self.contenders, key=lambda row: self.rows[row].dev)
 
     @property
     def fullest_row(self) -> str | None:
-        """The best on dev of our rows that hear speech by most channels; None: none is ours."""
+        """The best on dev of our contenders, or of ours, by most channels; None: none is ours."""
         ours = [row for row, one in self.rows.items() if one.is_ours]
-        hearing = [row for row in ours if self.rows[row].hears] or ours
         return max(
-            hearing,
+            [row for row in ours if row in self.contenders] or ours,
             key=lambda row: (self.rows[row].num_channels, self.rows[row].dev),
             default=None,
         )
@@ -122,8 +117,7 @@ def read_inputs(params: Params, name: str, project: Path = Path()) -> TableInput
             )
         dev = metrics[row][SELECTION_METRIC]
         if experiment in params.external:
-            text = None if params.hears(experiment) else "caption"
-            rows[row] = TableRow(models, text, has_acoustic=False, dev=dev, is_ours=False)
+            rows[row] = TableRow(models, text=None, has_acoustic=False, dev=dev, is_ours=False)
         else:
             made_of = load_card(model_folder(experiment, names[0], project)).switches
             acoustic = made_of.acoustic
@@ -138,6 +132,7 @@ def read_inputs(params: Params, name: str, project: Path = Path()) -> TableInput
     return TableInputs(
         corpus=table.data,
         rows=rows,
+        contenders=params.contenders(name),
         pairs=table.pairs,
         ranks=of_row,
         image_of={utterance: image_of[utterance] for utterance in asked},

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from brewline.config import Params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, sha256_file, write_json
-from brewline.evaluation.ranks import Ranks, rank_both_ways
+from brewline.evaluation.ranks import rank_both_ways
 from brewline.evaluation.vectors import SplitEmbeddings, load_vectors
 from brewline.export.mteb_scores import mteb_scores
 from brewline.media.corpus_media import CorpusMedia, project_media
@@ -143,7 +143,7 @@ def _write_results(
     for source in filter(params.hears, params.tables[table].rows.values()):
         for model in model_names(params, source):
             path = project / f"data/embeddings/{corpus}/{source}/{model}.safetensors"
-            ranks = {split: _ranks(one) for split, one in load_vectors(path).items()}
+            scores = {split: _scores(one) for split, one in load_vectors(path).items()}
             is_ours = source not in params.external
             name = f"brewline/{source}-{model}" if is_ours else f"external/{source}"
             version = sha256_file(path)[:40]
@@ -156,9 +156,7 @@ def _write_results(
                     "task_name": task_name(corpus, subset),
                     # It was not mteb that computed them.
                     "mteb_version": None,
-                    "scores": {
-                        split: [{**mteb_scores(ranks[split][number]), **about}] for split in _SPLITS
-                    },
+                    "scores": {split: [{**scores[split][number], **about}] for split in _SPLITS},
                     "evaluation_time": None,
                     "kg_co2_emissions": None,
                 }
@@ -166,11 +164,8 @@ def _write_results(
             yield name
 
 
-def _ranks(split: SplitEmbeddings) -> tuple[Ranks, Ranks]:
+def _scores(split: SplitEmbeddings) -> tuple[dict[str, float], dict[str, float]]:
     """As `SUBSETS` are."""
-    return rank_both_ways(
-        split.utterance_embeddings,
-        split.image_embeddings,
-        split.utterance_image_ids,
-        split.image_ids,
-    )
+    spoken, seen = split.utterance_embeddings, split.image_embeddings
+    there, back = rank_both_ways(spoken, seen, split.utterance_image_ids, split.image_ids)
+    return mteb_scores(there, spoken, seen), mteb_scores(back, seen, spoken)

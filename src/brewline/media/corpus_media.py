@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brewline.core.errors import BrewlineError
 from brewline.media.archives import MediaStore
-from brewline.tables.parquet import read_table
+from brewline.tables.parquet import read_column
 
 ReadMedia = Callable[[str, str], bytes]
 
@@ -20,10 +20,14 @@ class CorpusMedia:
         Raises:
             BrewlineError: the manifest is missing or damaged.
         """
-        rows = read_table(manifest)
         self._corpus, self._manifest, self._media = corpus, manifest, media
-        self._audio = {row["utterance_id"]: row["audio_path"] for row in rows}
-        self._images = {row["image_id"]: row["image_path"] for row in rows}
+        self._audio = self._column_by("utterance_id", "audio_path")
+        self._images = self._column_by("image_id", "image_path")
+
+    def _column_by(self, key: str, value: str) -> dict[str, str]:
+        """A column by another one; of whole rows, a large corpus takes several times the memory."""
+        keys, values = (read_column(self._manifest, name).to_pylist() for name in (key, value))
+        return dict(zip(keys, values, strict=True))
 
     def _path(self, paths: Mapping[str, str], name: str) -> str:
         if name not in paths:

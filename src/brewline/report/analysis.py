@@ -223,10 +223,11 @@ def _attention(folder: Path, one: Mapping[str, Any], arranger: ExampleArranger) 
 
 
 def _figure(path: Path) -> dict[str, str]:
-    """A figure of ours as a URI, with its width and height."""
+    """A figure of ours as a URI, with its width and height, and its file beside the page."""
     try:
         svg = path.read_bytes()
     except FileNotFoundError:
         raise BrewlineError(f"{path} is missing; run `dvc repro analyse`") from None
     _, _, width, height = svg.partition(b'viewBox="')[2].partition(b'"')[0].decode().split()
-    return {"uri": data_uri("image/svg+xml", svg), "width": width, "height": height}
+    uri = data_uri("image/svg+xml", svg)
+    return {"uri": uri, "width": width, "height": height, "file": path.name}

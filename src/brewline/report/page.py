@@ -19,13 +19,13 @@ from brewline.evaluation.outputs import (
     ASR_KEY,
     BUCKETS_FILE,
     DIRECTION_NAMES,
-    IMAGE_TO_SPEECH,
     SPEECH_TO_IMAGE,
     Metrics,
     read_metrics,
     read_model_metrics,
     read_recall,
 )
+from brewline.evaluation.scores import SELECTION_METRIC
 from brewline.evaluation.sound_table import read_sound_metrics
 from brewline.media.corpus_media import CorpusMedia, ReadMedia, stored_media
 from brewline.models.names import model_names
@@ -230,15 +230,9 @@ def headline(
 ) -> dict[str, str]:
     """The row that is best on dev among those that hear speech, and how it does on test."""
     table = params.tables[name]
-    forward = f"{SPEECH_TO_IMAGE}/recall_at_1"
-    backward = f"{IMAGE_TO_SPEECH}/any_hit_recall_at_1"
-    best = max(
-        params.contenders(name),
-        key=lambda row: (
-            metrics[row].get(f"dev/{forward}", 0) + metrics[row].get(f"dev/{backward}", 0)
-        ),
-    )
-    on_test = {row: f"{100 * metrics[row].get(f'test/{forward}', 0):.1f}" for row in table.rows}
+    best = max(params.contenders(name), key=lambda row: metrics[row][SELECTION_METRIC])
+    found = f"test/{SPEECH_TO_IMAGE}/recall_at_1"
+    on_test = {row: f"{100 * metrics[row][found]:.1f}" for row in table.rows}
     compared = table.baseline is not None and table.baseline != best
     return {
         "row": best,
@@ -295,20 +289,23 @@ def _read_models(
 
 def _data_section(inputs: ReportInputs, corpus: str) -> dict[str, Any]:
     """What a corpus lists, what of it is used, and what was set aside for which reason."""
-    from brewline.tables.parquet import read_table
+    from brewline.tables.parquet import read_column, read_table
 
     path = inputs.quarantine_dir / f"{corpus}.parquet"
-    manifest = read_table(inputs.manifest_dir / f"{corpus}.parquet")
+    split, image_id, duration_s = (
+        read_column(inputs.manifest_dir / f"{corpus}.parquet", name).to_pylist()
+        for name in ("split", "image_id", "duration_s")
+    )
     quarantine = sorted(read_table(path), key=lambda row: (row["reason"], row["utterance_id"]))
     reasons = collections.Counter(row["reason"] for row in quarantine)
-    splits = collections.Counter(row["split"] for row in manifest)
+    splits = collections.Counter(split)
     return {
         "corpus": corpus,
-        "num_listed": len(manifest) + len(quarantine),
-        "num_used": [splits[split] for split in ("train", "dev", "test")],
+        "num_listed": len(split) + len(quarantine),
+        "num_used": [splits[one] for one in ("train", "dev", "test")],
         "num_quarantined": len(quarantine),
-        "num_images": len({row["image_id"] for row in manifest} - {None}),
-        "minutes": f"{sum(row['duration_s'] for row in manifest) / 60:.1f}",
+        "num_images": len({*image_id} - {None}),
+        "minutes": f"{sum(duration_s) / 60:.1f}",
         "reasons": sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
         "quarantined": quarantine[:_MAX_QUARANTINE_ROWS],
         "num_hidden": max(0, len(quarantine) - _MAX_QUARANTINE_ROWS),
