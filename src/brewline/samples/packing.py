@@ -151,16 +151,19 @@ def pack_corpus(
     has_clips = holds_clips(manifest)
     made = work / ("clips" if has_clips else "pictures")
     listing = made.with_suffix(".parquet")
-    job: ShrinkPictures | CutClips
+    parts = made.with_suffix(".npy")
     if has_clips:
-        parts = made.with_suffix(".npy")
         files = list_clips(root, manifest, listing, parts, numbers)
-        job = CutClips(root, files, parts, made, settings, decode_limit_s + files.patience_s)
     else:
         files = list_pictures(root, manifest, listing, numbers)
-        job = ShrinkPictures(root, files, made, settings, decode_limit_s + files.patience_s)
-    doing = ("cutting", "clips") if has_clips else ("shrinking", "pictures")
-    run_under_bar(engine, job, dict(enumerate(files.sizes())), *doing)
+    # What an object store takes is not taken for the decoder's.
+    limit_s, sizes = decode_limit_s + files.patience_s, dict(enumerate(files.sizes()))
+    if has_clips:
+        cut = CutClips(root, files, parts, made, settings, limit_s)
+        run_under_bar(engine, cut, sizes, "cutting", "clips")
+    else:
+        shrink = ShrinkPictures(root, files, made, settings, limit_s)
+        run_under_bar(engine, shrink, sizes, "shrinking", "pictures")
     splits = read_column(manifest, "split").to_pylist()
     shards = [
         ShardRows(shard_name(split, number), part.start, part.stop)
