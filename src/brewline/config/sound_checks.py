@@ -13,6 +13,27 @@ from brewline.config.variants import VariantParams
 _NUM_BINS = 128
 
 
+def bad_pairing_of_speech(key: str, variant: VariantParams) -> Iterator[str]:
+    """What of a variant that pairs recordings with squares of pictures does not fit."""
+    if variant.pairing is None:
+        return
+    if variant.sound is not None:
+        yield f"{key}.pairing: a variant with `sound` has its own there; take this one out"
+        return
+    if variant.pictures != "multicrop":
+        yield f"{key}.pairing: chooses among the squares of pictures; set pictures: multicrop"
+    if variant.prompts:
+        yield f"{key}.pairing: needs prompts: 0, as squares are embedded once, by a frozen tower"
+    if variant.acoustic is None:
+        yield f"{key}.pairing: nothing of this variant is trained by it; it needs `acoustic`"
+    if variant.pairing.rule == "multiframe_segment":
+        yield (
+            f"{key}.pairing.rule: a recording has one vector, and no segments; take random_frame, "
+            "nearest or multiframe_clip"
+        )
+    yield from _bad_pairing(f"{key}.pairing", variant.pairing)
+
+
 def bad_sound(key: str, variant: VariantParams) -> Iterator[str]:
     """What of a variant with `sound` does not fit."""
     sound = variant.sound
@@ -69,6 +90,10 @@ def _bad_share(key: str, warm_phase: int | float | None) -> Iterator[str]:
 def bad_sound_experiment(params: Params, key: str, one: ExperimentParams) -> Iterator[str]:
     """Experiments whose task and variant do not fit each other, or whose start does not."""
     variant, recipe = params.variants[one.variant], params.recipes[one.recipe]
+    if variant.pairing is not None and (one.task != "retrieval" or recipe is None):
+        yield f"{key}.variant: {one.variant!r} pairs squares, for task retrieval with a recipe"
+    elif variant.pairing is not None and recipe is not None and recipe.loss != "info_nce":
+        yield f"{key}.recipe: pairing has loss info_nce alone, not {recipe.loss}"
     is_sound = one.task in SOUND_TASKS
     if is_sound != (variant.sound is not None):
         has = "hears sounds" if variant.sound else "has no `sound`"

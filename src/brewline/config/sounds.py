@@ -14,7 +14,11 @@ Pair = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
 class PairingParams(Section):
-    """How a clip is paired with its frames (Tsubaki et al., 2024; the defaults are ours)."""
+    """How a clip is paired with its frames (Tsubaki et al., 2024; the defaults are ours).
+
+    Or a recording with the squares of its picture, which takes its frames' place; it has no
+    segments.
+    """
 
     # random_frame: one frame, drawn at each step. nearest: the own clip's frame that is most like
     # the sound. multiframe_segment: each part of the sound with the frame of its time.

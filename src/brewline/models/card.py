@@ -33,6 +33,9 @@ _OPTIONS = {
     "squash": "pictures squashed",
     "multicrop": "pictures in squares",
 }
+# With which of the squares of a picture recordings are paired.
+_PAIRED = {"random_frame": "a random one", "nearest": "the nearest", "multiframe_clip": "each"}
+_SOUNDS_BY = {"clip": "", "whisper": " by Whisper", "ast": " by AST", "clap": " by CLAP"}
 
 
 class FineTuned(BaseModel):
@@ -178,6 +181,8 @@ def describe(params: Params, experiment: str) -> str:
         if key in _OPTIONS
     ]
     source = params.trained_on(experiment)
+    if variant.pairing is not None:
+        options.append(f"paired with {_PAIRED[variant.pairing.rule]}")
     if source is None:
         return ", ".join([channels, *options, "nothing trained"])
     elsewhere = [] if source == one.data else [f"trained on {source}"]
@@ -192,7 +197,8 @@ def describe(params: Params, experiment: str) -> str:
 def _heard(variant: VariantParams) -> list[str]:
     """What is heard, in a few words."""
     if variant.sound is not None:
-        return [f"sounds, {variant.sound.pairing.rule.replace('_', ' ')}"]
+        rule = variant.sound.pairing.rule.replace("_", " ")
+        return [f"sounds{_SOUNDS_BY[variant.sound.encoder]}, {rule}"]
     acoustic = variant.acoustic
     if acoustic is None:
         return []

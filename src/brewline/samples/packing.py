@@ -157,13 +157,13 @@ def pack_corpus(
     else:
         files = list_pictures(root, manifest, listing, numbers)
     # What an object store takes is not taken for the decoder's.
-    limit_s, sizes = decode_limit_s + files.patience_s, dict(enumerate(files.sizes()))
+    limit_s, runs = decode_limit_s + files.patience_s, dict(enumerate(files.sizes()))
     if has_clips:
         cut = CutClips(root, files, parts, made, settings, limit_s)
-        run_under_bar(engine, cut, sizes, "cutting", "clips")
+        run_under_bar(engine, cut, runs, "cutting", "clips")
     else:
         shrink = ShrinkPictures(root, files, made, settings, limit_s)
-        run_under_bar(engine, shrink, sizes, "shrinking", "pictures")
+        run_under_bar(engine, shrink, runs, "shrinking", "pictures")
     splits = read_column(manifest, "split").to_pylist()
     shards = [
         ShardRows(shard_name(split, number), part.start, part.stop)
