@@ -9,7 +9,8 @@ import open_clip
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from tiny_clips import OPTIONS, clip_data, make_clip, sound_variant
+from sound_params import RULES
+from tiny_clips import clip_data, make_clip, sound_variant
 from tiny_models import IMAGE_SIZE
 from tiny_models import make_clip as make_tiny_clip
 
@@ -74,7 +75,7 @@ def long(recipe):
     return recipe.model_copy(update={"steps": 30, "evaluate_every": 10, "learning_rate": 2e-3})
 
 
-@pytest.mark.parametrize("rule", OPTIONS)
+@pytest.mark.parametrize("rule", RULES)
 def test_every_rule_learns(rule, long, tmp_path):
     trained = run(sound_variant(rule), long, tmp_path / "work")
     losses = [row["loss"] for row in trained.history if "loss" in row]

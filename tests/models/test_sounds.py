@@ -11,7 +11,7 @@ from tiny_models import EMBEDDING_SIZE, VISION
 
 from brewline.core.errors import BrewlineError
 from brewline.models.inputs import PictureInputs
-from brewline.models.sound_encoders import SoundStates, make_sound_encoder
+from brewline.models.sound_encoders import SoundStates, SpectrogramTransformer
 from brewline.models.sounds import SoundModel, masked, segment_weights
 from brewline.models.spectrogram import log_mel
 from brewline.samples.sound_collator import SoundCollator
@@ -110,7 +110,7 @@ def test_the_encoder_starts_as_the_image_tower(backbone):
     """Of an image's size and with its patches, a spectrogram is seen as a grey picture."""
     side, patch = VISION["image_size"], VISION["patch_size"]
     variant = sound_variant(patch=[patch, patch], stride=[patch, patch], max_duration_s=side / 100)
-    encoder = make_sound_encoder(backbone, variant.sound)
+    encoder = SpectrogramTransformer(backbone, variant.sound)
     visual = backbone.clip.visual
     torch.testing.assert_close(encoder.kernel, visual.conv1.weight.sum(dim=1, keepdim=True))
     torch.testing.assert_close(encoder.class_token, visual.class_embedding)
@@ -125,8 +125,8 @@ def test_the_encoder_starts_as_the_image_tower(backbone):
 
 
 def test_a_scaled_kernel_sees_a_plain_surface_as_before(backbone):
-    small = make_sound_encoder(backbone, sound_variant(patch=[8, 8], stride=[8, 8]).sound)
-    large = make_sound_encoder(backbone, sound_variant(patch=[32, 16], stride=[32, 16]).sound)
+    small = SpectrogramTransformer(backbone, sound_variant(patch=[8, 8], stride=[8, 8]).sound)
+    large = SpectrogramTransformer(backbone, sound_variant(patch=[32, 16], stride=[32, 16]).sound)
     assert large.kernel.shape[2:] == (32, 16)
     torch.testing.assert_close(
         large.kernel.sum(dim=(1, 2, 3)), small.kernel.sum(dim=(1, 2, 3)), atol=1e-4, rtol=1e-4
@@ -136,7 +136,7 @@ def test_a_scaled_kernel_sees_a_plain_surface_as_before(backbone):
 def test_another_tower_is_refused_in_one_sentence(backbone):
     broken = replace(backbone, clip=torch.nn.Linear(1, 1))
     with pytest.raises(BrewlineError, match="use a CLIP ViT"):
-        make_sound_encoder(broken, sound_variant().sound)
+        SpectrogramTransformer(broken, sound_variant().sound)
 
 
 def test_padding_changes_nothing(model, collator):

@@ -6,39 +6,21 @@ from functools import cache
 import numpy as np
 import soundfile
 from PIL import Image
+from sound_params import sound_params
 from tiny_models import COLOURS, RGB
 
-from brewline.config.sounds import PairingParams, SoundParams
+from brewline.config.sounds import SoundParams
 from brewline.config.variants import VariantParams
 from brewline.samples.training_reader import TrainingOrder
 from brewline.samples.utterance import Event, Frame, Utterance
 from brewline.training.loop import TrainingData
 
 RATE_HZ = 16_000
-# With a warm phase of no steps, and other takes of a clip as neither.
-OPTIONS = {
-    "random_frame": {},
-    "nearest": {"warm_phase": 0},
-    "multiframe_segment": {"same_clip": "mask"},
-    "multiframe_clip": {},
-}
 
 
 def sound_variant(rule: str = "random_frame", **options) -> VariantParams:
-    own = {key: options.pop(key) for key in ("warm_phase", "same_clip") if key in options}
-    pairing = PairingParams.model_validate({"rule": rule, **OPTIONS[rule], **own})
-    values = {
-        "encoder": "clip",
-        "patch": [32, 8],
-        "stride": [32, 8],
-        "max_duration_s": 1.0,
-        "frequency_mask": 0,
-        "time_mask": 0,
-        "segments": 4,
-        "pairing": pairing.model_dump(),
-        **options,
-    }
-    return VariantParams(prompts=0, sound=SoundParams.model_validate(values))
+    sound = SoundParams.model_validate(sound_params(rule, **options))
+    return VariantParams(prompts=0, sound=sound)
 
 
 def tone(hz: float, seconds: float) -> np.ndarray:

@@ -132,7 +132,7 @@ def test_equal_huberts_have_one_hash(tmp_path: Path) -> None:
         ("no weights", "has no model.safetensors or pytorch_model.bin"),
         ("no preprocessor", "has no preprocessor_config.json"),
         ("another model", "is of 'wav2vec2', not of 'hubert'"),
-        ("another rate", "hears 8000 samples a second"),
+        ("another rate", "sampling_rate: 8000, and what we hear by it needs 16000"),
         ("cut", "weights are damaged"),
         ("a layer is missing", "its weights lack encoder.layers.2"),
         ("another hash", "expected SHA-256"),

@@ -49,17 +49,17 @@ CONTRASTED = partial(contrastive_loss, logit_scale=10.0, pairs=MASK)
 
 def test_alpha_weighs_inner_against_outer():
     channels = (3 * A, 0.5 * B)
-    losses = brewclip_loss(A, B, channels, 0.25, CONTRASTED)
+    losses = brewclip_loss(CONTRASTED(A, B), channels, 0.25, CONTRASTED)
     assert losses.inner is not None
     torch.testing.assert_close(losses.inner, losses.outer)
-    losses = brewclip_loss(A, B.roll(1, 0), channels, 0.25, CONTRASTED)
+    losses = brewclip_loss(CONTRASTED(A, B.roll(1, 0)), channels, 0.25, CONTRASTED)
     assert losses.inner is not None
     torch.testing.assert_close(losses.total, 0.25 * losses.inner + 0.75 * losses.outer)
 
 
 def test_alpha_zero_and_a_single_channel_leave_the_outer_loss():
     for channels, alpha in (((A, B), 0.0), (None, 0.1)):
-        losses = brewclip_loss(A, B, channels, alpha, CONTRASTED)
+        losses = brewclip_loss(CONTRASTED(A, B), channels, alpha, CONTRASTED)
         assert losses.inner is None
         assert losses.total is losses.outer
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sound_params import sound_params
 from test_sound_scores import model, unit
 
 from brewline.config import Params
@@ -26,19 +27,10 @@ from brewline.report.sounds import SoundPart, sound_sections, sounds_markdown
 PROJECT = Path(__file__).parents[2]
 PUBLISHED = load_published(PROJECT / PUBLISHED_FILE)
 CORPUS = "mini-lncoco"
-SOUND = {
-    "encoder": "clip",
-    "patch": [16, 16],
-    "stride": [16, 16],
-    "max_duration_s": 10.0,
-    "frequency_mask": 16,
-    "time_mask": 40,
-    "segments": 4,
-}
 PAIRINGS = {
-    "random": {"rule": "random_frame"},
-    "nearest": {"rule": "nearest", "warm_phase": 0.2},
-    "multiframe": {"rule": "multiframe_segment", "same_clip": "mask"},
+    "random": sound_params("random_frame"),
+    "nearest": sound_params("nearest", warm_phase=0.2),
+    "multiframe": sound_params("multiframe_segment"),
 }
 
 
@@ -52,11 +44,8 @@ def sound_values() -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
     values["recipes"]["long"] = {**values["recipes"]["mini"], "steps": 80}
     rows = {}
-    for name, pairing in PAIRINGS.items():
-        values["variants"][name] = {
-            "prompts": 0,
-            "sound": copy.deepcopy({**SOUND, "pairing": pairing}),
-        }
+    for name, sound in PAIRINGS.items():
+        values["variants"][name] = {"prompts": 0, "sound": copy.deepcopy(sound)}
         for length, recipe in (("short", "mini"), ("long", "long")):
             first = f"s-{name}-{length}"
             values["experiments"][first] = experiment("audio_image", name, recipe)
@@ -89,6 +78,9 @@ def test_the_whole_table_can_be_written(values: dict[str, Any]) -> None:
         ("variants.random.prompts", 4, "variants.random.sound: stands alone"),
         ("variants.random.sound.patch", [256, 16], "patch: 256 bins are more than the 128"),
         ("variants.random.sound.stride", [16, 32], "stride: [16, 32] leaves gaps between patches"),
+        ("variants.random.sound.patch", None, "sound.patch: is missing; encoder clip needs it"),
+        ("variants.random.sound.encoder", "whisper", "patch: belongs to encoder clip, not to whis"),
+        ("variants.random.sound.encoder", "ast", "'ast' needs its weights; name them under backbo"),
         ("variants.random.sound.frequency_mask", 129, "frequency_mask: there are 128 bins"),
         ("variants.random.sound.pairing.warm_phase", 5, "warm_phase: belongs to nearest, not to"),
         (

@@ -16,7 +16,7 @@ from brewline.config.experiment_checks import (
 from brewline.config.probe_checks import bad_probes
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
-from brewline.config.sound_checks import bad_sound_tables
+from brewline.config.sound_checks import bad_sound_encoders, bad_sound_tables
 from brewline.config.sources import OBJECT_STORES, READER_OPTIONS, FileParams
 
 
@@ -36,6 +36,7 @@ def contradictions(params: Params) -> list[str]:
         *bad_augmentation(params),
         *bad_external(params),
         *bad_tables(params),
+        *bad_sound_encoders(params),
         *bad_sound_tables(params),
         *bad_probes(params),
         *_bad_measures(params),

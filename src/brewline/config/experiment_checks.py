@@ -7,7 +7,12 @@ from brewline.config.choices import suggest
 from brewline.config.experiments import ExperimentParams, TableParams
 from brewline.config.recipes import NONE
 from brewline.config.schema import Params
-from brewline.config.sound_checks import bad_pairs, bad_sound, bad_sound_experiment
+from brewline.config.sound_checks import (
+    bad_pairing_of_speech,
+    bad_pairs,
+    bad_sound,
+    bad_sound_experiment,
+)
 from brewline.config.variants import VariantParams
 
 # Folders beside the models of the experiments.
@@ -21,6 +26,7 @@ def bad_variants(params: Params) -> Iterator[str]:
     for name, variant in params.variants.items():
         key = f"variants.{name}"
         yield from bad_sound(key, variant)
+        yield from bad_pairing_of_speech(key, variant)
         if variant.text is None and variant.acoustic is None and variant.sound is None:
             yield f"{key}: needs a channel: text, acoustic or both, or sound"
         both = variant.text is not None and variant.acoustic is not None

@@ -6,11 +6,19 @@ from pydantic import Field
 
 from brewline.config.types import PositiveFloat, PositiveInt, Section
 
+# Those of the second kind are published for sounds, as models of transformers.
+SoundEncoderName = Literal["clip", "whisper", "ast", "clap"]
+PublishedEncoderName = Literal["ast", "clap"]
+PUBLISHED_ENCODERS: tuple[PublishedEncoderName, ...] = ("ast", "clap")
 Pair = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
 class PairingParams(Section):
-    """How a clip is paired with its frames (Tsubaki et al., 2024; the defaults are ours)."""
+    """How a clip is paired with its frames (Tsubaki et al., 2024; the defaults are ours).
+
+    Or a recording with the squares of its picture, which takes its frames' place; it has no
+    segments.
+    """
 
     # random_frame: one frame, drawn at each step. nearest: the own clip's frame that is most like
     # the sound. multiframe_segment: each part of the sound with the frame of its time.
@@ -33,11 +41,13 @@ class SoundParams(Section):
     """The encoder of sounds, and how it learns from videos."""
 
     # clip: a transformer over patches of a spectrogram, which begins as CLIP's own image tower.
-    encoder: Literal["clip"]
-    # Bins of the spectrogram (of 128) and frames of 10 ms that are a patch, and from one to the
-    # next: the weights of CLIP's patches are scaled to that.
-    patch: Pair
-    stride: Pair
+    # whisper: the encoder of `backbones.whisper`. ast, clap: the Audio Spectrogram Transformer, and
+    # CLAP's HTSAT, as `backbones` name them. All of them are trained.
+    encoder: SoundEncoderName
+    # Of `clip`: bins of the spectrogram (of 128) and frames of 10 ms that are a patch, and from one
+    # to the next: the weights of CLIP's patches are scaled to that.
+    patch: Pair | None = None
+    stride: Pair | None = None
     # What is longer is cut off.
     max_duration_s: PositiveFloat
     # SpecAugment: the most bins and frames that are masked in training.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from brewline.config.sounds import SoundParams
+from brewline.config.sounds import PairingParams, SoundParams
 from brewline.config.types import Fraction, PositiveInt, Section
 
 # How the features of two channels become one. sum: as they are, so that their lengths decide which
@@ -80,6 +80,9 @@ class VariantParams(Section):
     fusion: FusionName = "sum"
     long_texts: LongTexts = "truncate"
     pictures: PictureViews = "own"
+    # Of recordings and `multicrop`: with which of a picture's squares a recording is paired in
+    # training; without it, with their average. Where it is not asked for, no card names it.
+    pairing: PairingParams | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def is_trainable(self) -> bool:

@@ -6,19 +6,24 @@ from typing import Any
 from brewline.core.errors import BrewlineError
 
 
-def hubert_class() -> Any:
-    """Transformers' `HubertModel`, which says nothing on the terminal.
+def transformers_class(name: str, model: str, extra: str) -> Any:
+    """A class of transformers, which says nothing on the terminal.
+
+    Args:
+        name: Of the class.
+        model: What people call what needs it.
+        extra: Of our package, which installs transformers.
 
     Raises:
         BrewlineError: transformers is not installed.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        from transformers import HubertModel
+        import transformers
         from transformers.utils import logging
     except ModuleNotFoundError as error:
         raise BrewlineError(
-            f"HuBERT needs {error.name}: `uv pip install '.[hubert]'`", "settings"
+            f"{model} needs {error.name}: `uv pip install '.[{extra}]'`", "settings"
         ) from None
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return HubertModel
+    return getattr(transformers, name)

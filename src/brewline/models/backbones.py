@@ -27,7 +27,10 @@ from brewline.models.towers import (
     find_text_tower,
 )
 
-SOUND_REFUSED = "sounds need a CLIP whose image tower is open_clip's own ViT; use a CLIP ViT"
+SOUND_REFUSED = (
+    "encoder: clip needs a CLIP whose image tower is open_clip's own ViT; use a CLIP ViT, or "
+    "another encoder"
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def misfits(
     problems += [
         f"variants.{name}.sound: {SOUND_REFUSED}"
         for name, variant in variants.items()
-        if variant.sound and not backbone.has_plain_vit
+        if variant.sound and variant.sound.encoder == "clip" and not backbone.has_plain_vit
     ]
     if shard.image_short_side_px < side:
         problems.append(

@@ -134,17 +134,21 @@ class BrewClip(TrainedModule):
         Returns:
             Unit embeddings (I, E) in fp32.
         """
+        embeddings = self.encode_squares(pictures)
+        if pictures.picture_index is None:
+            return embeddings
+        means = mean_by(pictures.picture_index, embeddings, pictures.num_pictures)
+        return F.normalize(means, dim=-1)
+
+    def encode_squares(self, pictures: PictureInputs) -> Tensor:
+        """Unit embeddings (R, E) in fp32 of all squares of pictures, one after the other."""
         pixels = pictures.pixels.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
         prompts = self._image_prompts()
         if prompts or is_watched():
             features = self._backbone.towers[1].encode(pixels, prompts)
         else:
             features = self.clip.encode_image(pixels, normalize=False)
-        embeddings = F.normalize(features.float(), dim=-1)
-        if pictures.picture_index is None:
-            return embeddings
-        means = mean_by(pictures.picture_index, embeddings, pictures.num_pictures)
-        return F.normalize(means, dim=-1)
+        return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, inputs: UtteranceInputs) -> Tensor:
         """Text features (B, E), not normalised; of a text in several rows, their mean."""

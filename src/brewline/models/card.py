@@ -14,7 +14,13 @@ from brewline.config.recipes import NONE
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
-from brewline.models.names import BACKBONES_FOLDER, ENCODERS_FILE, NAMES_FILE, model_name
+from brewline.models.names import (
+    BACKBONES_FOLDER,
+    ENCODERS_FILE,
+    NAMES_FILE,
+    SOUNDS_FILE,
+    model_name,
+)
 
 CARD_FILE = "model.json"
 # What options that are no default do, in a few words.
@@ -27,6 +33,9 @@ _OPTIONS = {
     "squash": "pictures squashed",
     "multicrop": "pictures in squares",
 }
+# With which of the squares of a picture recordings are paired.
+_PAIRED = {"random_frame": "a random one", "nearest": "the nearest", "multiframe_clip": "each"}
+_SOUNDS_BY = {"clip": "", "whisper": " by Whisper", "ast": " by AST", "clap": " by CLAP"}
 
 
 class FineTuned(BaseModel):
@@ -113,14 +122,16 @@ def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str
     """Reads which weights the pipeline uses: the SHA-256 of each backbone by its role.
 
     Args:
-        path: `backbones.json`; beside it lies `encoders.json`.
+        path: `backbones.json`; beside it lie `encoders.json` and `sounds.json`.
 
     Raises:
         BrewlineError: the file is missing or not what stage `weights` writes.
     """
-    encoders = path.with_name(ENCODERS_FILE)
+    beside = [path.with_name(name) for name in (ENCODERS_FILE, SOUNDS_FILE)]
     try:
-        names = read_json(path) | (read_json(encoders) if encoders.exists() else {})
+        names = read_json(path)
+        for other in beside:
+            names |= read_json(other) if other.exists() else {}
         return {role: str(entry["sha256"]) for role, entry in names.items()}
     except FileNotFoundError:
         raise BrewlineError(f"{path} is missing; run `dvc repro weights`") from None
@@ -130,10 +141,11 @@ def load_backbone_hashes(path: Path = BACKBONES_FOLDER / NAMES_FILE) -> dict[str
 
 def needed_backbones(switches: VariantParams, hashes: Mapping[str, str]) -> dict[str, str | None]:
     """The backbones that a variant rests on: CLIP always, and what it hears with."""
-    encoder = switches.acoustic.encoder if switches.acoustic else None
+    ears = switches.acoustic or switches.sound
+    encoder = ears.encoder if ears else None
     by_whisper = switches.text == "asr" or encoder in ("whisper", "whisper_layers")
     needed = {"clip": hashes["clip"], "whisper": hashes["whisper"] if by_whisper else None}
-    return needed | ({"hubert": hashes["hubert"]} if encoder == "hubert" else {})
+    return needed | ({encoder: hashes[encoder]} if encoder in ("hubert", "ast", "clap") else {})
 
 
 def save_card(folder: Path, card: ModelCard) -> None:
@@ -169,6 +181,8 @@ def describe(params: Params, experiment: str) -> str:
         if key in _OPTIONS
     ]
     source = params.trained_on(experiment)
+    if variant.pairing is not None:
+        options.append(f"paired with {_PAIRED[variant.pairing.rule]}")
     if source is None:
         return ", ".join([channels, *options, "nothing trained"])
     elsewhere = [] if source == one.data else [f"trained on {source}"]
@@ -183,7 +197,8 @@ def describe(params: Params, experiment: str) -> str:
 def _heard(variant: VariantParams) -> list[str]:
     """What is heard, in a few words."""
     if variant.sound is not None:
-        return [f"sounds, {variant.sound.pairing.rule.replace('_', ' ')}"]
+        rule = variant.sound.pairing.rule.replace("_", " ")
+        return [f"sounds{_SOUNDS_BY[variant.sound.encoder]}, {rule}"]
     acoustic = variant.acoustic
     if acoustic is None:
         return []

@@ -101,6 +101,13 @@ class PictureInputs(OnDevice):
     pixels: Tensor
     picture_index: Tensor | None = None
 
+    def num_squares(self) -> list[int]:
+        """How many squares each picture has."""
+        if self.picture_index is None:
+            return [1] * self.num_pictures
+        counts: list[int] = self.picture_index.bincount(minlength=self.num_pictures).tolist()
+        return counts
+
 
 @dataclass(frozen=True)
 class Batch(OnDevice):
@@ -108,7 +115,8 @@ class Batch(OnDevice):
 
     `image_index` (B,) says which of the I images an utterance shows; `image_ids` (B,) are numbers
     of these images, the same in every batch and process. `image_embeddings` (I, E) stand in for
-    `pictures` where they never change.
+    `pictures` where they never change; where recordings are paired with squares they are (I, L, E),
+    of which `square_mask` (I, L) says which are there, the first ones.
     """
 
     utterances: UtteranceInputs
@@ -116,6 +124,7 @@ class Batch(OnDevice):
     image_ids: Tensor
     pictures: PictureInputs | None = None
     image_embeddings: Tensor | None = None
+    square_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,7 @@ def sigmoid_loss(
 
 
 def brewclip_loss(
-    utterances_BE: Tensor,
-    images_BE: Tensor,
+    outer: Tensor,
     channels: tuple[Tensor, Tensor] | None,
     alpha: float,
     contrast: Callable[[Tensor, Tensor], Tensor],
@@ -134,14 +133,12 @@ def brewclip_loss(
     """Weighs the outer loss (utterance, image) against the inner one (acoustic, text).
 
     Args:
-        utterances_BE: Unit embeddings of utterances.
-        images_BE: Unit embeddings of their images.
+        outer: The loss between utterances and their images.
         channels: Acoustic and text features (B, E), of any length; None if there is one channel.
         alpha: Weight of the inner loss; the outer one has the rest. Without a second channel the
             outer loss has all the weight.
         contrast: The loss between two sets of unit vectors.
     """
-    outer = contrast(utterances_BE, images_BE)
     if channels is None or alpha == 0:
         return Losses(outer, outer, None)
     acoustic_BE, text_BE = (F.normalize(features.float(), dim=-1) for features in channels)

@@ -96,6 +96,15 @@ def margins(vectors: ClipVectors) -> Tensor:
     return margin_B.masked_fill(vectors.frame_mask.sum(dim=1) < 2, 0)
 
 
+def choice_of(vectors: ClipVectors, paired: Paired, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """How clips choose among their frames, for the row of a step in a history."""
+    found = {"choice_margin": margins(vectors).mean()}
+    if paired.chosen is not None:
+        num_frames = vectors.frames.shape[1]
+        found["choice_entropy"] = choice_entropy(ranks.gather(paired.chosen), num_frames)
+    return found
+
+
 def choice_entropy(chosen_B: Tensor, num_frames: int) -> Tensor:
     """How evenly frames are chosen by their place in the clip, in nats: 0 where one always is."""
     shares = torch.bincount(chosen_B, minlength=num_frames) / len(chosen_B)

@@ -38,6 +38,10 @@ class SoundEncoder(Protocol):
     def embed(self, pooled: Tensor) -> Tensor:
         """From pooled states (..., W) to CLIP's space (..., E); not normalised."""
 
+    @property
+    def mean(self) -> float:
+        """What its spectrograms are on the average, which what is masked becomes."""
+
 
 class SpectrogramTransformer(nn.Module):
     """CLIP's vision transformer over patches of a spectrogram; all of it is trained.
@@ -58,6 +62,7 @@ class SpectrogramTransformer(nn.Module):
         super().__init__()
         if not backbone.has_plain_vit:
             raise BrewlineError(SOUND_REFUSED, "settings")
+        assert params.patch is not None and params.stride is not None
         visual = backbone.clip.visual
         self._stride = params.stride
         self._patch = params.patch
@@ -75,6 +80,11 @@ class SpectrogramTransformer(nn.Module):
         self.norm = copy.deepcopy(visual.ln_post)
         self.projection = nn.Parameter(visual.proj.detach().clone())
         self.requires_grad_(requires_grad=True)
+
+    @property
+    def mean(self) -> float:
+        """See `SoundEncoder`."""
+        return 0.0
 
     def forward(self, spectrogram_BTF: Tensor, num_frames_B: Tensor) -> SoundStates:
         """See `SoundEncoder`."""
@@ -111,15 +121,6 @@ class SpectrogramTransformer(nn.Module):
         """How many patches, one behind the other, hold so many frames; the last may be padded."""
         beyond = (num_frames - self._patch[1]).clamp(min=0)
         return 1 + torch.div(beyond + self._stride[1] - 1, self._stride[1], rounding_mode="floor")
-
-
-def make_sound_encoder(backbone: ClipBackbone, params: SoundParams) -> SpectrogramTransformer:
-    """The encoder that a variant names, as it is before training.
-
-    Raises:
-        BrewlineError: the backbone does not fit.
-    """
-    return {"clip": SpectrogramTransformer}[params.encoder](backbone, params)
 
 
 def _scaled_kernel(kernel: Tensor, size: list[int]) -> Tensor:

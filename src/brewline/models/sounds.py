@@ -16,8 +16,9 @@ from brewline.config.sounds import SoundParams
 from brewline.config.variants import VariantParams
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
+from brewline.models.hearing import find_hearing
 from brewline.models.inputs import OnDevice, PictureInputs, UtteranceInputs
-from brewline.models.sound_encoders import SoundStates, make_sound_encoder
+from brewline.models.sound_encoders import SoundStates
 from brewline.models.trained import TrainedModule
 
 # Of the rate of a recipe, what a trained text tower learns at (spec: ten times less).
@@ -29,7 +30,7 @@ _NO_TEXT = ("visual.", "logit_scale", "logit_bias")
 
 @dataclass(frozen=True)
 class SoundInputs(OnDevice):
-    """Sounds as spectrograms (B, T, 128), padded, with the number of their own frames (B,).
+    """Sounds as spectrograms (B, T, bins), padded, with the number of their own frames (B,).
 
     `times_s` (B, L) are those of a clip's frames (or of the middles of equal parts, where it has
     none), rising; `frame_mask` (B, L) is True for those that are there, which come first.
@@ -76,7 +77,7 @@ class SoundModel(TrainedModule):
         train_text: Whether the text tower is.
 
     Raises:
-        BrewlineError: the CLIP does not fit the encoder.
+        BrewlineError: the CLIP does not fit the encoder, or its weights are missing.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class SoundModel(TrainedModule):
         if train_text:
             for name, parameter in self.brewclip.clip.named_parameters():
                 parameter.requires_grad_(not name.startswith(_NO_TEXT))
-        self.encoder = make_sound_encoder(backbone, self.params)
+        self.encoder = find_hearing(self.params).encoder(backbone)
         self.embedding_size = backbone.embedding_size
         self.eval()
 
@@ -144,7 +145,8 @@ class SoundModel(TrainedModule):
         """
         spectrograms = inputs.spectrograms
         if self.training:
-            spectrograms = masked(spectrograms, inputs.num_frames, self.params)
+            mean = self.encoder.mean
+            spectrograms = masked(spectrograms, inputs.num_frames, self.params, mean)
         states = self.encoder(spectrograms, inputs.num_frames)
         weights_BLN = segment_weights(states, inputs.times_s, inputs.frame_mask)
         segments_BLE = self._embed(weights_BLN @ states.states.float())
@@ -186,8 +188,10 @@ def segment_weights(states: SoundStates, times_s_BL: Tensor, frame_mask_BL: Tens
     return member_BLN / member_BLN.sum(dim=2, keepdim=True).clamp(min=1)
 
 
-def masked(spectrograms_BTF: Tensor, num_frames_B: Tensor, params: SoundParams) -> Tensor:
-    """SpecAugment (Park et al., 2019): a band and a stretch of each sound become its mean, 0.
+def masked(
+    spectrograms_BTF: Tensor, num_frames_B: Tensor, params: SoundParams, mean: float = 0.0
+) -> Tensor:
+    """SpecAugment (Park et al., 2019): a band and a stretch of each sound become the mean.
 
     Where and how wide is drawn from torch's generator for each sound; of time at most half of it.
     """
@@ -204,4 +208,4 @@ def masked(spectrograms_BTF: Tensor, num_frames_B: Tensor, params: SoundParams) 
     frames = torch.arange(spectrograms_BTF.shape[1], device=device)
     in_band = (bins >= low_B[:, None]) & (bins < (low_B + width_B)[:, None])
     in_time = (frames >= first_B[:, None]) & (frames < (first_B + length_B)[:, None])
-    return spectrograms_BTF.masked_fill(in_band[:, None] | in_time[..., None], 0)
+    return spectrograms_BTF.masked_fill(in_band[:, None] | in_time[..., None], mean)

@@ -5,6 +5,7 @@ of 25 ms every 10 ms, each window without its mean and with pre-emphasis. T fram
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,16 @@ _LOWEST_HZ = 20.0
 _PREEMPHASIS = 0.97
 # What VIP-ANT normalises by (of AudioSet).
 _MEAN, _DEVIATION = -4.938, 5.758
+
+
+class Spectrogram(NamedTuple):
+    """What is heard of a sound every 10 ms, (T, bins), and how many of the frames are its own.
+
+    Those that stand behind its own are what an encoder of one length wants there.
+    """
+
+    frames: Tensor
+    num_own: int
 
 
 def log_mel(samples_N: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Backbones: found, verified, and brought into the one form that the loaders read.
 
 `models/backbones/whisper.pt` is a checkpoint of openai-whisper; `models/backbones/clip/` is a
-folder that open_clip loads as `local-dir:`, `models/backbones/hubert/`, where there is one, a
-folder of transformers. `backbones.json` and, of what hears in layers, `encoders.json` name each by
-its content hash, so a trained model can say exactly which frozen weights it belongs to.
+folder that open_clip loads as `local-dir:`; `models/backbones/hubert/`, `ast/` and `clap/`, where
+there are any, are folders of transformers. `backbones.json` and, of what hears in layers,
+`encoders.json`, of what hears sounds, `sounds.json` name each by its content hash, so a trained
+model can say exactly which weights it belongs to.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from brewline.config.backbones import BackboneParams, BackbonesParams
 from brewline.config.sources import FileParams
@@ -21,14 +23,14 @@ from brewline.core.files import link, read_json, remove, sha256_file, sha256_tre
 from brewline.download import hub
 from brewline.download.fetching import fetch
 from brewline.download.local import local_path
-from brewline.models.hubert_format import convert_hubert, files_of_hubert
+from brewline.models.audio_formats import FORMATS
 from brewline.models.names import (
     CLIP_CONFIG,
     CLIP_FOLDER,
     CLIP_WEIGHTS,
     ENCODERS_FILE,
-    HUBERT_FOLDER,
     NAMES_FILE,
+    SOUNDS_FILE,
     WHISPER_FILE,
 )
 from brewline.models.whisper_formats import convert_whisper, files_of_model
@@ -70,13 +72,20 @@ def prepare_backbones(backbones: BackbonesParams, folder: Path) -> None:
         "clip": {"name": backbones.clip.name, "sha256": sha256_tree(folder / CLIP_FOLDER)},
     }
     write_json(folder / NAMES_FILE, names)
-    encoders = {"whisper": names["whisper"]}
-    if backbones.hubert is not None:
-        target = folder / HUBERT_FOLDER
-        _convert(backbones.hubert, files_of_hubert, convert_hubert, target)
-        encoders["hubert"] = {"name": backbones.hubert.name, "sha256": sha256_tree(target)}
-    write_json(folder / ENCODERS_FILE, encoders)
+    others = {}
+    for role, backbone in _others(backbones).items():
+        _convert(backbone, FORMATS[role].files, FORMATS[role].convert, folder / role)
+        others[role] = {"name": backbone.name, "sha256": sha256_tree(folder / role)}
+    encoders = {role: others.pop(role) for role in ("hubert",) if role in others}
+    write_json(folder / ENCODERS_FILE, {"whisper": names["whisper"], **encoders})
+    write_json(folder / SOUNDS_FILE, others)
     write_json(folder / _SOURCES_FILE, {"sha256": _digest(backbones)})
+
+
+def _others(backbones: BackbonesParams) -> dict[str, BackboneParams]:
+    """Those of transformers that are named, by role."""
+    found = {role: getattr(backbones, role) for role in FORMATS}
+    return {role: one for role, one in found.items() if one is not None}
 
 
 def _digest(backbones: BackbonesParams) -> str:
@@ -92,10 +101,11 @@ def are_prepared(backbones: BackbonesParams, folder: Path) -> bool:
     try:
         if read_json(folder / _SOURCES_FILE)["sha256"] != _digest(backbones):
             return False
-        names = read_json(folder / NAMES_FILE) | read_json(folder / ENCODERS_FILE)
+        names: dict[str, Any] = {}
+        for file in (NAMES_FILE, ENCODERS_FILE, SOUNDS_FILE):
+            names |= read_json(folder / file)
         files = {"whisper": WHISPER_FILE, "clip": CLIP_FOLDER}
-        if backbones.hubert is not None:
-            files["hubert"] = HUBERT_FOLDER
+        files |= {role: role for role in _others(backbones)}
         return all(
             sha256_tree(folder / file) == names[role]["sha256"] for role, file in files.items()
         )

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,17 @@ _MAX_DECODERS = 8
 class FrozenFeatures:
     """Outputs of towers without prompts, which no training step changes.
 
-    `texts` are features (E) by utterance id, `images` unit embeddings (E) by image id.
+    `texts` are features (E) by utterance id, `images` unit embeddings by image id: (E), or of
+    each of its squares, (L, E).
     """
 
     texts: Mapping[str, Tensor]
     images: Mapping[str, Tensor]
+
+    @cached_property
+    def max_squares(self) -> int:
+        """Of all images, so that batches are alike in every process."""
+        return max(len(image) for image in self.images.values())
 
 
 class Collator:
@@ -84,7 +91,10 @@ class Collator:
         )
         if self._frozen is not None:
             rows = [self._frozen.images[image_id] for image_id in images]
-            return replace(batch, image_embeddings=torch.stack(rows))
+            if self._switches.pairing is None:
+                return replace(batch, image_embeddings=torch.stack(rows))
+            squares, mask = _padded(rows, self._frozen.max_squares)
+            return replace(batch, image_embeddings=squares, square_mask=mask)
         return replace(batch, pictures=self.pictures(list(images.values())))
 
     def utterance_inputs(self, utterances: Sequence[Utterance]) -> UtteranceInputs:
@@ -168,6 +178,15 @@ def decode_views(image: bytes, views: Callable[[Any], Sequence[Any]], utterance_
             f"the image of utterance {utterance_id!r} is damaged: {error}"
         ) from None
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+
+
+def _padded(rows: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
+    """Rows of several squares each, (I, L, E), with zeros behind them, and which are there."""
+    squares = rows[0].new_zeros(len(rows), most, rows[0].shape[1])
+    counts = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(most) < counts[:, None]
+    squares[mask] = torch.cat(list(rows))
+    return squares, mask
 
 
 def owners_of(parts: Sequence[Tensor]) -> Tensor | None:

@@ -150,8 +150,20 @@ def pack_corpus(
     numbers, folder = work / "numbers.npy", work / "shards"
     has_clips = holds_clips(manifest)
     made = work / ("clips" if has_clips else "pictures")
-    make = _make_clips if has_clips else _make_pictures
-    files = make(engine, manifest, root, settings, decode_limit_s, made, numbers)
+    listing = made.with_suffix(".parquet")
+    parts = made.with_suffix(".npy")
+    if has_clips:
+        files = list_clips(root, manifest, listing, parts, numbers)
+    else:
+        files = list_pictures(root, manifest, listing, numbers)
+    # What an object store takes is not taken for the decoder's.
+    limit_s, runs = decode_limit_s + files.patience_s, dict(enumerate(files.sizes()))
+    if has_clips:
+        cut = CutClips(root, files, parts, made, settings, limit_s)
+        run_under_bar(engine, cut, runs, "cutting", "clips")
+    else:
+        shrink = ShrinkPictures(root, files, made, settings, limit_s)
+        run_under_bar(engine, shrink, runs, "shrinking", "pictures")
     splits = read_column(manifest, "split").to_pylist()
     shards = [
         ShardRows(shard_name(split, number), part.start, part.stop)
@@ -164,41 +176,6 @@ def pack_corpus(
     is_kept = pyarrow.compute.not_equal(status, DROPPED).to_numpy()
     write_index(folder, {one.name: int(is_kept[one.start : one.stop].sum()) for one in shards})
     return folder
-
-
-def _make_pictures(
-    engine: Engine,
-    manifest: Path,
-    root: Path,
-    settings: ShardParams,
-    decode_limit_s: float,
-    made: Path,
-    numbers: Path,
-) -> FileRuns:
-    """Makes the pictures of a corpus small, and says which one each row has."""
-    files = list_pictures(root, manifest, made.with_suffix(".parquet"), numbers)
-    # What an object store takes is not taken for the decoder's.
-    limit_s = decode_limit_s + files.patience_s
-    job = ShrinkPictures(root, files, made, settings, limit_s)
-    run_under_bar(engine, job, dict(enumerate(files.sizes())), "shrinking", "pictures")
-    return files
-
-
-def _make_clips(
-    engine: Engine,
-    manifest: Path,
-    root: Path,
-    settings: ShardParams,
-    decode_limit_s: float,
-    made: Path,
-    numbers: Path,
-) -> FileRuns:
-    """Cuts the clips of a corpus, and says which one each row has."""
-    parts = made.with_suffix(".npy")
-    files = list_clips(root, manifest, made.with_suffix(".parquet"), parts, numbers)
-    job = CutClips(root, files, parts, made, settings, decode_limit_s + files.patience_s)
-    run_under_bar(engine, job, dict(enumerate(files.sizes())), "cutting", "clips")
-    return files
 
 
 def require_joined(manifest: Path, transcripts: Path) -> None:

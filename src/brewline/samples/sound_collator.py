@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brewline.config.sounds import SoundParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.system import usable_cores
 from brewline.media.audio import AudioError, waveform
 from brewline.models.backbones import ClipBackbone
+from brewline.models.hearing import find_hearing
 from brewline.models.inputs import PictureInputs
 from brewline.models.sounds import SoundInputs
-from brewline.models.spectrogram import FRAME_S, NUM_BINS, normalised_log_mel
+from brewline.models.spectrogram import FRAME_S, Spectrogram
 from brewline.models.views import picture_views
 from brewline.samples.cache import OVERHEAD_BYTES, Cache
 from brewline.samples.collator import decode_views, number_of, owners_of
@@ -29,7 +29,8 @@ class SoundCollator:
     """Makes batches of clips for one variant.
 
     Args:
-        params: Of the variant.
+        segments: Equal parts of a clip without frames.
+        hear: From the samples of a sound, at 16 kHz, to its spectrogram.
         views: From a PIL image to the squares that the model sees of it.
         tokenise: From texts to their ids, (texts, K).
         cache_mb: Memory for spectrograms.
@@ -37,13 +38,15 @@ class SoundCollator:
 
     def __init__(
         self,
-        params: SoundParams,
+        segments: int,
+        hear: Callable[[Tensor], Spectrogram],
         views: Callable[[Any], Sequence[Any]],
         tokenise: Callable[[list[str]], Tensor],
         cache_mb: int,
     ) -> None:
-        self._params, self._views, self._tokenise = params, views, tokenise
-        self._spectrograms: Cache[Tensor] = Cache(cache_mb * _MB)
+        self._segments, self._hear = segments, hear
+        self._views, self._tokenise = views, tokenise
+        self._spectrograms: Cache[Spectrogram] = Cache(cache_mb * _MB)
         self._decoders = ThreadPoolExecutor(min(usable_cores(), _MAX_DECODERS))
 
     @classmethod
@@ -55,9 +58,11 @@ class SoundCollator:
             switches: The variant.
             cache_mb: Memory for spectrograms.
         """
-        assert switches.sound is not None
+        params = switches.sound
+        assert params is not None
+        hear = find_hearing(params).spectrogram
         views = picture_views(backbone, switches.pictures)
-        return cls(switches.sound, views, backbone.tokenizer, cache_mb)
+        return cls(params.segments, hear, views, backbone.tokenizer, cache_mb)
 
     def sounds(self, clips: Sequence[Utterance], max_frames: int | None = None) -> SoundInputs:
         """The sounds of clips, and the times of their frames.
@@ -70,11 +75,13 @@ class SoundCollator:
             BrewlineError: a clip has no sound, or a damaged one.
         """
         spectrograms = list(self._decoders.map(self._spectrogram, clips))
-        num_frames = torch.tensor([len(one) for one in spectrograms])
-        padded = torch.zeros(len(clips), int(num_frames.max()), NUM_BINS)
-        for row, spectrogram in zip(padded, spectrograms, strict=True):
-            row[: len(spectrogram)] = spectrogram
-        times = [self._times(clip, len(one)) for clip, one in zip(clips, spectrograms, strict=True)]
+        num_frames = torch.tensor([one.num_own for one in spectrograms])
+        padded = torch.nn.utils.rnn.pad_sequence(
+            [one.frames.float() for one in spectrograms], batch_first=True
+        )
+        times = [
+            self._times(clip, one.num_own) for clip, one in zip(clips, spectrograms, strict=True)
+        ]
         most = max_frames or max(map(len, times))
         times_s, mask = (
             torch.zeros(len(clips), most),
@@ -119,17 +126,18 @@ class SoundCollator:
         """The times of a clip's frames, or of the middles of equal parts."""
         if clip.frames:
             return [frame.time_s for frame in clip.frames]
-        part_s = num_frames * FRAME_S / self._params.segments
-        return [(number + 0.5) * part_s for number in range(self._params.segments)]
+        part_s = num_frames * FRAME_S / self._segments
+        return [(number + 0.5) * part_s for number in range(self._segments)]
 
-    def _spectrogram(self, clip: Utterance) -> Tensor:
+    def _spectrogram(self, clip: Utterance) -> Spectrogram:
         kept = self._spectrograms.get(clip.utterance_id)
         if kept is None:
             # In half precision, kept or not, so that a cache changes nothing.
-            found = normalised_log_mel(_samples(clip), self._params.max_duration_s)
-            kept = found.half()
-            self._spectrograms.put(clip.utterance_id, kept, 2 * kept.numel() + OVERHEAD_BYTES)
-        return kept.float()
+            found = self._hear(_samples(clip))
+            kept = Spectrogram(found.frames.half(), found.num_own)
+            size = 2 * kept.frames.numel() + OVERHEAD_BYTES
+            self._spectrograms.put(clip.utterance_id, kept, size)
+        return kept
 
 
 def clip_numbers(clips: Sequence[Utterance]) -> Tensor:

@@ -19,7 +19,7 @@ from brewline.config.asr import AsrParams
 from brewline.config.variants import LayeredEncoderName
 from brewline.core.devices import choose_dtype
 from brewline.core.errors import BrewlineError
-from brewline.core.extras import hubert_class
+from brewline.core.extras import transformers_class
 from brewline.media.audio import SAMPLE_RATE_HZ
 from brewline.speech.openai_whisper import OpenAIWhisper
 from brewline.speech.whisper_checkpoint import read_dimensions
@@ -89,7 +89,8 @@ class Hubert:
         self._normalises = json.loads((folder / "preprocessor_config.json").read_text())[
             "do_normalize"
         ]
-        model = hubert_class().from_pretrained(folder, dtype=torch.float32)
+        hubert = transformers_class("HubertModel", "HuBERT", "hubert")
+        model = hubert.from_pretrained(folder, dtype=torch.float32)
         self._model = model.eval().requires_grad_(False).to(device, self._dtype)
 
     def windows(self, waveform: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -1,17 +1,16 @@
 """Checkpoints in openai-whisper's format: loaded, or only asked for their dimensions."""
 
 import pickle
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import whisper
 from whisper import _ALIGNMENT_HEADS
 from whisper.model import ModelDimensions
 
+from brewline.core.checkpoints import read_checkpoint
 from brewline.core.errors import BrewlineError
 from brewline.speech.tokenizer import tokenizer_for
 
@@ -34,7 +33,7 @@ def load_whisper(path: Path, device: torch.device) -> whisper.Whisper:
     """
     with _says_what_is_wrong(path):
         model = whisper.load_model(str(path), device=device)
-        heads = _read(path).get("alignment_heads")
+        heads = read_checkpoint(path).get("alignment_heads")
     if heads is not None:
         mask = torch.zeros(model.dims.n_text_layer, model.dims.n_text_head, dtype=torch.bool)
         mask[tuple(zip(*heads, strict=True))] = True
@@ -71,20 +70,10 @@ def read_dimensions(path: Path, languages: Iterable[str] = ()) -> ModelDimension
             language.
     """
     with _says_what_is_wrong(path):
-        dimensions = ModelDimensions(**_read(path)["dims"])
+        dimensions = ModelDimensions(**read_checkpoint(path)["dims"])
     for language in sorted(languages):
         tokenizer_for(dimensions, language)
     return dimensions
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, its weights mapped where they can be."""
-    # Files of before PyTorch 1.6 cannot be mapped into memory.
-    mapped = zipfile.is_zipfile(path)
-    checkpoint: dict[str, Any] = torch.load(
-        path, map_location="cpu", weights_only=True, mmap=mapped
-    )
-    return checkpoint
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 Writes `metrics/<table>.json` and `reports/evaluation/<table>/`, and completes the MLflow runs.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from brewline.config import Params
 from brewline.core.programs import exits_cleanly
 from brewline.evaluation.outputs import write_evaluation
 from brewline.evaluation.query_facts import read_query_facts
 from brewline.evaluation.score import ModelVectors, score_table
 from brewline.evaluation.texts import read_texts, read_word_errors
 from brewline.evaluation.vectors import load_vectors
-from brewline.models.names import model_names
+from brewline.models.names import embedded_models
 from brewline.stages.arguments import named_argument
 from brewline.tracking.recording import record_table
 
@@ -26,19 +24,13 @@ def main() -> None:
     texts, errors = read_texts(table.data), read_word_errors(table.data)
     facts = read_query_facts(table.data)
     contenders = params.contenders(name)
-    evaluation = score_table(
-        _vectors(params, name), texts, facts, errors, table, contenders, params.evaluate
+    models = (
+        ModelVectors(row, model, load_vectors(path))
+        for row, model, path in embedded_models(params, table.data, table.rows)
     )
+    evaluation = score_table(models, texts, facts, errors, table, contenders, params.evaluate)
     write_evaluation(evaluation, Path(f"metrics/{name}.json"), Path("reports/evaluation") / name)
     record_table(params, name)
-
-
-def _vectors(params: Params, table: str) -> Iterator[ModelVectors]:
-    data = params.tables[table].data
-    for row, experiment in params.tables[table].rows.items():
-        for name in model_names(params, experiment):
-            path = Path("data/embeddings") / data / experiment / f"{name}.safetensors"
-            yield ModelVectors(row, f"{experiment}/{name}", load_vectors(path))
 
 
 if __name__ == "__main__":

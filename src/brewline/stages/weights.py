@@ -8,6 +8,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path
 from brewline.core.programs import exits_cleanly
 from brewline.models.backbones import load_clip, misfits
+from brewline.models.hearing import unheard
 from brewline.models.names import BACKBONES_FOLDER, CLIP_FOLDER
 from brewline.models.weights import are_prepared, prepare_backbones
 
@@ -27,9 +28,10 @@ def main() -> None:
 
 
 def _check(params: Params, folder: Path) -> None:
-    """Refuses what this CLIP has no room for, hours before training would find out."""
+    """Refuses what these backbones cannot do, hours before training would find out."""
     used = {one.variant: params.variants[one.variant] for one in params.experiments.values()}
     problems = misfits(load_clip(folder / CLIP_FOLDER), used, params.shard)
+    problems += unheard(used, params.shard, folder)
     if problems:
         raise BrewlineError("\n  ".join(["params.yaml is not valid:", *problems]), "settings")
 

@@ -17,7 +17,7 @@ from brewline.evaluation.sound_embedding import embed_clips, frame_embeddings
 from brewline.evaluation.sound_scores import IMAGE_METRIC, frame_choices, score_sounds
 from brewline.models.backbones import ClipBackbone
 from brewline.models.losses import contrastive_loss
-from brewline.models.pairing import ClipVectors, choice_entropy, margins, pair_clips
+from brewline.models.pairing import ClipVectors, choice_of, pair_clips
 from brewline.models.sounds import ClipBatch, SoundModel
 from brewline.models.trained import TrainedModule
 from brewline.samples.frame_vectors import FrameVectors, keep_frame_vectors
@@ -109,12 +109,7 @@ class AudioImage:
         paired = pair_clips(vectors, self._pairing, is_warm, ranks)
         scale = sound_model(model).logit_scale
         total = contrastive_loss(paired.sounds, paired.frames, scale, paired.pairs, ranks)
-        row: dict[str, Tensor | float] = {"logit_scale": scale.detach().clone()}
-        row["choice_margin"] = margins(vectors).mean()
-        if paired.chosen is not None:
-            row["choice_entropy"] = choice_entropy(
-                ranks.gather(paired.chosen), rows["frames"].shape[1]
-            )
+        row = {"logit_scale": scale.detach().clone(), **choice_of(vectors, paired, ranks)}
         return StepLoss(total, row)
 
     @torch.no_grad()

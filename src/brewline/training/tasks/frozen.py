@@ -35,6 +35,9 @@ def frozen_features(
         new = {image_id_of(u): u for u in batch if u.image_id not in images}
         if new:
             pictures = collator.pictures(list(new.values())).to(device)
-            embeddings = model.encode_images(pictures).cpu()
-            images |= zip(new, embeddings.unbind(), strict=True)
+            if model.switches.pairing is None:
+                images |= zip(new, model.encode_images(pictures).cpu().unbind(), strict=True)
+            else:
+                squares = torch.split(model.encode_squares(pictures).cpu(), pictures.num_squares())
+                images |= zip(new, squares, strict=True)
     return FrozenFeatures(texts, images)

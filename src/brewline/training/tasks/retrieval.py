@@ -15,6 +15,7 @@ from brewline.models.brewclip import BrewClip
 from brewline.models.cascaded import CascadedBranch
 from brewline.models.inputs import Batch
 from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows, sigmoid_loss
+from brewline.models.pairing import ClipVectors, choice_of, pair_clips
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
@@ -87,6 +88,9 @@ class Retrieval:
         rows = {
             "utterances": features.embeddings,
             "images": images[batch.image_index],
+            "square_mask": None
+            if batch.square_mask is None
+            else batch.square_mask[batch.image_index],
             "image_ids": batch.image_ids,
             "text": features.text,
             "acoustic": features.acoustic,
@@ -104,14 +108,18 @@ class Retrieval:
             contrast = partial(
                 sigmoid_loss, logit_scale=scale, logit_bias=bias, pairs=pairs, ranks=ranks
             )
+        row: dict[str, Tensor | float] = {}
+        if self._switches.pairing is None:
+            outer = contrast(rows["utterances"], rows["images"])
+        else:
+            outer = self._loss_of_squares(brewclip, rows, ranks, step, row)
         losses = brewclip_loss(
-            rows["utterances"],
-            rows["images"],
+            outer,
             None if text is None or acoustic is None else (acoustic, text),
             self._switches.alpha or 0.0,
             contrast,
         )
-        row: dict[str, Tensor | float] = {"outer_loss": losses.outer}
+        row["outer_loss"] = losses.outer
         if losses.inner is not None:
             row["inner_loss"] = losses.inner
         for name, one in (("text_norm", text), ("acoustic_norm", acoustic)):
@@ -121,6 +129,26 @@ class Retrieval:
         if bias is not None:
             row["logit_bias"] = bias.detach().clone()
         return StepLoss(losses.total, row)
+
+    def _loss_of_squares(
+        self,
+        model: BrewClip,
+        rows: Rows,
+        ranks: Ranks,
+        step: int,
+        row: dict[str, Tensor | float],
+    ) -> Tensor:
+        """InfoNCE of recordings with the squares that a rule pairs; tells `row` of the choice."""
+        params = self._switches.pairing
+        assert params is not None
+        vectors = ClipVectors(
+            rows["utterances"], None, rows["images"], rows["square_mask"], rows["image_ids"]
+        )
+        paired = pair_clips(vectors, params, step >= params.warm_steps(self._recipe.steps), ranks)
+        row |= choice_of(vectors, paired, ranks)
+        return contrastive_loss(
+            paired.sounds, paired.frames, model.logit_scale, paired.pairs, ranks
+        )
 
     def measure(
         self, model: TrainedModule, utterances: Iterable[Utterance], split: str
