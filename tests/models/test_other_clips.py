@@ -25,7 +25,7 @@ from brewline.config.shard import ShardParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.ranks import ALONE
-from brewline.models import weights
+from brewline.models import clip_format
 from brewline.models.backbones import ClipBackbone, load_clip, make_backbone, misfits
 from brewline.models.brewclip import BrewClip
 from brewline.models.towers import TimmImageTower
@@ -319,7 +319,7 @@ def test_a_download_brings_its_tokeniser(tmp_path: Path, monkeypatch: pytest.Mon
         patched.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
         patched.setattr(open_clip, "get_model_config", lambda name: SIGLIP)
         (tmp_path / "kept").mkdir()
-        weights._download_clip("ViT-B-16-SigLIP/webli", tmp_path / "kept")
+        clip_format.download_clip("ViT-B-16-SigLIP/webli", tmp_path / "kept")
     published, kept = load_clip(source), load_clip(tmp_path / "kept")
     assert torch.equal(*(one.tokenizer(["a red picture"]) for one in (published, kept)))
     ours, theirs = embed(kept, ZERO_SHOT), embed(published, ZERO_SHOT)
