@@ -152,7 +152,7 @@ def siglip(
 def embed(backbone: ClipBackbone, switches: VariantParams) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
     model = BrewClip(backbone, switches, (STATE_WIDTH,))
-    collator = Collator(input_transforms(backbone, switches), switches, 1)
+    collator = Collator(input_transforms(backbone, switches), switches)
     batch = collator.collate(make_world(4, takes=1))
     assert batch.pictures is not None
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_all_prompts_of_a_siglip_are_trained(siglip: ClipBackbone, recipe) -> No
     acoustic = ACOUSTIC.model_copy(update={"heads": 3})
     switches = variant(acoustic=acoustic, prompt_depth=2)
     recipe = recipe.model_copy(update={"loss": "sigmoid", "temperature": 0.1})
-    task = Retrieval(switches, recipe, siglip, cache_mb=1)
+    task = Retrieval(switches, recipe, siglip)
     world = make_world(3)
     model = task.make_model(world[0]).train()
     batch = task.collate(world)

@@ -27,6 +27,8 @@ from brewline.core.errors import BrewlineError
 WORK_DIR = Path("work")
 # Vectors of frames, which the trainings on a corpus share; see `brewline.samples.frame_vectors`.
 FRAMES_FOLDER = WORK_DIR / "frames"
+# Decoded pictures, which they share too; see `brewline.samples.decoded_pictures`.
+PICTURES_FOLDER = WORK_DIR / "pictures"
 _CHUNK = 1 << 20
 
 

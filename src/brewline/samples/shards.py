@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_file, write_json
 from brewline.samples.augmented import AUGMENTATIONS, member_of
-from brewline.samples.utterance import Event, Frame, Utterance, confidence_in
+from brewline.samples.utterance import (
+    BadSampleError,
+    Event,
+    Frame,
+    Utterance,
+    confidence_in,
+)
 from brewline.tables.listing import SPLITS
 
 INDEX_FILE = "index.json"
@@ -131,7 +137,7 @@ def decode_states(
     Nothing is copied, and nothing unpickled.
 
     Raises:
-        BrewlineError: the sample of `states_dir` holds none, or damaged ones.
+        BadSampleError: the sample of `states_dir` holds none, or damaged ones.
     """
     try:
         header = io.BytesIO(sample[member])
@@ -142,9 +148,10 @@ def decode_states(
         numbers = np.frombuffer(sample[member], dtype, offset=header.tell())
         states: NDArray[np.float16] = numbers.reshape(shape, order="F" if by_column else "C")
     except (KeyError, ValueError, EOFError, OSError) as error:
-        raise BrewlineError(
+        raise BadSampleError(
+            sample["__key__"],
             f"{states_dir} holds no encoder states for {sample['__key__']!r} ({error}); run "
-            "`dvc checkout --force`, or `dvc repro`"
+            "`dvc checkout --force`, or `dvc repro`",
         ) from None
     return states
 

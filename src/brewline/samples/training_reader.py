@@ -21,7 +21,7 @@ from brewline.samples.shards import (
     require_parallel,
     shards_of,
 )
-from brewline.samples.utterance import Utterance
+from brewline.samples.utterance import BadSampleError, Utterance
 
 _MEND = "run `dvc checkout --force`"
 # Shards that are open at a time: mostly a batch lies in fewer.
@@ -95,7 +95,8 @@ class TrainingReader:
         """The utterances number `start` to `stop` (exclusive) in the order of a seed.
 
         Raises:
-            BrewlineError: a shard is missing, damaged, or not parallel to its states.
+            BrewlineError: a shard is missing, damaged, or not parallel to its states; a
+                `BadSampleError` if only a sample is.
         """
         counts = [entry["num_utterances"] for entry in self._entries]
         return [self._read(place) for place in TrainingOrder(counts, seed).places(start, stop)]
@@ -104,11 +105,16 @@ class TrainingReader:
         samples, states = self._open(place.shard)
         key, members = samples.read(place.row)
         if "json" not in members:
-            raise BrewlineError(f"{self._shards_dir} has no facts of {key!r}: {_MEND}")
+            raise BadSampleError(key, f"{self._shards_dir} has no facts of {key!r}: {_MEND}")
         frames = None
         if states is not None:
             frames = decode_states({"__key__": key, **states.read(place.row)[1]}, self._states_dir)
-        return make_utterance(key, members, frames)
+        try:
+            return make_utterance(key, members, frames)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadSampleError(
+                key, f"{self._shards_dir} has damaged facts of {key!r} ({error}): {_MEND}"
+            ) from None
 
     def _open_shard(self, shard: int) -> "tuple[_Members, _Members | None]":
         entry = self._entries[shard]
