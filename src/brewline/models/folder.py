@@ -24,12 +24,11 @@ from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip, state_shape_of
 from brewline.models.card import ModelCard, load_card, save_card
 from brewline.models.emotion import EmotionModel, brewclip_tensors
-from brewline.models.names import TENSORS_FILE
+from brewline.models.names import SKIPPED_FILE, TENSORS_FILE
 from brewline.models.sounds import SoundModel, trains_text
 from brewline.models.trained import TrainedModule
 
 HISTORY_FILE = "history.jsonl"
-SKIPPED_FILE = "skipped_samples.json"
 
 Row = dict[str, Any]
 

@@ -35,6 +35,8 @@ from brewline.samples.utterance import (
 from brewline.tables.listing import SPLITS
 
 INDEX_FILE = "index.json"
+# Bytes; ours take 128.
+_MAX_NPY_HEADER = 4096
 
 
 def shard_name(split: str, number: int) -> str:
@@ -140,7 +142,7 @@ def decode_states(
         BadSampleError: the sample of `states_dir` holds none, or damaged ones.
     """
     try:
-        header = io.BytesIO(sample[member])
+        header = io.BytesIO(sample[member][:_MAX_NPY_HEADER])
         version = np.lib.format.read_magic(header)
         if version != (1, 0):
             raise ValueError(f"an .npy of version {version}")

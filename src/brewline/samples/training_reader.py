@@ -4,7 +4,7 @@ The order depends on the seed alone, so that any number of processes take their 
 batches, and a batch is known by its number.
 """
 
-import os
+import mmap
 import tarfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -110,7 +110,7 @@ class TrainingReader:
         if states is not None:
             frames = decode_states({"__key__": key, **states.read(place.row)[1]}, self._states_dir)
         try:
-            return make_utterance(key, members, frames)
+            return make_utterance(key, {n: bytes(one) for n, one in members.items()}, frames)
         except (ValueError, KeyError, TypeError) as error:
             raise BadSampleError(
                 key, f"{self._shards_dir} has damaged facts of {key!r} ({error}): {_MEND}"
@@ -133,12 +133,13 @@ class _Members:
     def __init__(self, path: Path, num_samples: int) -> None:
         self._path = path
         places: dict[str, dict[str, tuple[int, int]]] = {}
-        with explained(path):
-            self._file = path.open("rb")
-            with tarfile.open(fileobj=self._file, mode="r:") as archive:
+        with explained(path), path.open("rb") as file:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     key, _, field = member.name.partition(".")
                     places.setdefault(key, {})[field] = (member.offset_data, member.size)
+            # States are copied once, from there to their place in a batch.
+            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         self._places = list(places.values())
         self.keys = list(places)
         if len(self.keys) != num_samples:
@@ -147,13 +148,13 @@ class _Members:
                 f"damaged: {_MEND}"
             )
 
-    def read(self, number: int) -> tuple[str, dict[str, bytes]]:
-        """The key of a sample, and its fields by their endings."""
+    def read(self, number: int) -> tuple[str, dict[str, memoryview]]:
+        """The key of a sample, and its fields by their endings, where they lie."""
         key = self.keys[number]
-        fields: dict[str, bytes] = {}
+        fields: dict[str, memoryview] = {}
         with explained(self._path):
             for field, (offset, size) in self._places[number].items():
-                fields[field] = os.pread(self._file.fileno(), size, offset)
+                fields[field] = self._content[offset : offset + size]
                 if len(fields[field]) < size:
                     raise EOFError(f"it ends within {key}.{field}")
         return key, fields

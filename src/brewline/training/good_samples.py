@@ -9,7 +9,7 @@ from typing import TypeVar
 from brewline.core.errors import BrewlineError
 from brewline.samples.utterance import BadSampleError, Utterance
 
-SKIPPED_FILE = "skipped.jsonl"
+NOTES_FILE = "skipped.jsonl"
 # How far on in the endless order the utterance stands that is taken instead. What that one is
 # depends on the seed alone, and no other process has to be asked.
 _FURTHER_ON = 1 << 40

@@ -31,7 +31,7 @@ from brewline.samples.shards import read_split
 from brewline.samples.training_reader import TrainingReader
 from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE, Checkpoints, Progress, load_checkpoint
-from brewline.training.good_samples import SKIPPED_FILE, GoodSamples, SkippedSamples
+from brewline.training.good_samples import NOTES_FILE, GoodSamples, SkippedSamples
 from brewline.training.schedule import INITIAL, learning_rate, seed_step
 from brewline.training.speed import SpeedMeter
 from brewline.training.step import Step, as_numbers, count_flops
@@ -157,7 +157,7 @@ class _Run:
         saved = load_checkpoint(work_dir / CHECKPOINT_FILE)
         self.progress: Progress = saved["progress"] if saved else Progress()
         self._next_batch = self.progress.step
-        self.skipped = SkippedSamples(work_dir / SKIPPED_FILE, runtime.max_skipped_samples)
+        self.skipped = SkippedSamples(work_dir / NOTES_FILE, runtime.max_skipped_samples)
         self._samples = GoodSamples(data.read_training, job.seed, self.skipped)
         (sample,) = self._samples.batch(0, 1, list)
         # A corpus without a dev split is told before the first step, not when dev is looked at.

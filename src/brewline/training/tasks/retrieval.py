@@ -8,7 +8,9 @@ from torch import Tensor
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
 from brewline.core.ranks import Ranks
+from brewline.evaluation.device_ranks import count_on_device
 from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.ranks import count_before
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
@@ -129,14 +131,17 @@ class Retrieval:
         self, model: TrainedModule, utterances: Iterable[Utterance], split: str
     ) -> dict[str, float]:
         """Recall both ways; see `Task`."""
+        brewclip = _brewclip(model)
         collator = self._known_collators.get(split, self._collator)
         keep = not self._switches.prompts
         embeddings = embed_split(
-            _brewclip(model), collator, utterances, self._recipe.batch_size, keep_channels=keep
+            brewclip, collator, utterances, self._recipe.batch_size, keep_channels=keep
         )
         if keep and split not in self._known_collators:
             self._known_collators[split] = self._collator_with(features_of(embeddings))
-        metrics = score_retrieval(embeddings, split, _RECALL_AT).metrics
+        device = brewclip.log_logit_scale.device
+        count = partial(count_on_device, device=device) if device.type == "cuda" else count_before
+        metrics = score_retrieval(embeddings, split, _RECALL_AT, count).metrics
         return {
             name: value
             for name, value in metrics.items()
