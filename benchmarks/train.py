@@ -138,7 +138,7 @@ SIZES = {
         num_pictures=30,
         takes=5,
         batch=32,
-        steps=4,
+        steps=2,
         plain_steps=1,
     ),
 }
@@ -510,7 +510,7 @@ def races(case: str) -> Iterator[Race]:
     elif case == "growth":
         for batch in (16, 32, 64, 128):
             sized = replace(mini, batch=batch, steps=mini.steps * mini.batch // batch)
-            yield Race(f"growth, batch {batch}", sized, None, time_ours, threads=1)
+            yield Race(f"growth, batch {batch}", sized, None, time_ours, threads=1, rounds=1)
     elif case == "loader":
         sized = replace(base, num_pictures=64, steps=20)
         for workers in (1, 2):
