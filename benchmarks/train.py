@@ -54,8 +54,10 @@ from brewline.config.variants import AcousticParams, VariantParams
 from brewline.core.system import keep_freed_memory, peak_memory_mb
 from brewline.media.pictures import shrink_jpeg
 from brewline.models.backbones import ClipBackbone, make_backbone
+from brewline.models.inputs import InputTransforms
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
+from brewline.samples.decoded_pictures import DecodedPictures
 from brewline.samples.iteration import prefetch
 from brewline.samples.shards import encode_states, write_index, write_shard
 from brewline.samples.training_reader import TrainingReader
@@ -136,7 +138,7 @@ SIZES = {
         num_pictures=30,
         takes=5,
         batch=32,
-        steps=4,
+        steps=2,
         plain_steps=1,
     ),
 }
@@ -240,8 +242,8 @@ def time_ours(size: Size, folder: Path, table: Sequence[Sample]) -> float:
         if "loss" in row:
             ended = time.perf_counter()
 
-    task = Retrieval(size.variant, steps, backbone, PARAMS.runtime.image_cache_mb)
     with tempfile.TemporaryDirectory() as work:
+        task = Retrieval(size.variant, steps, backbone, decoded_in(Path(work), size))
         train(
             TrainingJob(task, steps, 0),
             TrainingData.from_shards(folder / "shards", folder / "states"),
@@ -371,7 +373,13 @@ def batches_of_files(files: Files, batch: int, workers: int) -> Iterator[Any]:
 def load_ours(size: Size, folder: Path, table: Sequence[Sample], workers: int) -> float:
     """Samples a second of reading and collating alone, on so many cores."""
     keep_to(workers)
-    collator = collator_of(size, PARAMS.runtime.image_cache_mb)
+    with tempfile.TemporaryDirectory() as work:
+        return size.batch * rate(loading(size, folder, Path(work)), size.steps)
+
+
+def loading(size: Size, folder: Path, work: Path) -> Iterator[Any]:
+    """Our batches, with nothing decoded yet."""
+    collator = Collator(transforms_of(size), size.variant, decoded_in(work, size))
     reader = TrainingReader(folder / "shards", folder / "states")
     starts = itertools.count(0, size.batch)
 
@@ -380,7 +388,7 @@ def load_ours(size: Size, folder: Path, table: Sequence[Sample], workers: int) -
         return collator.collate(reader.read(0, start, start + size.batch))
 
     forget(folder)
-    return size.batch * rate(prefetch(make), size.steps)
+    return prefetch(make)
 
 
 def load_files(size: Size, folder: Path, table: Sequence[Sample], workers: int) -> float:
@@ -394,7 +402,7 @@ def load_files(size: Size, folder: Path, table: Sequence[Sample], workers: int) 
 def load_states(size: Size, folder: Path, table: Sequence[Sample]) -> float:
     """Ready batches of states a second, once they were read; memory is kept as `train` does it."""
     keep_freed_memory()
-    collator = collator_of(size, 0)
+    collator = Collator(transforms_of(size), size.variant)
     reader = TrainingReader(folder / "shards", folder / "states")
     starts = itertools.count(0, size.batch)
 
@@ -424,9 +432,15 @@ def load_padded(size: Size, folder: Path, table: Sequence[Sample]) -> float:
     return rate(batches, size.steps)
 
 
-def collator_of(size: Size, cache_mb: int) -> Collator:
-    """Makes our batches."""
-    return Collator(input_transforms(backbone_of(size), size.variant), size.variant, cache_mb)
+def transforms_of(size: Size) -> InputTransforms:
+    """How our batches are made."""
+    return input_transforms(backbone_of(size), size.variant)
+
+
+def decoded_in(work: Path, size: Size) -> DecodedPictures:
+    """Keeps decoded pictures in a folder, as `train` does."""
+    side, max_mb = size.vision["image_size"], PARAMS.runtime.image_cache_mb
+    return DecodedPictures(work / "pictures", side, max_mb)
 
 
 def keep_to(cores: int) -> None:
@@ -496,7 +510,7 @@ def races(case: str) -> Iterator[Race]:
     elif case == "growth":
         for batch in (16, 32, 64, 128):
             sized = replace(mini, batch=batch, steps=mini.steps * mini.batch // batch)
-            yield Race(f"growth, batch {batch}", sized, None, time_ours, threads=1)
+            yield Race(f"growth, batch {batch}", sized, None, time_ours, threads=1, rounds=1)
     elif case == "loader":
         sized = replace(base, num_pictures=64, steps=20)
         for workers in (1, 2):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewline.core.errors import BrewlineError
-from brewline.core.files import FRAMES_FOLDER, WORK_DIR, remove, total_size
+from brewline.core.files import FRAMES_FOLDER, PICTURES_FOLDER, WORK_DIR, remove, total_size
 from brewline.core.locks import PIPELINE_LOCK, locked
 from brewline.core.programs import LOCKS
 from brewline.tracking.unneeded_files import UnneededFiles, find_unneeded_files, forget_models
@@ -169,9 +169,11 @@ def _partial_work(project: Path, up_to_date: set[str], stages: set[str]) -> Iter
             elif here <= up_to_date:
                 yield Leftover(folder.relative_to(project), why, total_size(folder))
     if {name for name in stages if name.split("@")[0] == "train"} <= up_to_date:
-        why = "vectors of frames, of experiments that are up to date"
-        for path in sorted((project / FRAMES_FOLDER).glob("*")):
-            yield Leftover(path.relative_to(project), why, total_size(path))
+        shared = {FRAMES_FOLDER: "vectors of frames", PICTURES_FOLDER: "decoded pictures"}
+        for place, what in shared.items():
+            for path in sorted((project / place).glob("*")):
+                why = f"{what}, of experiments that are up to date"
+                yield Leftover(path.relative_to(project), why, total_size(path))
 
 
 def _seeds(project: Path, folder: Path, exists: bool, is_up_to_date: bool) -> Iterator[Leftover]:

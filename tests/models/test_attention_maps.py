@@ -35,7 +35,7 @@ def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
 
 
 def collator(backbone: ClipBackbone, switches: VariantParams) -> Collator:
-    return Collator(input_transforms(backbone, switches), switches, 0)
+    return Collator(input_transforms(backbone, switches), switches)
 
 
 def slow_maps(slow: SlowModel) -> Mapping[str, NDArray[np.float64]]:

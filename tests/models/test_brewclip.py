@@ -29,7 +29,7 @@ def make_model(backbone: ClipBackbone, switches: VariantParams) -> BrewClip:
 
 
 def collate(backbone, switches, utterances) -> Batch:
-    return Collator(input_transforms(backbone, switches), switches, cache_mb=1).collate(utterances)
+    return Collator(input_transforms(backbone, switches), switches).collate(utterances)
 
 
 def paper_backbone(name: str) -> ClipBackbone:

@@ -2,18 +2,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import E2E, PROMPTED, make_world, variant
+from tiny_models import E2E, IMAGE_SIZE, PROMPTED, make_world, variant
 
 from brewline.core.errors import BrewlineError
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
+from brewline.samples.decoded_pictures import DecodedPictures
 from brewline.samples.iteration import prefetch
 
 CAPTIONS = variant(acoustic=None, text="caption")
 
 
-def collator(backbone, switches, cache_mb=1):
-    return Collator(input_transforms(backbone, switches), switches, cache_mb)
+def collator(backbone, switches, decoded=None):
+    return Collator(input_transforms(backbone, switches), switches, decoded)
 
 
 def test_the_switch_chooses_transcript_or_caption(backbone):
@@ -56,16 +57,22 @@ def test_a_cut_image_is_damaged(backbone):
         collator(backbone, PROMPTED).collate([cut])
 
 
-def test_images_are_decoded_once_while_the_cache_lasts(backbone, monkeypatch):
+@pytest.mark.parametrize("pictures", ["own", "multicrop"])
+def test_images_are_decoded_once_whoever_asks_for_them(backbone, tmp_path, monkeypatch, pictures):
     world = make_world(3, takes=1)
-    for cache_mb, expected in ((1, 3), (0, 6)):
-        maker = collator(backbone, PROMPTED, cache_mb)
-        decoded = []
+    switches = variant(acoustic=None, pictures=pictures)
+    plain = collator(backbone, switches).collate(world)
+    made = []
+    for _ in range(2):
+        # As in two processes: they share the file alone.
+        maker = collator(backbone, switches, DecodedPictures(tmp_path / "shared", IMAGE_SIZE, 1))
         decode = maker._decode
-        monkeypatch.setattr(maker, "_decode", lambda u, d=decode, n=decoded: (n.append(u), d(u))[1])
-        first, second = maker.collate(world), maker.collate(world)
-        assert torch.equal(first.pictures.pixels, second.pictures.pixels)
-        assert len(decoded) == expected
+        monkeypatch.setattr(maker, "_decode", lambda u, d=decode: (made.append(u), d(u))[1])
+        for _ in range(2):
+            found = maker.collate(world).pictures
+            assert torch.equal(found.pixels, plain.pictures.pixels)
+            assert len(found.pixels) == 3 or pictures == "multicrop"
+    assert len(made) == 3
 
 
 def test_results_come_in_order_and_errors_come_through():

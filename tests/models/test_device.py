@@ -46,7 +46,7 @@ def make(backbone, recipe):
     """A step of a variant, with its model and batch."""
 
     def make_step(switches, dtype=torch.float32, running=None):
-        task = Retrieval(switches, recipe, backbone, 1)
+        task = Retrieval(switches, recipe, backbone)
         world = make_world(4)
         torch.manual_seed(0)
         model = task.make_model(world[0])

@@ -47,7 +47,7 @@ FACTS = {name: QueryFacts("anna", 1.0, None) for name in TEXTS}
 def model_of(backbone, switches, seed=0):
     torch.manual_seed(seed)
     model = BrewClip(backbone, switches, (STATE_WIDTH,))
-    return model, Collator(input_transforms(backbone, switches), switches, 1)
+    return model, Collator(input_transforms(backbone, switches), switches)
 
 
 def vectors(backbone, row, name, switches, seed=0):

@@ -20,7 +20,7 @@ GATED = variant(fusion="gate")
 def make(backbone, switches):
     torch.manual_seed(1)
     model = BrewClip(backbone, switches, (STATE_WIDTH,))
-    return model, Collator(input_transforms(backbone, switches), switches, 1)
+    return model, Collator(input_transforms(backbone, switches), switches)
 
 
 def test_a_loud_channel_outvotes_the_other_unless_each_has_unit_length(backbone):
@@ -104,7 +104,7 @@ def test_of_captions_a_probe_asks_for_no_confidence(backbone):
     """What was meant to be said is sure, whatever was heard of it."""
     captions = GATED.model_copy(update={"text": "caption"})
     world = [replace(one, confidence=0.2) for one in world_data().read_split("dev")]
-    collator = Collator(input_transforms(backbone, captions), captions, 1)
+    collator = Collator(input_transforms(backbone, captions), captions)
     assert (collator.utterance_inputs(world).confidence == 1).all()
-    heard = Collator(input_transforms(backbone, GATED), GATED, 1)
+    heard = Collator(input_transforms(backbone, GATED), GATED)
     assert (heard.utterance_inputs(world).confidence == 0.2).all()

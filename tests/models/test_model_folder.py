@@ -48,7 +48,7 @@ def folder(tmp_path, card, trained):
 
 def test_a_loaded_model_embeds_as_the_saved_one(folder, trained, backbone):
     loaded, _ = load_model(folder, backbone, HASHES)
-    batch = Collator(input_transforms(backbone, FULL), FULL, 1).collate(make_world(2))
+    batch = Collator(input_transforms(backbone, FULL), FULL).collate(make_world(2))
     spoken, seen = (
         [encode(one) for one in (loaded, trained.model)]
         for encode in (
@@ -76,7 +76,7 @@ def test_every_option_is_in_the_folder(tmp_path, card, backbone):
     assert found.switches == switches
     assert loaded.logit_bias == model.logit_bias
     world = [replace(one, transcript="red dog " * 20, confidence=0.3) for one in make_world(2)]
-    batch = Collator(input_transforms(backbone, found.switches), found.switches, 1).collate(world)
+    batch = Collator(input_transforms(backbone, found.switches), found.switches).collate(world)
     for encode in (
         lambda model: model.encode_utterances(batch.utterances).embeddings,
         lambda model: model.encode_images(batch.pictures),

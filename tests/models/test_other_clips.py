@@ -25,7 +25,7 @@ from brewline.config.shard import ShardParams
 from brewline.config.variants import VariantParams
 from brewline.core.errors import BrewlineError
 from brewline.core.ranks import ALONE
-from brewline.models import weights
+from brewline.models import clip_format
 from brewline.models.backbones import ClipBackbone, load_clip, make_backbone, misfits
 from brewline.models.brewclip import BrewClip
 from brewline.models.towers import TimmImageTower
@@ -152,7 +152,7 @@ def siglip(
 def embed(backbone: ClipBackbone, switches: VariantParams) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
     model = BrewClip(backbone, switches, (STATE_WIDTH,))
-    collator = Collator(input_transforms(backbone, switches), switches, 1)
+    collator = Collator(input_transforms(backbone, switches), switches)
     batch = collator.collate(make_world(4, takes=1))
     assert batch.pictures is not None
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_all_prompts_of_a_siglip_are_trained(siglip: ClipBackbone, recipe) -> No
     acoustic = ACOUSTIC.model_copy(update={"heads": 3})
     switches = variant(acoustic=acoustic, prompt_depth=2)
     recipe = recipe.model_copy(update={"loss": "sigmoid", "temperature": 0.1})
-    task = Retrieval(switches, recipe, siglip, cache_mb=1)
+    task = Retrieval(switches, recipe, siglip)
     world = make_world(3)
     model = task.make_model(world[0]).train()
     batch = task.collate(world)
@@ -319,7 +319,7 @@ def test_a_download_brings_its_tokeniser(tmp_path: Path, monkeypatch: pytest.Mon
         patched.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
         patched.setattr(open_clip, "get_model_config", lambda name: SIGLIP)
         (tmp_path / "kept").mkdir()
-        weights._download_clip("ViT-B-16-SigLIP/webli", tmp_path / "kept")
+        clip_format.download_clip("ViT-B-16-SigLIP/webli", tmp_path / "kept")
     published, kept = load_clip(source), load_clip(tmp_path / "kept")
     assert torch.equal(*(one.tokenizer(["a red picture"]) for one in (published, kept)))
     ours, theirs = embed(kept, ZERO_SHOT), embed(published, ZERO_SHOT)

@@ -75,7 +75,7 @@ def test_a_step_of_training_is_that_of_a_slow_model(
     if switches.acoustic is not None and switches.acoustic.hears_layers:
         world, batch_of = in_layers(world), in_layers(batch_of)
     recipe = recipe.model_copy(update={"same_image": same_image})
-    task = Retrieval(switches, recipe, backbone, cache_mb=1)
+    task = Retrieval(switches, recipe, backbone)
     torch.manual_seed(1)
     model = task.make_model(world[0]).train()
     with torch.no_grad():

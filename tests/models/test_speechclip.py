@@ -37,7 +37,7 @@ SHAPE = (NUM_LAYERS, STATE_WIDTH)
 def inputs_of(
     backbone: ClipBackbone, switches: VariantParams, world: list[Utterance]
 ) -> UtteranceInputs:
-    collator = Collator(input_transforms(backbone, switches), switches, 1)
+    collator = Collator(input_transforms(backbone, switches), switches)
     return collator.utterance_inputs(world)
 
 

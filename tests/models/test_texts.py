@@ -78,7 +78,7 @@ def test_the_word_behind_the_context_is_found(backbone) -> None:
     found = {}
     for long_texts in ("truncate", "chunk"):
         switches = variant(acoustic=None, long_texts=long_texts)
-        collator = Collator(input_transforms(backbone, switches), switches, 1)
+        collator = Collator(input_transforms(backbone, switches), switches)
         world = [replace(one, transcript=text) for text in texts]
         inputs = collator.utterance_inputs(world)
         embeddings = BrewClip(backbone, switches).encode_utterances(inputs).embeddings
@@ -93,11 +93,11 @@ def test_a_long_text_has_the_mean_of_its_windows_and_a_short_one_stays(backbone)
     long = " ".join(["dog", "cat", "red", "blue", "tree"] * 5)
     world = [world[0], replace(world[1], transcript=long), world[0]]
     model = BrewClip(backbone, switches, (STATE_WIDTH,))
-    inputs = Collator(input_transforms(backbone, switches), switches, 1).utterance_inputs(world)
+    inputs = Collator(input_transforms(backbone, switches), switches).utterance_inputs(world)
     assert inputs.text_index is not None
     assert inputs.text_index.tolist() == [0, 1, 1, 1, 2]
     features = model.encode_text(inputs)
-    plain = Collator(input_transforms(backbone, FULL), FULL, 1)
+    plain = Collator(input_transforms(backbone, FULL), FULL)
     words = long.split()
     windows = [" ".join(words[start : start + 12]) for start in (0, 6, 13)]
     alone = [world[0].transcript, *windows]

@@ -23,8 +23,12 @@ from brewline.core.errors import BrewlineError
 from brewline.core.ranks import ALONE
 from brewline.evaluation.embedding import embed_split
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
+from brewline.models.brewclip import BrewClip
+from brewline.models.card import ModelCard
+from brewline.models.folder import save_model
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
+from brewline.samples.utterance import BadSampleError
 from brewline.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from brewline.training.loop import NON_FINITE_FILE, TrainingData, TrainingJob, train
 from brewline.training.tasks.retrieval import Retrieval
@@ -47,6 +51,7 @@ def run(backbone, recipe, tmp_path):
         checkpoint_every_s=0,
         part_size=None,
         recompute=False,
+        max_skipped_samples=0,
         ranks=ALONE,
         start=None,
         **changes,
@@ -54,7 +59,7 @@ def run(backbone, recipe, tmp_path):
         work_dir = tmp_path / folder
         work_dir.mkdir(exist_ok=True)
         chosen = recipe.model_copy(update=changes)
-        job = TrainingJob(Retrieval(switches, chosen, backbone, 16), chosen, seed, start)
+        job = TrainingJob(Retrieval(switches, chosen, backbone), chosen, seed, start)
         runtime = RuntimeParams(
             parallel_stages=1,
             engine="processes",
@@ -73,6 +78,7 @@ def run(backbone, recipe, tmp_path):
             train_recompute=recompute,
             train_compile=False,
             evaluate_tf32=False,
+            max_skipped_samples=max_skipped_samples,
             checkpoint_every_s=checkpoint_every_s,
             embed_batch_size=8,
             image_cache_mb=16,
@@ -268,7 +274,7 @@ def test_the_best_on_dev_is_kept_and_the_earlier_of_equals(run):
 def test_the_returned_model_is_the_best_and_not_the_last(run, backbone):
     trained = run(E2E, steps=24, evaluate_every=2)
     assert trained.best_step < 24
-    collator = Collator(input_transforms(backbone, E2E), E2E, 1)
+    collator = Collator(input_transforms(backbone, E2E), E2E)
     embeddings = embed_split(trained.model, collator, world_data().read_split("dev"), 8)
     scores = score_retrieval(embeddings, "dev", (1, 5, 10)).metrics
     assert trained.dev.items() <= scores.items()
@@ -305,7 +311,11 @@ def test_the_batch_whose_loss_was_no_number_is_written_down(run, tmp_path, monke
         return found
 
     with pytest.raises(BrewlineError, match=r"no number at step 6.*non_finite_batch.json"):
-        run(E2E, data=TrainingData(read_training, data.read_split), evaluate_every=99)
+        run(
+            E2E,
+            data=TrainingData(read_training, data.read_split, data.read_split),
+            evaluate_every=99,
+        )
     told = json.loads((tmp_path / "work" / NON_FINITE_FILE).read_text())
     assert told == {"step": 6, "utterance_ids": ids}
 
@@ -351,7 +361,11 @@ def test_a_missing_dev_split_is_told_before_the_first_step(run):
 
     rows = []
     with pytest.raises(BrewlineError, match="no dev"):
-        run(PROMPTED, data=TrainingData(world_data().read_training, read_split), on_row=rows.append)
+        run(
+            PROMPTED,
+            data=TrainingData(world_data().read_training, read_split, read_split),
+            on_row=rows.append,
+        )
     assert rows == []
 
 
@@ -366,7 +380,7 @@ def test_test_is_never_read(run):
         assert split == "dev"
         return data.read_split(split)
 
-    run(FULL, data=TrainingData(data.read_training, read_split))
+    run(FULL, data=replace(data, read_split=read_split))
 
 
 def test_a_long_run_keeps_about_a_thousand_rows(run, monkeypatch):
@@ -378,8 +392,131 @@ def test_a_long_run_keeps_about_a_thousand_rows(run, monkeypatch):
 def test_a_batch_larger_than_the_corpus_goes_round(run):
     small = make_world(2, takes=1)
     data = world_data()
-    whole = TrainingData(data.read_training, lambda split: small)
+    whole = TrainingData(data.read_training, lambda split: small, lambda split: small)
     assert len(losses(run(PROMPTED, data=whole, batch_size=40, steps=2))) == 2
+
+
+def damaged_data(bad, what):
+    """The tiny world, in which some utterances of training cannot be read."""
+    data = world_data()
+
+    def spoil(one):
+        return replace(one, image=one.image[:50]) if one.utterance_id in bad else one
+
+    def read_training(seed, start, stop):
+        found = data.read_training(seed, start, stop)
+        if what == "states":
+            for one in found:
+                if one.utterance_id in bad:
+                    raise BadSampleError(one.utterance_id, f"no states for {one.utterance_id!r}")
+            return found
+        return [spoil(one) for one in found]
+
+    def read_without_states(split):
+        found = data.read_without_states(split)
+        return [spoil(one) for one in found] if what == "image" else found
+
+    return replace(data, read_training=read_training, read_without_states=read_without_states)
+
+
+# Both takes of a picture, which is one file.
+BAD = {"image": ["u3-0", "u3-1"], "states": ["u5-0"]}
+
+
+@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("prompts", [2, 0])
+def test_a_bad_sample_is_skipped_counted_and_named(run, tmp_path, caplog, what, prompts):
+    data, rows, seen = damaged_data(BAD[what], what), [], []
+    read = data.read_training
+
+    def noted(*numbers):
+        found = read(*numbers)
+        seen.extend(found)
+        return found
+
+    data = replace(data, read_training=noted)
+    switches = variant(prompts=prompts)
+    trained = run(switches, data=data, max_skipped_samples=2, on_row=rows.append)
+    assert sorted(trained.skipped) == BAD[what]
+    assert all(repr(name) in why for name, why in trained.skipped.items()) or what == "image"
+    assert f"{len(BAD[what])} samples were skipped: {', '.join(BAD[what])}" in caplog.text
+    counts = [row["skipped_samples"] for row in rows if "skipped_samples" in row]
+    assert counts[-1] == len(BAD[what])
+    assert np.isfinite(losses(trained)).all() and len(losses(trained)) == 12
+    # A run that is killed on its way ends alike, and counts none twice.
+    killed = replace(data, read_training=dying_after(20, read))
+    with pytest.raises(RuntimeError, match="killed"):
+        run(switches, "again", data=killed, max_skipped_samples=2)
+    again = run(switches, "again", data=data, max_skipped_samples=2)
+    assert same(trained, again) and again.skipped == trained.skipped
+
+
+def dying_after(count, read):
+    left = iter(range(count))
+
+    def reading(*numbers):
+        if next(left, None) is None:
+            raise RuntimeError("killed")
+        return read(*numbers)
+
+    return reading
+
+
+def test_too_many_bad_samples_end_the_run_with_their_name(run):
+    data = damaged_data(BAD["image"], "image")
+    with pytest.raises(BrewlineError, match=r"'u3-[01]' is damaged.*max_skipped_samples \(1\)"):
+        run(PROMPTED, data=data, max_skipped_samples=1)
+
+
+def test_what_was_skipped_lies_beside_the_model_and_nothing_does_where_nothing_was(run, tmp_path):
+    card = ModelCard.model_validate(
+        {"experiment": "e", "variant": "v", "corpus": "c", "switches": PROMPTED.model_dump()}
+        | {"task": "retrieval", "backbones": {}, "recipe": None, "seed": 0}
+    )
+    trained = run(PROMPTED)
+    for folder, skipped in (("none", {}), ("some", {"u1": "why"})):
+        save_model(tmp_path / folder, card, replace(trained, skipped=skipped))
+    assert not (tmp_path / "none/skipped_samples.json").exists()
+    assert json.loads((tmp_path / "some/skipped_samples.json").read_text()) == {"u1": "why"}
+
+
+def test_what_is_worked_out_beforehand_reads_no_states(run):
+    """Layers of HuBERT are a hundred times as large as pictures and texts."""
+    data = world_data()
+
+    def read_split(split):
+        assert split == "dev"
+        return data.read_split(split)
+
+    rows = losses(run(VARIANTS["no-prompts"], data=replace(data, read_split=read_split), steps=2))
+    assert len(rows) == 2
+
+
+def test_towers_without_prompts_see_dev_once(run, monkeypatch):
+    counts = {"images": 0, "texts": 0}
+    encode_images, encode_text = BrewClip.encode_images, BrewClip.encode_text
+
+    def images(self, pictures):
+        counts["images"] += pictures.num_pictures
+        return encode_images(self, pictures)
+
+    def text(self, inputs):
+        counts["texts"] += inputs.num_utterances
+        return encode_text(self, inputs)
+
+    monkeypatch.setattr(BrewClip, "encode_images", images)
+    monkeypatch.setattr(BrewClip, "encode_text", text)
+    trained = run(VARIANTS["no-prompts"], steps=4, evaluate_every=1)
+    # Eight pictures in training, with two takes each; and eight of dev, with one.
+    assert counts == {"images": 16, "texts": 24}
+    measure = Retrieval.measure
+
+    def measure_anew(self, *arguments):
+        self._known_collators.clear()
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Retrieval, "measure", measure_anew)
+    assert same(trained, run(VARIANTS["no-prompts"], "slow", steps=4, evaluate_every=1))
 
 
 @pytest.mark.gpu

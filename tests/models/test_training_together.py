@@ -58,7 +58,7 @@ def run(
     changes["checkpoint_every_s"] = checkpoint_every_s
     folder.mkdir(exist_ok=True)
     return train(
-        TrainingJob(Retrieval(switches, recipe, backbone, 16), recipe, 0),
+        TrainingJob(Retrieval(switches, recipe, backbone), recipe, 0),
         data_for(switches),
         folder,
         load_params().runtime.model_copy(update=changes),

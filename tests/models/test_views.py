@@ -140,7 +140,7 @@ def test_what_stands_at_the_edge_is_found(backbone: ClipBackbone) -> None:
         switches = variant(acoustic=None, pictures=mode)
         torch.manual_seed(1)
         model = BrewClip(backbone, switches, (STATE_WIDTH,))
-        pictures = Collator(input_transforms(backbone, switches), switches, 1).pictures(worlds)
+        pictures = Collator(input_transforms(backbone, switches), switches).pictures(worlds)
         one, other = model.encode_images(pictures)
         found[mode] = (one @ other).item()
     for mode, similarity in found.items():
@@ -157,7 +157,7 @@ def test_squares_of_a_picture_are_averaged(backbone: ClipBackbone) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (32, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "PNG")
     long = replace(world[0], image_id="long", image=buffer.getvalue())
-    collator = Collator(input_transforms(backbone, switches), switches, 1)
+    collator = Collator(input_transforms(backbone, switches), switches)
     model = BrewClip(backbone, switches)
     pictures = collator.pictures([world[0], long, world[1]])
     assert pictures.picture_index is not None

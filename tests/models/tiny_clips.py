@@ -80,4 +80,4 @@ def clip_data() -> TrainingData:
         order = TrainingOrder([len(splits["train"])], seed)
         return [splits["train"][place.row] for place in order.places(start, stop)]
 
-    return TrainingData(read_training, lambda split: splits[split])
+    return TrainingData(read_training, splits.__getitem__, splits.__getitem__)

@@ -123,6 +123,7 @@ def data_for(switches: VariantParams) -> TrainingData:
     return TrainingData(
         lambda *numbers: in_layers(data.read_training(*numbers)),
         lambda split: in_layers(list(data.read_split(split))),
+        data.read_without_states,
     )
 
 
@@ -140,4 +141,7 @@ def world_data(with_states: bool = True) -> TrainingData:
         order = TrainingOrder([len(splits["train"])], seed)
         return [splits["train"][place.row] for place in order.places(start, stop)]
 
-    return TrainingData(read_training, lambda split: splits[split])
+    def read_without_states(split: str) -> list[Utterance]:
+        return [replace(one, states=None) for one in splits[split]]
+
+    return TrainingData(read_training, splits.__getitem__, read_without_states)

@@ -5,6 +5,7 @@ a sequence, or draws it from a seed.
 """
 
 import hashlib
+import json
 import re
 import threading
 import time
@@ -12,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 # Answers that betray themselves: by their length, form, status, or by the tag of their version.
 HONEST_FAULTS = (
@@ -159,3 +163,32 @@ def serve(content: Content) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def act_as_hub(
+    address: str, content: Content, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Has huggingface_hub take the server for the Hub, at one commit, with a cache of its own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        address + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    content.headers["X-Repo-Commit"] = "0" * 40
+
+
+def publish_repository(content: Content, name: str, revision: str, folder: Path) -> None:
+    """Has the server hold a folder as a repository of the Hub."""
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        for one in (revision, "0" * 40):
+            content.files[f"/{name}/resolve/{one}/{path.name}"] = path.read_bytes()
+    listed = [
+        {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"}
+        for path in paths
+    ]
+    content.files[f"/api/models/{name}/tree/{revision}"] = json.dumps(listed).encode()

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 import yaml
-from flaky_server import HONEST_FAULTS, LIES, Content, serve
+from flaky_server import HONEST_FAULTS, LIES, Content, act_as_hub, serve
 from fsspec.implementations.memory import MemoryFileSystem
 
 from brewline.config import load_params
@@ -326,17 +326,8 @@ def test_what_lies_at_a_path_may_change(tmp_path: Path) -> None:
 def test_a_file_from_the_hub(
     server: str, content: Content, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", server)
-    monkeypatch.setattr(
-        constants,
-        "HUGGINGFACE_CO_URL_TEMPLATE",
-        server + "/{repo_id}/resolve/{revision}/{filename}",
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    act_as_hub(server, content, monkeypatch, tmp_path / "cache")
     monkeypatch.setenv("HF_TOKEN", "secret")
-    content.headers["X-Repo-Commit"] = "0" * 40
     for revision in ("main", "0" * 40):
         content.files[f"/datasets/o/n/resolve/{revision}/a/corpus.tar"] = CONTENT
     content.faults = sequence("cut")

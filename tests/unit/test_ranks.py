@@ -1,6 +1,7 @@
 """Ranks of both directions, and what is made of them, against values by hand and a slow version."""
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brewline.evaluation.ranks import Ranks, rank_both_ways
+from brewline.evaluation.device_ranks import count_on_device
+from brewline.evaluation.ranks import CountBefore, Ranks, count_before, rank_both_ways
 
 # Five recordings of three images, with known recalls.
 GOLDEN_UI = np.array(
@@ -19,11 +21,22 @@ UTTERANCES = ["0", "0", "1", "1", "2"]
 IMAGES = ["0", "1", "2"]
 
 
+# In numpy, and as on a GPU.
+COUNTS = {
+    "numpy": count_before,
+    "torch": partial(count_on_device, device=torch.device("cpu")),
+}
+
+
 def rank_scores(
-    scores_UI: np.ndarray, image_of_U: list[str], image_ids: list[str]
+    scores_UI: np.ndarray,
+    image_of_U: list[str],
+    image_ids: list[str],
+    count: CountBefore = count_before,
 ) -> tuple[Ranks, Ranks]:
     """Ranks a matrix of scores: vectors whose products are these."""
-    return rank_both_ways(scores_UI, np.eye(scores_UI.shape[1]), image_of_U, image_ids)
+    images = np.eye(scores_UI.shape[1], dtype=scores_UI.dtype)
+    return rank_both_ways(scores_UI, images, image_of_U, image_ids, count)
 
 
 def test_golden_speech_to_image():
@@ -58,7 +71,8 @@ def test_golden_image_to_speech():
 
 @pytest.mark.parametrize("dimension", [4, 64, 768, 1152])
 @pytest.mark.parametrize("direction", ["even", "drawn"])
-def test_one_vector_for_everything_finds_nothing(dimension: int, direction: str):
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+def test_one_vector_for_everything_finds_nothing(count: Any, dimension: int, direction: str):
     """Of any vector: its products are not equal to the bit, since where they stand matters."""
     rng = np.random.default_rng(dimension)
     vector = np.ones(dimension) if direction == "even" else rng.normal(size=dimension)
@@ -67,7 +81,11 @@ def test_one_vector_for_everything_finds_nothing(dimension: int, direction: str)
     images = [str(n) for n in range(num_images)]
     utterances = images + images
     forward, backward = rank_both_ways(
-        np.tile(vector, (2 * num_images, 1)), np.tile(vector, (num_images, 1)), utterances, images
+        np.tile(vector, (2 * num_images, 1)),
+        np.tile(vector, (num_images, 1)),
+        utterances,
+        images,
+        count,
     )
     assert set(forward.rank) == {num_images}
     # With two right answers among equals all others come first.
@@ -96,8 +114,9 @@ def slow_ranks(similarity: np.ndarray, query_ids: list[str], gallery_ids: list[s
     return ranks
 
 
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 4), st.integers(1, 9))
-def test_ranks_equal_those_of_a_sort(seed, num_images, levels, strip):
+def test_ranks_equal_those_of_a_sort(count, seed, num_images, levels, strip):
     rng = np.random.default_rng(seed)
     images = [f"i{n}" for n in rng.permutation(num_images)]
     utterances = images + [images[n] for n in rng.integers(0, num_images, 5)]
@@ -105,7 +124,7 @@ def test_ranks_equal_those_of_a_sort(seed, num_images, levels, strip):
     scores = rng.integers(0, levels, (len(utterances), num_images)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("brewline.evaluation.ranks._STRIP_SCORES", strip)
-        forward, backward = rank_scores(scores, utterances, images)
+        forward, backward = rank_scores(scores, utterances, images, count)
     slow = slow_ranks(scores, utterances, images)
     assert forward.rank.tolist() == [rank for _, rank in slow]
     assert (forward.num_queries, forward.gallery_size) == scores.shape

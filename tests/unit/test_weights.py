@@ -20,7 +20,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import sha256_tree, write_json
 from brewline.download import hub
 from brewline.download.version import Version
-from brewline.models import weights
+from brewline.models import clip_format, weights
 from brewline.speech.faster_whisper import convert
 from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper, read_dimensions
@@ -432,7 +432,7 @@ def test_weights_of_another_activation_are_refused(
     tmp_path: Any, downloads: list[Any], name: str, right: str
 ) -> None:
     with pytest.raises(BrewlineError, match=f"trained with QuickGELU.*use open_clip:{right}"):
-        weights._download_clip(name, tmp_path)
+        clip_format.download_clip(name, tmp_path)
     assert not downloads
 
 
@@ -441,7 +441,7 @@ def test_weights_of_the_right_activation_are_downloaded(
 ) -> None:
     for name in ("ViT-L-14-quickgelu/openai", "ViT-B-32/laion2b_s34b_b79k"):
         with pytest.raises(BrewlineError, match="cannot download CLIP"):
-            weights._download_clip(name, tmp_path)
+            clip_format.download_clip(name, tmp_path)
     assert [asked[0] for asked in downloads] == ["ViT-L-14-quickgelu", "ViT-B-32"]
 
 
@@ -450,7 +450,7 @@ def test_the_architecture_that_is_named_instead_is_one_that_open_clip_has() -> N
     refused = 0
     for architecture, tag in sorted(published):
         try:
-            weights._refuse_other_activation(architecture, tag)
+            clip_format.refuse_other_activation(architecture, tag)
         except BrewlineError as error:
             refused += 1
             right = str(error).rpartition("open_clip:")[2]

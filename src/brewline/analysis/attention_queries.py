@@ -71,7 +71,7 @@ def look_at_queries(
     folder = inputs.project / "models" / inputs.rows[row].models[0]
     model, card = load_model(folder, backbone, hashes)
     switches = card.switches
-    collator = Collator(input_transforms(backbone, switches), switches, 0)
+    collator = Collator(input_transforms(backbone, switches), switches)
     states = card.states_folder(inputs.project)
     shards = inputs.project / "data/shards" / inputs.corpus
     samples = read_samples(shards, states, names)

@@ -40,7 +40,7 @@ def say_keywords(
         hashes = load_backbone_hashes(inputs.project / BACKBONES_FOLDER / NAMES_FILE)
         model, card = load_model(inputs.project / "models" / one.models[0], backbone, hashes)
         assert isinstance(model.acoustic, CascadedBranch)
-        collator = Collator(input_transforms(backbone, card.switches), card.switches, 0)
+        collator = Collator(input_transforms(backbone, card.switches), card.switches)
         shards = inputs.project / "data/shards" / inputs.corpus
         samples = read_samples(shards, card.states_folder(inputs.project), lot)
         batch = collator.utterance_inputs([samples[name] for name in lot])

@@ -8,9 +8,11 @@ class BackboneParams(Section):
 
     `source` of Whisper is a checkpoint (a path or URL), a folder of transformers or CTranslate2,
     the same on the Hub (`hf://<owner>/<name>[@<revision>]`), or `openai-whisper:<name>`; of CLIP, a
-    folder in open_clip's format or `open_clip:<architecture>/<pretrained tag>`; of the others, a
-    folder in transformers' format or the same on the Hub. Files may be compressed with xz. `sha256`
-    is over the file, or over the names and contents of those of a folder that are read.
+    folder in open_clip's format (which may be written `local-dir:<folder>`), the same on the Hub
+    (`hf-hub:<owner>/<name>[@<revision>]`), or `open_clip:<architecture>/<pretrained tag>`; of the
+    others, a folder in transformers' format or the same on the Hub. Files may be compressed with
+    xz. `sha256` is over the file, or over the names and contents of those of a folder that are
+    read.
     """
 
     name: str

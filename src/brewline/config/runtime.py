@@ -55,11 +55,14 @@ class RuntimeParams(Section):
     train_compile: bool
     # Whether a GPU may round what fp32 products take to 10 bits where stage embed makes vectors.
     evaluate_tf32: bool
+    # How many samples a training leaves out that it cannot read; with more it ends.
+    max_skipped_samples: Annotated[int, Field(ge=0)]
     # Seconds between checkpoints of a training: what a killed run has to do again at most.
     checkpoint_every_s: Annotated[float, Field(ge=0)]
     # Utterances, and images, that are embedded at a time.
     embed_batch_size: PositiveInt
-    # Memory for decoded images during training and evaluation.
+    # Decoded pictures that are kept of a corpus, in a file under `work/` which all processes of a
+    # machine share; the system has in memory what it has room for.
     image_cache_mb: Annotated[int, Field(ge=0)]
 
     @property

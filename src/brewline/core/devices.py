@@ -11,7 +11,7 @@ import torch
 
 from brewline.core.compute import DeviceName, Precision
 from brewline.core.errors import BrewlineError
-from brewline.core.system import GOOD_BYE_S, end_with_parent
+from brewline.core.system import GOOD_BYE_S, end_with_parent, keep_freed_memory
 
 Task = TypeVar("Task")
 
@@ -157,6 +157,16 @@ def _end(children: Sequence[BaseProcess]) -> None:
     for child in children:
         child.join(max(0.0, deadline - time.monotonic()))
         child.kill()
+
+
+def compute_in_one_thread() -> None:
+    """Sets up a process that is one of several which run a model.
+
+    What it computes then depends on the number of neither processes nor cores; and it keeps the
+    memory that it frees, as a model asks for the same again and again.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _start_worker(num_threads: int) -> None:

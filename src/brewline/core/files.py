@@ -8,6 +8,7 @@ import csv
 import errno
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ from brewline.core.errors import BrewlineError
 WORK_DIR = Path("work")
 # Vectors of frames, which the trainings on a corpus share; see `brewline.samples.frame_vectors`.
 FRAMES_FOLDER = WORK_DIR / "frames"
+# Decoded pictures, which they share too; see `brewline.samples.decoded_pictures`.
+PICTURES_FOLDER = WORK_DIR / "pictures"
 _CHUNK = 1 << 20
 
 
@@ -250,6 +253,19 @@ def link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def unpack_xz(source: Path, target: Path) -> None:
+    """Writes what a file that ends in `.xz` holds.
+
+    Raises:
+        BrewlineError: it is cut, or none.
+    """
+    try:
+        with lzma.open(source) as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    except (lzma.LZMAError, EOFError) as error:
+        raise BrewlineError(f"{source.name} is not a whole xz file: {error}") from None
 
 
 def stamps(folder: Path) -> list[tuple[str, int, int]]:

@@ -44,8 +44,10 @@ def embed_split(
 
     def flush() -> None:
         if waiting:
-            pictures = collator.pictures(waiting).to(device)
-            seen.append(model.encode_images(pictures).cpu().numpy())
+            images = collator.frozen_images(waiting)
+            if images is None:
+                images = model.encode_images(collator.pictures(waiting).to(device)).cpu()
+            seen.append(images.numpy())
             waiting.clear()
 
     for batch in chunks(iter(utterances), batch_size):
@@ -78,7 +80,10 @@ def _channels(features: UtteranceFeatures) -> dict[str, Embeddings]:
     """Both channels of utterances; none of a model that has one."""
     if features.acoustic is None or features.text is None:
         return {}
-    return {ACOUSTIC: features.acoustic.cpu().numpy(), TEXT: features.text.cpu().numpy()}
+    return {
+        ACOUSTIC: features.acoustic.cpu().numpy(),
+        TEXT: features.text.float().cpu().numpy(),
+    }
 
 
 def _require_finite(split: SplitEmbeddings) -> None:

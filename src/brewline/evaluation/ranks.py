@@ -5,7 +5,7 @@ answers. Ties count against us: an item that scores as high as a right answer st
 model that gives one vector for everything finds nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,8 +82,58 @@ class Ranks:
         return ndcg
 
 
+@dataclass(frozen=True)
+class Product:
+    """The scores of all utterances and images, of which some rows are made at a time.
+
+    Attributes:
+        utterances: Unit vectors, (U, D).
+        images: Unit vectors in an order of their own, (D, I).
+        column: Where in it the image of each utterance stands, (U,); its score counts in no rank.
+        least: What another score has to reach to stand before the right one, (U,).
+        takes: Utterances of different images, those of the first columns, in their order.
+    """
+
+    utterances: Floats
+    images: Floats
+    column: Ints
+    least: Floats
+    takes: Sequence[Ints]
+
+    @property
+    def strips(self) -> list[slice]:
+        """Rows at a time."""
+        num_utterances, step = len(self.column), max(1, _STRIP_SCORES // self.images.shape[1])
+        return [
+            slice(start, min(start + step, num_utterances))
+            for start in range(0, num_utterances, step)
+        ]
+
+
+# How many other images stand before the right one of each utterance; and, of each utterance as an
+# answer to its image, how many utterances of other images: (U,) each.
+CountBefore = Callable[[Product], tuple[Ints, Ints]]
+
+
+def count_before(product: Product) -> tuple[Ints, Ints]:
+    """Counts on the processor; see `CountBefore`."""
+    images_before_U, utterances_before_U = np.zeros((2, len(product.column)), np.int64)
+    least_U = product.least
+    for rows in product.strips:
+        scores_UI = product.utterances[rows] @ product.images
+        scores_UI[np.arange(len(scores_UI)), product.column[rows]] = -np.inf
+        images_before_U[rows] = _count(scores_UI >= least_U[rows, None], axis=1)
+        for take in product.takes:
+            utterances_before_U[take] += _count(scores_UI[:, : len(take)] >= least_U[take], axis=0)
+    return images_before_U, utterances_before_U
+
+
 def rank_both_ways(
-    utterances_UD: Floats, images_ID: Floats, image_of_U: Sequence[str], image_ids: Sequence[str]
+    utterances_UD: Floats,
+    images_ID: Floats,
+    image_of_U: Sequence[str],
+    image_ids: Sequence[str],
+    count: CountBefore = count_before,
 ) -> tuple[Ranks, Ranks]:
     """Ranks the image of each utterance among all images, and its utterances among all utterances.
 
@@ -95,6 +145,7 @@ def rank_both_ways(
         images_ID: Unit vectors.
         image_of_U: The id of each utterance's image.
         image_ids: I different ids, in the order of their vectors.
+        count: Where it is done.
 
     Returns:
         Speech to image, whose right answers are in the order of the utterances; and image to
@@ -114,17 +165,10 @@ def rank_both_ways(
     column_U, images_DI = column_I[image_U], images_ID[by_takes].T
     takes = [np.flatnonzero(place_U == place) for place in range(place_U.max() + 1)]
     takes = [take[np.argsort(column_U[take])] for take in takes]
-    least_U = own_U - _TIE
-    images_before_U, utterances_before_U = np.zeros((2, num_utterances), np.int64)
-    step = max(1, _STRIP_SCORES // num_images)
-    for start in range(0, num_utterances, step):
-        rows = slice(start, min(start + step, num_utterances))
-        scores_UI = utterances_UD[rows] @ images_DI
-        # The right answers, of both directions, which are counted apart.
-        scores_UI[np.arange(len(scores_UI)), column_U[rows]] = -np.inf
-        images_before_U[rows] = _count(scores_UI >= least_U[rows, None], axis=1)
-        for take in takes:
-            utterances_before_U[take] += _count(scores_UI[:, : len(take)] >= least_U[take], axis=0)
+    # The right answers, of both directions, are ranked among each other apart.
+    images_before_U, utterances_before_U = count(
+        Product(utterances_UD, images_DI, column_U, own_U - _TIE, takes)
+    )
     return (
         Ranks(np.arange(num_utterances), 1 + images_before_U, num_utterances, num_images),
         Ranks(image_U, 1 + place_U + utterances_before_U, num_images, num_utterances),

@@ -12,7 +12,7 @@ import numpy as np
 from brewline.evaluation.bootstrap import Statistic, median_by_image, sum_by_image
 from brewline.evaluation.query_metrics import query_ranks
 from brewline.evaluation.query_ranks import QueryRanks
-from brewline.evaluation.ranks import Ranks, rank_both_ways
+from brewline.evaluation.ranks import CountBefore, Ranks, count_before, rank_both_ways
 from brewline.evaluation.vectors import SplitEmbeddings
 
 SELECTION_METRIC = "dev/mean_recall_at_1"
@@ -35,18 +35,21 @@ class RetrievalScores:
 
 
 def score_retrieval(
-    embeddings: SplitEmbeddings, split: str, recall_at: Sequence[int]
+    embeddings: SplitEmbeddings,
+    split: str,
+    recall_at: Sequence[int],
+    count: CountBefore = count_before,
 ) -> RetrievalScores:
     """Computes the metrics of one split, both directions (BrewCLIP, section 4.2).
 
     Speech to image: every utterance asks for its image. Image to speech: every image asks for its
     utterances; `any_hit_recall_at_k` wants one of them in the top k (the paper's number),
     `recall_at_k` is the share of them there (mteb's). Median, mean and reciprocal rank are those of
-    a query's best right answer.
+    a query's best right answer. `count` is that of `rank_both_ways`.
     """
     image_of, image_ids = embeddings.utterance_image_ids, embeddings.image_ids
     forward, backward = rank_both_ways(
-        embeddings.utterance_embeddings, embeddings.image_embeddings, image_of, image_ids
+        embeddings.utterance_embeddings, embeddings.image_embeddings, image_of, image_ids, count
     )
     s2i, i2s = f"{split}/speech_to_image", f"{split}/image_to_speech"
     statistics: dict[str, Statistic] = {}

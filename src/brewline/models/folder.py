@@ -3,13 +3,14 @@
     model.json          the card: switches, sizes, the backbones' hashes, results on dev
     model.safetensors   the trained tensors alone; absent where nothing was trained
     history.jsonl       training and dev rows; absent where nothing was trained
+    skipped_samples.json  what training could not read, and why; absent where it read everything
 
 Nothing in it depends on the time or the machine.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brewline.core.errors import BrewlineError
-from brewline.core.files import atomic_path
+from brewline.core.files import atomic_path, write_json
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip, state_shape_of
 from brewline.models.card import ModelCard, load_card, save_card
 from brewline.models.emotion import EmotionModel, brewclip_tensors
-from brewline.models.names import TENSORS_FILE
+from brewline.models.names import SKIPPED_FILE, TENSORS_FILE
 from brewline.models.sounds import SoundModel, trains_text
 from brewline.models.trained import TrainedModule
 
@@ -36,13 +37,15 @@ Row = dict[str, Any]
 class Trained:
     """What training ends in: the model as it was at its best on dev, on the processor.
 
-    `dev` are the metrics of that step, `history` all rows for `history.jsonl`.
+    `dev` are the metrics of that step, `history` all rows for `history.jsonl`; `skipped` says of
+    samples that could not be read why, by their ids.
     """
 
     model: TrainedModule
     best_step: int
     dev: dict[str, float]
     history: list[Row]
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def save_model(folder: Path, card: ModelCard, trained: Trained) -> None:
@@ -64,6 +67,8 @@ def save_model(folder: Path, card: ModelCard, trained: Trained) -> None:
         save_file(trained.model.trained_tensors(), partial / TENSORS_FILE)
         rows = "".join(json.dumps(row, sort_keys=True) + "\n" for row in trained.history)
         (partial / HISTORY_FILE).write_text(rows, encoding="utf-8")
+        if trained.skipped:
+            write_json(partial / SKIPPED_FILE, trained.skipped)
 
 
 def load_model(

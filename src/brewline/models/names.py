@@ -20,6 +20,8 @@ CLIP_CONFIG = "open_clip_config.json"
 CLIP_WEIGHTS = "open_clip_model.safetensors"
 # What was learned, in the folder of a model.
 TENSORS_FILE = "model.safetensors"
+# Samples that could not be read in training, and why; absent where there were none.
+SKIPPED_FILE = "skipped_samples.json"
 
 
 # What others computed is one model, whatever it is.

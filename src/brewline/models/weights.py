@@ -8,10 +8,7 @@ model can say exactly which weights it belongs to.
 """
 
 import hashlib
-import json
-import lzma
 import re
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -19,15 +16,22 @@ from typing import Any
 from brewline.config.backbones import BackboneParams, BackbonesParams
 from brewline.config.sources import FileParams
 from brewline.core.errors import BrewlineError
-from brewline.core.files import link, read_json, remove, sha256_file, sha256_tree, write_json
+from brewline.core.files import (
+    link,
+    read_json,
+    remove,
+    sha256_file,
+    sha256_tree,
+    unpack_xz,
+    write_json,
+)
 from brewline.download import hub
 from brewline.download.fetching import fetch
 from brewline.download.local import local_path
 from brewline.models.audio_formats import FORMATS
+from brewline.models.clip_format import convert_clip, download_clip, files_of_clip
 from brewline.models.names import (
-    CLIP_CONFIG,
     CLIP_FOLDER,
-    CLIP_WEIGHTS,
     ENCODERS_FILE,
     NAMES_FILE,
     SOUNDS_FILE,
@@ -37,20 +41,8 @@ from brewline.models.whisper_formats import convert_whisper, files_of_model
 
 _FROM_WHISPER = "openai-whisper:"
 _FROM_OPEN_CLIP = "open_clip:"
-_QUICK = "-quickgelu"
-# Of CLIPs whose tokeniser is one of Hugging Face's.
-_TOKENISER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
+# What open_clip calls a folder and a repository on the Hub, and what they are called here.
+_PLACES_OF_OPEN_CLIP = {"local-dir:": "", "hf-hub:": "hf://"}
 # What was asked for, so that it is not fetched again for nothing.
 _SOURCES_FILE = "sources.json"
 
@@ -125,7 +117,11 @@ def _prepare_whisper(backbone: BackboneParams, target: Path) -> None:
         return
     fetched = target.with_name(Path(backbone.source).name)
     fetch(FileParams(url=backbone.source, sha256=backbone.sha256), fetched, "backbones")
-    _unpack(fetched, target)
+    if fetched.suffix != ".xz":
+        fetched.replace(target)
+        return
+    unpack_xz(fetched, target)
+    fetched.unlink()
 
 
 def _convert(
@@ -198,88 +194,15 @@ def _check_hash(backbone: BackboneParams, path: Path) -> None:
         raise BrewlineError(f"{backbone.source}: expected SHA-256 {backbone.sha256}, found {found}")
 
 
-def _unpack(source: Path, target: Path) -> None:
-    """Moves a file to its place, decompressing it if it ends in `.xz`."""
-    if source.suffix != ".xz":
-        source.replace(target)
-        return
-    try:
-        with lzma.open(source) as packed, target.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-    except (lzma.LZMAError, EOFError) as error:
-        raise BrewlineError(f"{source.name} is not a whole xz file: {error}") from None
-    source.unlink()
-
-
 def _prepare_clip(backbone: BackboneParams, target: Path) -> None:
-    target.mkdir(exist_ok=True)
     name = backbone.source.removeprefix(_FROM_OPEN_CLIP)
     if name != backbone.source:
-        _download_clip(name, target)
+        target.mkdir(exist_ok=True)
+        download_clip(name, target)
         _check_hash(backbone, target)
         return
-    source = Path(backbone.source)
-    packed = source / f"{CLIP_WEIGHTS}.xz"
-    weights = packed if packed.exists() else source / CLIP_WEIGHTS
-    for path in (source / CLIP_CONFIG, weights):
-        if not path.is_file():
-            raise BrewlineError(f"{path} is missing; it belongs to a CLIP in open_clip's format")
-        shutil.copyfile(path, target / path.name)
-    for path in (source / name for name in _TOKENISER_FILES):
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)
-    _check_hash(backbone, target)
-    if packed.exists():
-        _unpack(target / packed.name, target / CLIP_WEIGHTS)
-
-
-def _refuse_other_activation(architecture: str, tag: str) -> None:
-    """Raises where weights were trained with another activation than the architecture has.
-
-    open_clip warns of it and goes on, and every number that follows is wrong.
-    """
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
-
-    is_quick = bool((get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
-    if is_quick == bool((open_clip.get_model_config(architecture) or {}).get("quick_gelu")):
-        return
-    plain = architecture.removesuffix(_QUICK)
-    right = f"{plain}{_QUICK}" if is_quick else plain
-    raise BrewlineError(
-        f"the weights {tag!r} were trained with {'QuickGELU' if is_quick else 'GELU'}, which "
-        f"{architecture} does not have; use {_FROM_OPEN_CLIP}{right}/{tag}",
-        "settings",
-    )
-
-
-def _download_clip(name: str, target: Path) -> None:
-    import open_clip
-    from safetensors.torch import save_file
-
-    architecture, _, tag = name.partition("/")
-    if (architecture, tag) not in open_clip.list_pretrained():
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
-        raise BrewlineError(
-            f"open_clip has no weights {tag!r} for {architecture!r}; known: {tags or 'none'}",
-            "settings",
-        )
-    _refuse_other_activation(architecture, tag)
-    try:
-        model = open_clip.create_model(architecture, pretrained=tag)
-        tokenizer = open_clip.get_tokenizer(architecture)
-    except ModuleNotFoundError as error:
-        raise BrewlineError(
-            f"the tokeniser of {name} needs {error.name}: `uv pip install '.[siglip]'`", "settings"
-        ) from None
-    except (OSError, RuntimeError) as error:
-        raise BrewlineError(f"cannot download CLIP {name}: {error}", "network") from None
-    config = {
-        "model_cfg": open_clip.get_model_config(architecture),
-        "preprocess_cfg": open_clip.get_model_preprocess_cfg(model),
-    }
-    if hasattr(tokenizer, "save_pretrained"):
-        tokenizer.save_pretrained(target)
-    (target / CLIP_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    save_file(tensors, target / CLIP_WEIGHTS)
+    source = backbone.source
+    for theirs, ours in _PLACES_OF_OPEN_CLIP.items():
+        if source.startswith(theirs):
+            source = ours + source.removeprefix(theirs)
+    _convert(backbone.model_copy(update={"source": source}), files_of_clip, convert_clip, target)

@@ -38,10 +38,10 @@ def embed_utterances(
         BrewlineError: the model gives something else than numbers.
     """
     device = model.log_logit_scale.device
-    collators = {"": Collator(transforms, switches, 0)}
+    collators = {"": Collator(transforms, switches)}
     if switches.text == "asr":
         captions = switches.model_copy(update={"text": "caption"})
-        collators["caption"] = Collator(transforms, captions, 0)
+        collators["caption"] = Collator(transforms, captions)
     ids: list[str] = []
     parts: dict[str, list[np.ndarray]] = {}
     for batch in chunks(iter(utterances), batch_size):

@@ -1,14 +1,14 @@
 """From utterances to tensors: decoded images, token ids, encoder states.
 
 What never changes is done once: an image is decoded to its final size and a text is tokenised the
-first time it is met, and kept while there is memory for it.
+first time it is met, and kept while there is room for it.
 """
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,9 +29,11 @@ from brewline.models.inputs import (
     UtteranceInputs,
 )
 from brewline.samples.cache import OVERHEAD_BYTES, Cache
-from brewline.samples.utterance import Utterance
+from brewline.samples.decoded_pictures import DecodedPictures, Squares
+from brewline.samples.utterance import BadSampleError, Utterance
 
-_MB = 1 << 20
+# For token ids.
+_TEXT_CACHE_BYTES = 128 << 20
 _MAX_DECODERS = 8
 
 
@@ -40,11 +42,12 @@ class FrozenFeatures:
     """Outputs of towers without prompts, which no training step changes.
 
     `texts` are features (E) by utterance id, `images` unit embeddings by image id: (E), or of
-    each of its squares, (L, E).
+    each of its squares, (L, E); `damaged` says of the other images why there are none.
     """
 
     texts: Mapping[str, Tensor]
     images: Mapping[str, Tensor]
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def max_squares(self) -> int:
@@ -58,7 +61,7 @@ class Collator:
     Args:
         transforms: How the model wants its inputs.
         switches: Which channels need inputs.
-        cache_mb: Memory for decoded images and token ids.
+        decoded: Keeps decoded images; without it each is decoded whenever it is asked for.
         frozen: Stand-ins for texts and images, where there are any.
     """
 
@@ -66,14 +69,14 @@ class Collator:
         self,
         transforms: InputTransforms,
         switches: VariantParams,
-        cache_mb: int,
+        decoded: DecodedPictures | None = None,
         frozen: FrozenFeatures | None = None,
     ) -> None:
         self._transforms = transforms
         self._switches = switches
         self._frozen = frozen
-        self._images: Cache[Tensor] = Cache(cache_mb * _MB)
-        self._texts: Cache[Tensor] = Cache(cache_mb * _MB // 8)
+        self._decoded = decoded
+        self._texts: Cache[Tensor] = Cache(_TEXT_CACHE_BYTES)
         self._decoders = ThreadPoolExecutor(min(usable_cores(), _MAX_DECODERS))
 
     def collate(self, utterances: Sequence[Utterance]) -> Batch:
@@ -89,13 +92,34 @@ class Collator:
             image_index=torch.tensor([position[image_id_of(u)] for u in utterances]),
             image_ids=torch.tensor([number_of(image_id_of(u)) for u in utterances]),
         )
-        if self._frozen is not None:
-            rows = [self._frozen.images[image_id] for image_id in images]
+        known = self._known_images(list(images.values()))
+        if known is not None and self._frozen is not None:
             if self._switches.pairing is None:
-                return replace(batch, image_embeddings=torch.stack(rows))
-            squares, mask = _padded(rows, self._frozen.max_squares)
+                return replace(batch, image_embeddings=torch.stack(known))
+            squares, mask = _padded(known, self._frozen.max_squares)
             return replace(batch, image_embeddings=squares, square_mask=mask)
         return replace(batch, pictures=self.pictures(list(images.values())))
+
+    def frozen_images(self, utterances: Sequence[Utterance]) -> Tensor | None:
+        """The unit embeddings (B, E) of the images of utterances, where they are known.
+
+        Raises:
+            BadSampleError: an image is damaged.
+        """
+        known = self._known_images(utterances)
+        return None if known is None else torch.stack(known)
+
+    def _known_images(self, utterances: Sequence[Utterance]) -> list[Tensor] | None:
+        """What is known of each utterance's image, (E) or (L, E)."""
+        if self._frozen is None:
+            return None
+        rows = []
+        for utterance in utterances:
+            image_id = image_id_of(utterance)
+            if why := self._frozen.damaged.get(image_id):
+                raise BadSampleError(utterance.utterance_id, why)
+            rows.append(self._frozen.images[image_id])
+        return rows
 
     def utterance_inputs(self, utterances: Sequence[Utterance]) -> UtteranceInputs:
         """Makes the inputs of the utterance's channels.
@@ -108,8 +132,7 @@ class Collator:
             rows = [self._frozen.texts[utterance.utterance_id] for utterance in utterances]
             inputs = replace(inputs, text_features=torch.stack(rows))
         elif self._switches.text:
-            token_ids, text_index = self._token_ids(utterances)
-            inputs = replace(inputs, token_ids=token_ids, text_index=text_index)
+            inputs = self.text_inputs(utterances)
         if self._switches.acoustic:
             states, frame_mask = self._states(utterances)
             inputs = replace(inputs, states=states, frame_mask=frame_mask)
@@ -118,35 +141,37 @@ class Collator:
             inputs = replace(inputs, confidence=torch.tensor(confidence))
         return inputs
 
+    def text_inputs(self, utterances: Sequence[Utterance]) -> UtteranceInputs:
+        """Makes the inputs of the text channel alone.
+
+        Raises:
+            BrewlineError: an utterance has no caption, and the variant needs it.
+        """
+        texts = [self._tokenise(_text_of(utterance, self._switches)) for utterance in utterances]
+        token_ids = torch.nn.utils.rnn.pad_sequence(
+            [row for text in texts for row in text], batch_first=True
+        )
+        return UtteranceInputs(len(utterances), token_ids, owners_of(texts))
+
     def pictures(self, utterances: Sequence[Utterance]) -> PictureInputs:
         """What the model sees of the images of utterances.
 
         Raises:
-            BrewlineError: an image is missing or damaged.
+            BrewlineError: an image is missing; a `BadSampleError` if it is damaged.
         """
-        missing = [u for u in utterances if self._images.get(image_id_of(u)) is None]
-        decoded = dict(
-            zip(map(image_id_of, missing), self._decoders.map(self._decode, missing), strict=True)
-        )
-        for image_id, image in decoded.items():
-            self._images.put(image_id, image, image.numel() + OVERHEAD_BYTES)
-        rows = []
-        for utterance in utterances:
-            image_id = image_id_of(utterance)
-            row = decoded.get(image_id)
-            rows.append(self._images.get(image_id) if row is None else row)
-        views = [row for row in rows if row is not None]
-        return PictureInputs(len(views), torch.cat(views), owners_of(views))
+        numbers = [number_of(image_id_of(utterance)) for utterance in utterances]
+        known = self._decoded.get(numbers) if self._decoded else {}
+        missing = {n: u for n, u in zip(numbers, utterances, strict=True) if n not in known}
+        new = dict(zip(missing, self._decoders.map(self._decode, missing.values()), strict=True))
+        if self._decoded:
+            self._decoded.put(new)
+        views = [(known | new)[number] for number in numbers]
+        return PictureInputs(len(views), torch.from_numpy(np.concatenate(views)), owners_of(views))
 
-    def _decode(self, utterance: Utterance) -> Tensor:
+    def _decode(self, utterance: Utterance) -> Squares:
         if utterance.image is None:
             raise BrewlineError(f"utterance {utterance.utterance_id!r} has no image")
         return decode_views(utterance.image, self._transforms.views, utterance.utterance_id)
-
-    def _token_ids(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor | None]:
-        texts = [self._tokenise(_text_of(utterance, self._switches)) for utterance in utterances]
-        rows = [row for text in texts for row in text]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), owners_of(texts)
 
     def _confidence_in(self, utterance: Utterance) -> float:
         return utterance.confidence if self._switches.text == "asr" else 1.0
@@ -165,19 +190,19 @@ class Collator:
         return lay_out(states, [utterance.num_frames for utterance in utterances])
 
 
-def decode_views(image: bytes, views: Callable[[Any], Sequence[Any]], utterance_id: str) -> Tensor:
-    """What a model sees of a picture, (squares, 3, side, side) in uint8.
+def decode_views(image: bytes, views: Callable[[Any], Sequence[Any]], utterance_id: str) -> Squares:
+    """What a model sees of a picture.
 
     Raises:
-        BrewlineError: it is damaged, and of which utterance it is.
+        BadSampleError: it is damaged.
     """
     try:
         squares = views(Image.open(io.BytesIO(image)))
     except (UnidentifiedImageError, OSError) as error:
-        raise BrewlineError(
-            f"the image of utterance {utterance_id!r} is damaged: {error}"
+        raise BadSampleError(
+            utterance_id, f"the image of utterance {utterance_id!r} is damaged: {error}"
         ) from None
-    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+    return np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))
 
 
 def _padded(rows: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
@@ -189,8 +214,8 @@ def _padded(rows: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
     return squares, mask
 
 
-def owners_of(parts: Sequence[Tensor]) -> Tensor | None:
-    """For each row of some tensors the number of its tensor; None where each has one."""
+def owners_of(parts: Sequence[Sized]) -> Tensor | None:
+    """For each row of some arrays the number of its array; None where each has one."""
     lengths = torch.tensor([len(part) for part in parts])
     if bool((lengths == 1).all()):
         return None

@@ -25,10 +25,18 @@ from numpy.typing import NDArray
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, sha256_file, write_json
 from brewline.samples.augmented import AUGMENTATIONS, member_of
-from brewline.samples.utterance import Event, Frame, Utterance, confidence_in
+from brewline.samples.utterance import (
+    BadSampleError,
+    Event,
+    Frame,
+    Utterance,
+    confidence_in,
+)
 from brewline.tables.listing import SPLITS
 
 INDEX_FILE = "index.json"
+# Bytes; ours take 128.
+_MAX_NPY_HEADER = 4096
 
 
 def shard_name(split: str, number: int) -> str:
@@ -131,10 +139,10 @@ def decode_states(
     Nothing is copied, and nothing unpickled.
 
     Raises:
-        BrewlineError: the sample of `states_dir` holds none, or damaged ones.
+        BadSampleError: the sample of `states_dir` holds none, or damaged ones.
     """
     try:
-        header = io.BytesIO(sample[member])
+        header = io.BytesIO(sample[member][:_MAX_NPY_HEADER])
         version = np.lib.format.read_magic(header)
         if version != (1, 0):
             raise ValueError(f"an .npy of version {version}")
@@ -142,9 +150,10 @@ def decode_states(
         numbers = np.frombuffer(sample[member], dtype, offset=header.tell())
         states: NDArray[np.float16] = numbers.reshape(shape, order="F" if by_column else "C")
     except (KeyError, ValueError, EOFError, OSError) as error:
-        raise BrewlineError(
+        raise BadSampleError(
+            sample["__key__"],
             f"{states_dir} holds no encoder states for {sample['__key__']!r} ({error}); run "
-            "`dvc checkout --force`, or `dvc repro`"
+            "`dvc checkout --force`, or `dvc repro`",
         ) from None
     return states
 

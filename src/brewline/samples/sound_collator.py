@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from brewline.models.spectrogram import FRAME_S, Spectrogram
 from brewline.models.views import picture_views
 from brewline.samples.cache import OVERHEAD_BYTES, Cache
 from brewline.samples.collator import decode_views, number_of, owners_of
-from brewline.samples.utterance import Utterance
+from brewline.samples.utterance import BadSampleError, Utterance
 
 _MB = 1 << 20
 _MAX_DECODERS = 8
@@ -102,7 +103,7 @@ class SoundCollator:
         views = list(
             self._decoders.map(lambda one: decode_views(one[0], self._views, one[1]), frames)
         )
-        return PictureInputs(len(views), torch.cat(views), owners_of(views))
+        return PictureInputs(len(views), torch.from_numpy(np.concatenate(views)), owners_of(views))
 
     def captions(self, clips: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
         """The ids of all captions of clips, (B, C, K), and how many each has, (B,).
@@ -168,6 +169,6 @@ def _samples(clip: Utterance) -> Tensor:
     try:
         return torch.from_numpy(waveform(clip.sound))
     except AudioError as error:
-        raise BrewlineError(
-            f"the sound of clip {clip.utterance_id!r} is damaged: {error}"
+        raise BadSampleError(
+            clip.utterance_id, f"the sound of clip {clip.utterance_id!r} is damaged: {error}"
         ) from None

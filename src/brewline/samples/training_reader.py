@@ -4,7 +4,7 @@ The order depends on the seed alone, so that any number of processes take their 
 batches, and a batch is known by its number.
 """
 
-import os
+import mmap
 import tarfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,7 +21,7 @@ from brewline.samples.shards import (
     require_parallel,
     shards_of,
 )
-from brewline.samples.utterance import Utterance
+from brewline.samples.utterance import BadSampleError, Utterance
 
 _MEND = "run `dvc checkout --force`"
 # Shards that are open at a time: mostly a batch lies in fewer.
@@ -95,7 +95,8 @@ class TrainingReader:
         """The utterances number `start` to `stop` (exclusive) in the order of a seed.
 
         Raises:
-            BrewlineError: a shard is missing, damaged, or not parallel to its states.
+            BrewlineError: a shard is missing, damaged, or not parallel to its states; a
+                `BadSampleError` if only a sample is.
         """
         counts = [entry["num_utterances"] for entry in self._entries]
         return [self._read(place) for place in TrainingOrder(counts, seed).places(start, stop)]
@@ -104,11 +105,16 @@ class TrainingReader:
         samples, states = self._open(place.shard)
         key, members = samples.read(place.row)
         if "json" not in members:
-            raise BrewlineError(f"{self._shards_dir} has no facts of {key!r}: {_MEND}")
+            raise BadSampleError(key, f"{self._shards_dir} has no facts of {key!r}: {_MEND}")
         frames = None
         if states is not None:
             frames = decode_states({"__key__": key, **states.read(place.row)[1]}, self._states_dir)
-        return make_utterance(key, members, frames)
+        try:
+            return make_utterance(key, {n: bytes(one) for n, one in members.items()}, frames)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadSampleError(
+                key, f"{self._shards_dir} has damaged facts of {key!r} ({error}): {_MEND}"
+            ) from None
 
     def _open_shard(self, shard: int) -> "tuple[_Members, _Members | None]":
         entry = self._entries[shard]
@@ -127,12 +133,13 @@ class _Members:
     def __init__(self, path: Path, num_samples: int) -> None:
         self._path = path
         places: dict[str, dict[str, tuple[int, int]]] = {}
-        with explained(path):
-            self._file = path.open("rb")
-            with tarfile.open(fileobj=self._file, mode="r:") as archive:
+        with explained(path), path.open("rb") as file:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     key, _, field = member.name.partition(".")
                     places.setdefault(key, {})[field] = (member.offset_data, member.size)
+            # States are copied once, from there to their place in a batch.
+            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         self._places = list(places.values())
         self.keys = list(places)
         if len(self.keys) != num_samples:
@@ -141,13 +148,13 @@ class _Members:
                 f"damaged: {_MEND}"
             )
 
-    def read(self, number: int) -> tuple[str, dict[str, bytes]]:
-        """The key of a sample, and its fields by their endings."""
+    def read(self, number: int) -> tuple[str, dict[str, memoryview]]:
+        """The key of a sample, and its fields by their endings, where they lie."""
         key = self.keys[number]
-        fields: dict[str, bytes] = {}
+        fields: dict[str, memoryview] = {}
         with explained(self._path):
             for field, (offset, size) in self._places[number].items():
-                fields[field] = os.pread(self._file.fileno(), size, offset)
+                fields[field] = self._content[offset : offset + size]
                 if len(fields[field]) < size:
                     raise EOFError(f"it ends within {key}.{field}")
         return key, fields

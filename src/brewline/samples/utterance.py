@@ -6,6 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brewline.core.errors import BrewlineError
+
+
+class BadSampleError(BrewlineError):
+    """A sample cannot be read, and others can; `utterance_id` is whose it is."""
+
+    def __init__(self, utterance_id: str, why: str) -> None:
+        super().__init__(why)
+        self.utterance_id = utterance_id
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.utterance_id, str(self))
+
 
 @dataclass(frozen=True)
 class Frame:

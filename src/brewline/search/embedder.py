@@ -35,9 +35,6 @@ from brewline.speech.layered_encoders import (
 )
 from brewline.speech.recogniser import Recogniser
 
-# Every query is another picture; keeping decoded ones would even mix them up, by their id.
-_NO_CACHE_MB = 0
-
 
 class Embedder:
     """A trained model with its backbones, ready to embed queries and a corpus.
@@ -67,14 +64,10 @@ class Embedder:
         model, card = load_model(model_dir, backbone, backbone_hashes)
         self.card = card
         self.model = model.to(choose_device(device)).eval()
-        self.collator = Collator(
-            input_transforms(backbone, card.switches), card.switches, _NO_CACHE_MB
-        )
+        self.collator = Collator(input_transforms(backbone, card.switches), card.switches)
         # A text that was written goes where a transcript goes.
         text_only = card.switches.model_copy(update={"acoustic": None, "fusion": "sum"})
-        self._text_collator = Collator(
-            input_transforms(backbone, text_only), text_only, _NO_CACHE_MB
-        )
+        self._text_collator = Collator(input_transforms(backbone, text_only), text_only)
         self._whisper = backbones_dir / WHISPER_FILE
         self._hubert = backbones_dir / HUBERT_FOLDER
         # An answer needs the text alone; whether anybody speaks was checked before.

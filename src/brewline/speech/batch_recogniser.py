@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
-from brewline.core.system import keep_freed_memory, usable_cores
+from brewline.core.system import usable_cores
 from brewline.media.audio import waveform
 from brewline.speech.batch_plan import RecordingBatch, Row
 from brewline.speech.recognition import Recognition
@@ -68,15 +68,11 @@ class BatchRecogniser:
             BrewlineError: see `load_engine`.
         """
         # Imported here: the process that hands out the work needs no model.
-        import torch
-
-        from brewline.core.devices import choose_device
+        from brewline.core.devices import choose_device, compute_in_one_thread
         from brewline.speech.recogniser import Recogniser
 
-        # On a processor a second thread gains little at the batch sizes that fit there, and so
-        # the result depends on the number of neither workers nor cores.
-        torch.set_num_threads(1)
-        keep_freed_memory()
+        # On a processor a second thread gains little at the batch sizes that fit there.
+        compute_in_one_thread()
         self._recogniser = Recogniser(checkpoint, settings, device)
         self._recordings = Recordings(root)
         # A GPU should not wait for one core to decode a batch of files either.

@@ -15,7 +15,6 @@ from brewline.core.compute import DeviceName
 from brewline.core.engine import Engine, Job, run_under_bar
 from brewline.core.errors import BrewlineError, disk_faults_explained
 from brewline.core.files import atomic_path, remove
-from brewline.core.system import keep_freed_memory
 from brewline.core.workers import Lost, Worker
 from brewline.media.audio import waveform
 from brewline.media.file_runs import FileRuns
@@ -49,14 +48,10 @@ class RecordingEncoder:
     ) -> None:
         """Loads the encoder; see `load_layered_encoder`, and for `root` `Recordings`."""
         # Imported here: the process that hands out the work needs no model.
-        import torch
-
-        from brewline.core.devices import choose_device
+        from brewline.core.devices import choose_device, compute_in_one_thread
         from brewline.speech.layered_encoders import encode_recording, load_layered_encoder
 
-        # As in `BatchRecogniser`: the result depends on the number of neither workers nor cores.
-        torch.set_num_threads(1)
-        keep_freed_memory()
+        compute_in_one_thread()
         encoder = load_layered_encoder(name, checkpoint, settings, choose_device(device))
         self._encode = partial(encode_recording, encoder, pool_frames=pool_frames)
         self._recordings = Recordings(root)

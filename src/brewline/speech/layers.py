@@ -16,7 +16,6 @@ from brewline.config.asr import AsrParams
 from brewline.core.compute import DeviceName
 from brewline.core.engine import Job
 from brewline.core.errors import BrewlineError
-from brewline.core.system import keep_freed_memory
 from brewline.core.workers import Lost, Worker
 from brewline.media.audio import waveform
 from brewline.media.file_runs import FileRuns
@@ -37,20 +36,16 @@ MEAN, DEVIATION = "mean", "deviation"
 def load_layers(checkpoint: Path, settings: AsrParams, device: DeviceName) -> "WhisperLayers":
     """Loads Whisper's encoder.
 
-    For a process of its own, which has one thread from then on, so that the result depends on the
-    number of neither workers nor cores.
+    For a process of its own, which has one thread from then on.
 
     Raises:
         BrewlineError: see `load_engine`.
     """
     # Imported here: the process that hands out the work needs no model.
-    import torch
-
-    from brewline.core.devices import choose_device
+    from brewline.core.devices import choose_device, compute_in_one_thread
     from brewline.speech.layered_encoders import WhisperLayers
 
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    compute_in_one_thread()
     return WhisperLayers(checkpoint, settings, choose_device(device))
 
 

@@ -18,7 +18,7 @@ from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
 from brewline.evaluation.recall_plot import recall_png
 from brewline.media.corpus_media import project_media
-from brewline.models.names import EXTERNAL, model_folder, model_names
+from brewline.models.names import EXTERNAL, SKIPPED_FILE, model_folder, model_names
 from brewline.tracking import runs
 from brewline.tracking.facts import (
     external_facts,
@@ -179,6 +179,10 @@ def _missing_points(
     history = model_dir / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
     curves = [point for line in lines if line for point in runs.row_points(json.loads(line))]
+    skipped = model_dir / SKIPPED_FILE
+    if skipped.exists():
+        step = max(point.step for point in curves)
+        curves += runs.row_points({"step": step, "skipped_samples": len(read_json(skipped))})
     points = [point for point in curves if (point.metric, point.step) not in logged]
     last_step = max((point.step for point in curves), default=-1)
     latest, now_ms = dict(run.data.metrics), int(time.time() * 1000)

@@ -11,6 +11,7 @@ from brewline.models.backbones import load_clip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_tensors, save_model
 from brewline.models.names import model_folder, model_name
+from brewline.samples.decoded_pictures import shared_pictures
 from brewline.samples.shards import index_digest
 from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE
@@ -27,7 +28,10 @@ _Maker = Callable[[Params, ModelCard, RecipeParams], Task[Any]]
 
 
 def _retrieval(params: Params, card: ModelCard, recipe: RecipeParams) -> Retrieval:
-    return Retrieval(card.switches, recipe, load_clip(), params.runtime.image_cache_mb)
+    backbone, views = load_clip(), card.switches.pictures
+    side, max_mb = backbone.image_size, params.runtime.image_cache_mb
+    decoded = shared_pictures(card.backbones["clip"], views, card.data["shards"], side, max_mb)
+    return Retrieval(card.switches, recipe, backbone, decoded)
 
 
 def _emotion(params: Params, card: ModelCard, recipe: RecipeParams) -> Emotion:

@@ -52,7 +52,7 @@ def answer_folds(
     for place in folds:
         model, card = load_emotion_model(place, backbone, hashes)
         model = model.to(device)
-        collator = Collator(input_transforms(backbone, card.switches), card.switches, 0)
+        collator = Collator(input_transforms(backbone, card.switches), card.switches)
         tested = [utterances[row] for row in split_of(card, utterances).test]
         for rows in chunks(iter(tested), batch_size):
             logits = model(collator.utterance_inputs(rows).to(device))

@@ -109,4 +109,7 @@ def fold_data(utterances: Sequence[Utterance], split: Split) -> TrainingData:
         chosen = [utterances[split.fit[place.row]] for place in places]
         return [_as_heard(one, seed, number) for number, one in enumerate(chosen, start)]
 
-    return TrainingData(read_training, lambda name: [utterances[row] for row in parts[name]])
+    def read(name: str) -> list[Utterance]:
+        return [utterances[row] for row in parts[name]]
+
+    return TrainingData(read_training, read, read)

@@ -26,11 +26,12 @@ from brewline.core.system import keep_freed_memory
 from brewline.models.folder import Row, Trained
 from brewline.models.layers import layers_run
 from brewline.models.trained import TrainedModule
-from brewline.samples.iteration import chunks, prefetch
+from brewline.samples.iteration import prefetch
 from brewline.samples.shards import read_split
 from brewline.samples.training_reader import TrainingReader
 from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE, Checkpoints, Progress, load_checkpoint
+from brewline.training.good_samples import NOTES_FILE, GoodSamples, SkippedSamples
 from brewline.training.schedule import INITIAL, learning_rate, seed_step
 from brewline.training.speed import SpeedMeter
 from brewline.training.step import Step, as_numbers, count_flops
@@ -51,11 +52,13 @@ class TrainingData:
     """Where utterances come from.
 
     `read_training` gives, for a seed, those from one number (inclusive) to another (exclusive) of
-    its endless order; `read_split` those of a split.
+    its endless order; `read_split` those of a split; `read_without_states` the same, without their
+    encoder states, which may be a hundred times as large as all the rest.
     """
 
     read_training: Callable[[int, int, int], list[Utterance]]
     read_split: Callable[[str], Iterable[Utterance]]
+    read_without_states: Callable[[str], Iterable[Utterance]]
 
     @classmethod
     def from_shards(cls, shards_dir: Path, states_dir: Path | None) -> "TrainingData":
@@ -63,6 +66,7 @@ class TrainingData:
         return cls(
             TrainingReader(shards_dir, states_dir).read,
             lambda split: read_split(shards_dir, split, states_dir),
+            lambda split: read_split(shards_dir, split),
         )
 
 
@@ -153,7 +157,9 @@ class _Run:
         saved = load_checkpoint(work_dir / CHECKPOINT_FILE)
         self.progress: Progress = saved["progress"] if saved else Progress()
         self._next_batch = self.progress.step
-        (sample,) = data.read_training(job.seed, 0, 1)
+        self.skipped = SkippedSamples(work_dir / NOTES_FILE, runtime.max_skipped_samples)
+        self._samples = GoodSamples(data.read_training, job.seed, self.skipped)
+        (sample,) = self._samples.batch(0, 1, list)
         # A corpus without a dev split is told before the first step, not when dev is looked at.
         next(iter(data.read_split("dev")))
         self._model = self._make_model(sample)
@@ -193,21 +199,26 @@ class _Run:
         model = self._task.make_model(sample).to(self._device)
         if self._job.start is not None:
             model.start_from(dict(self._job.start))
-        self._task.begin(model, lambda: self._data.read_split("train"))
+        self._task.begin(model, lambda: self._data.read_without_states("train"))
         if self._dtype != torch.float32:
             model.keep_frozen_in(self._dtype)
         return model
 
     def make_parts(self) -> list[Any]:
         """This process's rows of the next batch, in parts; runs in another thread."""
-        utterances = self._read(self._next_batch, self._share)
+        first = self._next_batch * self._recipe.batch_size
+        stop = first + self._share.stop
         self._next_batch += 1
-        parts = [self._task.collate(part) for part in chunks(iter(utterances), self._part_size)]
+        parts = [
+            self._samples.batch(start, min(start + self._part_size, stop), self._task.collate)
+            for start in range(first + self._share.start, stop, self._part_size)
+        ]
         return [part.pin() for part in parts] if self._device.type == "cuda" else parts
 
-    def _read(self, batch: int, rows: slice) -> list[Utterance]:
-        first = batch * self._recipe.batch_size
-        return self._data.read_training(self._job.seed, first + rows.start, first + rows.stop)
+    def _ids(self, utterances: Sequence[Utterance]) -> list[str]:
+        """Of those that make a batch."""
+        self._task.collate(utterances)
+        return [utterance.utterance_id for utterance in utterances]
 
     def advance(self, parts: Sequence[Any]) -> None:
         """Does one update, and what is due after it: a row, a look at dev, a checkpoint."""
@@ -225,7 +236,8 @@ class _Run:
             self._record({"step": progress.step, **as_numbers(row, self._ranks)})
             self._require_finite()
         if (progress.step % recipe.evaluate_every == 0 or at_end) and self._ranks.is_first:
-            self._tell({"step": progress.step, **self.speed.row()})
+            skipped = {"skipped_samples": len(self.skipped.read())}
+            self._tell({"step": progress.step, **self.speed.row(), **skipped})
             self._look_at_dev()
             self.speed.start()
         if self._checkpoints.is_due:
@@ -242,7 +254,10 @@ class _Run:
         model = self._model.eval().to("cpu")
         if progress.best_tensors:
             model.load_trained_tensors(progress.best_tensors)
-        return Trained(model, progress.best_step, progress.best_dev, progress.history)
+        skipped = self.skipped.read()
+        if skipped:
+            _log.warning("%d samples were skipped: %s", len(skipped), ", ".join(sorted(skipped)))
+        return Trained(model, progress.best_step, progress.best_dev, progress.history, skipped)
 
     def _update(self, parts: Sequence[Any]) -> dict[str, Tensor | float]:
         step = self.progress.step
@@ -273,8 +288,8 @@ class _Run:
         step = int(self._bad_step)
         if step == self._recipe.steps:
             return
-        whole = slice(0, self._recipe.batch_size)
-        ids = [utterance.utterance_id for utterance in self._read(step, whole)]
+        size = self._recipe.batch_size
+        ids = self._samples.batch(step * size, (step + 1) * size, self._ids)
         path = self._work_dir / NON_FINITE_FILE
         write_json(path, {"step": step + 1, "utterance_ids": ids})
         raise BrewlineError(

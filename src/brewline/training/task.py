@@ -57,7 +57,8 @@ class Task(Protocol[BatchT]):
 
         Args:
             model: What `make_model` gave.
-            read_train: Reads the training split, for what a task works out of it beforehand.
+            read_train: Reads the training split, without encoder states, for what a task works
+                out of it beforehand.
         """
 
     def collate(self, utterances: Sequence[Utterance]) -> BatchT:

@@ -19,7 +19,8 @@ from brewline.models.inputs import InputTransforms
 from brewline.models.transforms import input_transforms
 from brewline.probing.embedding import embed_utterances
 from brewline.samples.collator import Collator
-from brewline.samples.shards import read_corpus, read_split
+from brewline.samples.decoded_pictures import shared_pictures
+from brewline.samples.shards import index_digest, read_corpus, read_split
 from brewline.samples.sound_collator import SoundCollator
 from brewline.tables.features import holds_features, save_features
 from brewline.training.fold_answers import answer_folds
@@ -40,7 +41,7 @@ class Embedder:
         states: Of it, where the variant hears them.
         device: Where models run.
         batch_size: Utterances at a time.
-        cache_mb: Memory for decoded images.
+        cache_mb: For decoded pictures, or for spectrograms.
     """
 
     experiment: ExperimentParams
@@ -71,7 +72,9 @@ class Embedder:
     @cached_property
     def collator(self) -> Collator:
         """One for all seeds: pictures and texts are prepared once."""
-        return Collator(self.transforms, self.switches, self.cache_mb)
+        clip, views, side = self.hashes["clip"], self.switches.pictures, self.backbone.image_size
+        decoded = shared_pictures(clip, views, index_digest(self.shards), side, self.cache_mb)
+        return Collator(self.transforms, self.switches, decoded)
 
     @cached_property
     def sound_collator(self) -> SoundCollator:

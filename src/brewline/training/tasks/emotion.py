@@ -62,7 +62,7 @@ class Emotion:
         self._backbone = backbone
         self._counted_as = LABEL_SETS[labels]
         self._classes = list(classes)
-        self._collator = Collator(input_transforms(backbone, switches), switches, 0)
+        self._collator = Collator(input_transforms(backbone, switches), switches)
 
     def make_model(self, sample: Utterance) -> EmotionModel:
         """A new model; see `Task`."""

@@ -1,14 +1,16 @@
 """Towers without prompts, run once instead of at every step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from brewline.evaluation.vectors import TEXT, SplitEmbeddings
 from brewline.models.brewclip import BrewClip
+from brewline.models.inputs import PictureInputs
 from brewline.samples.collator import Collator, FrozenFeatures, image_id_of
 from brewline.samples.iteration import chunks
-from brewline.samples.utterance import Utterance
+from brewline.samples.utterance import BadSampleError, Utterance
 
 
 @torch.no_grad()
@@ -28,16 +30,51 @@ def frozen_features(
     device = model.log_logit_scale.device
     texts: dict[str, Tensor] = {}
     images: dict[str, Tensor] = {}
+    damaged: dict[str, str] = {}
     for batch in chunks(iter(utterances), batch_size):
         if model.switches.text:
-            features = model.encode_text(collator.utterance_inputs(batch).to(device)).cpu()
+            features = model.encode_text(collator.text_inputs(batch).to(device)).cpu()
             texts |= zip((u.utterance_id for u in batch), features.unbind(), strict=True)
-        new = {image_id_of(u): u for u in batch if u.image_id not in images}
-        if new:
-            pictures = collator.pictures(list(new.values())).to(device)
-            if model.switches.pairing is None:
-                images |= zip(new, model.encode_images(pictures).cpu().unbind(), strict=True)
-            else:
-                squares = torch.split(model.encode_squares(pictures).cpu(), pictures.num_squares())
-                images |= zip(new, squares, strict=True)
-    return FrozenFeatures(texts, images)
+        seen = images.keys() | damaged.keys()
+        new = {image_id_of(u): u for u in batch if u.image_id not in seen}
+        try:
+            pictures = collator.pictures(list(new.values())) if new else None
+        except BadSampleError:
+            damaged |= _damaged(collator, new)
+            new = {image_id: one for image_id, one in new.items() if image_id not in damaged}
+            pictures = collator.pictures(list(new.values())) if new else None
+        if pictures:
+            images |= zip(new, _embedded(model, pictures.to(device)), strict=True)
+    return FrozenFeatures(texts, images, damaged)
+
+
+def _embedded(model: BrewClip, pictures: PictureInputs) -> Sequence[Tensor]:
+    """The unit embedding (E) of each image or, where they are paired, those of its squares."""
+    if model.switches.pairing is None:
+        return model.encode_images(pictures).cpu().unbind()
+    return torch.split(model.encode_squares(pictures).cpu(), pictures.num_squares())
+
+
+def _damaged(collator: Collator, utterances: Mapping[str, Utterance]) -> dict[str, str]:
+    """Why images cannot be decoded, by their ids, of those that cannot."""
+    found = {}
+    for image_id, utterance in utterances.items():
+        try:
+            collator.pictures([utterance])
+        except BadSampleError as error:
+            found[image_id] = str(error)
+    return found
+
+
+def features_of(embeddings: SplitEmbeddings) -> FrozenFeatures:
+    """What towers without prompts gave when a split was embedded.
+
+    Args:
+        embeddings: With both channels, where the model has two.
+    """
+    texts = torch.from_numpy(embeddings.channels[TEXT]) if TEXT in embeddings.channels else ()
+    images = torch.from_numpy(embeddings.image_embeddings)
+    return FrozenFeatures(
+        dict(zip(embeddings.utterance_ids, texts, strict=bool(len(texts)))),
+        dict(zip(embeddings.image_ids, images, strict=True)),
+    )

@@ -8,7 +8,9 @@ from torch import Tensor
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
 from brewline.core.ranks import Ranks
+from brewline.evaluation.device_ranks import count_on_device
 from brewline.evaluation.embedding import embed_split
+from brewline.evaluation.ranks import count_before
 from brewline.evaluation.scores import SELECTION_METRIC, score_retrieval
 from brewline.models.backbones import ClipBackbone
 from brewline.models.brewclip import BrewClip
@@ -18,10 +20,11 @@ from brewline.models.losses import brewclip_loss, contrastive_loss, pair_rows, s
 from brewline.models.pairing import ClipVectors, choice_of, pair_clips
 from brewline.models.trained import TrainedModule
 from brewline.models.transforms import input_transforms
-from brewline.samples.collator import Collator
+from brewline.samples.collator import Collator, FrozenFeatures
+from brewline.samples.decoded_pictures import DecodedPictures
 from brewline.samples.utterance import Utterance
 from brewline.training.task import Rows, StepLoss
-from brewline.training.tasks.frozen import frozen_features
+from brewline.training.tasks.frozen import features_of, frozen_features
 from brewline.training.tasks.new_model import new_brewclip
 
 # Selection reads recall@1; the other two are the paper's.
@@ -37,7 +40,7 @@ class Retrieval:
         switches: The variant.
         recipe: Batch size, temperature, and what other takes of a picture are.
         backbone: The frozen CLIP.
-        cache_mb: Memory for decoded images.
+        decoded: Keeps decoded images.
     """
 
     selection_metric = SELECTION_METRIC
@@ -47,15 +50,17 @@ class Retrieval:
         switches: VariantParams,
         recipe: RecipeParams,
         backbone: ClipBackbone,
-        cache_mb: int,
+        decoded: DecodedPictures | None = None,
     ) -> None:
         self.memory: dict[str, Tensor] = {}
         self._switches = switches
         self._recipe = recipe
         self._backbone = backbone
         self._transforms = input_transforms(backbone, switches)
-        self._collator = Collator(self._transforms, switches, cache_mb)
+        self._collator = Collator(self._transforms, switches, decoded)
         self._train_collator = self._collator
+        # Of splits that were measured before, where towers have no prompts.
+        self._known_collators: dict[str, Collator] = {}
 
     def make_model(self, sample: Utterance) -> BrewClip:
         """A new model; see `Task`."""
@@ -71,7 +76,7 @@ class Retrieval:
         )
         if isinstance(brewclip.acoustic, CascadedBranch):
             brewclip.acoustic.set_vocabulary(heard)
-        self._train_collator = Collator(self._transforms, self._switches, 0, frozen)
+        self._train_collator = self._collator_with(frozen)
 
     def collate(self, utterances: Sequence[Utterance]) -> Batch:
         """Makes a batch; see `Task`."""
@@ -154,15 +159,25 @@ class Retrieval:
         self, model: TrainedModule, utterances: Iterable[Utterance], split: str
     ) -> dict[str, float]:
         """Recall both ways; see `Task`."""
+        brewclip = _brewclip(model)
+        collator = self._known_collators.get(split, self._collator)
+        keep = not self._switches.prompts
         embeddings = embed_split(
-            _brewclip(model), self._collator, utterances, self._recipe.batch_size
+            brewclip, collator, utterances, self._recipe.batch_size, keep_channels=keep
         )
-        metrics = score_retrieval(embeddings, split, _RECALL_AT).metrics
+        if keep and split not in self._known_collators:
+            self._known_collators[split] = self._collator_with(features_of(embeddings))
+        device = brewclip.log_logit_scale.device
+        count = partial(count_on_device, device=device) if device.type == "cuda" else count_before
+        metrics = score_retrieval(embeddings, split, _RECALL_AT, count).metrics
         return {
             name: value
             for name, value in metrics.items()
             if any(one in name.rpartition("/")[2] for one in _FOLLOWED)
         }
+
+    def _collator_with(self, frozen: FrozenFeatures) -> Collator:
+        return Collator(self._transforms, self._switches, frozen=frozen)
 
 
 def _listening(utterances: Iterable[Utterance], heard: set[str]) -> Iterator[Utterance]:
