@@ -230,15 +230,15 @@ def judge_listings(
     store: MediaStore, listings: Sequence[Listing]
 ) -> Iterator[tuple[Listing, str | Fault]]:
     """Finds the recording of each, or what is wrong before anything is opened."""
-    recordings = {canonical_name(row.audio_path) for row in listings}
-    for listing in listings:
+    paths = [canonical_name(row.audio_path) for row in listings]
+    recordings = set(paths)
+    for listing, path in zip(listings, paths, strict=True):
         fault = check_listing(listing)
         if fault:
             yield listing, fault
             continue
-        name = store.find(listing.audio_path)
+        name = store.find(path)
         # Under another suffix it may be found, unless that is a recording by itself.
-        path = canonical_name(listing.audio_path)
         if name is None or (name != path and name in recordings):
             yield listing, Fault("missing_audio", store.absence(path))
         else:
