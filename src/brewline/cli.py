@@ -187,9 +187,15 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _export_mteb(options: argparse.Namespace) -> int:
     from brewline.config import choose, load_params
+    from brewline.core.errors import BrewlineError
     from brewline.export.mteb import export_mteb
 
     params = load_params()
+    if options.table in params.sound_tables and options.table not in params.tables:
+        raise BrewlineError(
+            f"{options.table!r} is a table of sounds, whose clips have several frames; "
+            "the export is of recordings with one picture each: name one of `tables`"
+        )
     table = choose("table", options.table, list(params.tables))
     for name in export_mteb(params, table, options.folder, options.language):
         print(name)
@@ -223,9 +229,10 @@ def _record(options: argparse.Namespace) -> int:
     from brewline.tracking.registration import register_corpus
 
     params = load_params()
-    chosen = list(params.tables) if options.tables is None else options.tables
+    known = list(dict.fromkeys([*params.tables, *params.sound_tables]))
+    chosen = known if options.tables is None else options.tables
     for name in chosen:
-        choose("table", name, list(params.tables))
+        choose("table", name, known)
     complete = True
     for what, run_id in record_everything(params, chosen).items():
         complete = complete and run_id is not None

@@ -24,7 +24,7 @@ from brewline.evaluation.sound_scores import score_sounds
 from brewline.evaluation.sound_vectors import load_sound_vectors
 from brewline.models.backbones import make_backbone
 from brewline.models.card import ModelCard, needed_backbones
-from brewline.models.folder import Row, Trained, load_sound_model, save_model
+from brewline.models.folder import Row, Trained, load_model, load_sound_model, save_model
 from brewline.samples.frame_vectors import keep_frame_vectors
 from brewline.samples.sound_collator import SoundCollator
 from brewline.training.experiment import TASKS
@@ -236,6 +236,9 @@ def test_a_kept_model_hears_as_before(recipe, tmp_path, backbone):
         )
         assert card.backbones["whisper"] is None
         save_model(tmp_path / task, card, trained)
+        # Search and serving load what hears speech.
+        with pytest.raises(BrewlineError, match=r"hears sounds, .* are for models of speech"):
+            load_model(tmp_path / task, backbone, HASHES)
         loaded, _ = load_sound_model(tmp_path / task, backbone, HASHES)
         collator = SoundCollator.of(backbone, switches, 0)
         inputs = collator.sounds([make_clip(3)])

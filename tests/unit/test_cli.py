@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import report_world
 import search_world
+import yaml
 from PIL import Image
 from sounds import sound
+from test_sound_params import sound_values
 
 from brewline import cli
-from brewline.config import load_params
+from brewline.config import Params, load_params
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
+from brewline.models.card import new_card, save_card
 from brewline.search import embedder, query
 
 CORPUS = search_world.CORPUS
@@ -206,6 +209,56 @@ def test_record_brings_every_model_once(
     assert len(out.splitlines()) == count
     assert len(set(out.split(": "))) > count
     assert run(capsys, "record")[1] == out
+
+
+def with_sounds(folder: Path) -> Params:
+    """Parameters with a table of sounds of one experiment, written where they are read."""
+    values = sound_values()
+    values["sound_tables"]["sounds"]["rows"] = {"random-short": "s-random-short"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    return load_params(folder / "params.yaml")
+
+
+def test_record_brings_models_of_sounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before they are scored, and then with their numbers, in the same runs."""
+    from brewline.tracking.facts import metric_in_mlflow
+    from brewline.tracking.store import open_store
+
+    report_world.make_world(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(report_world.migrated_store())
+    params = with_sounds(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    hashes = {"clip": "c" * 64, "whisper": "a" * 64}
+    for seed in (0, 1):
+        card = new_card(params, "s-random-short", hashes).model_copy(update={"seed": seed})
+        save_card(Path(f"models/s-random-short/seed-{seed}"), card)
+    code, out, err = run(capsys, "record", "--tables", "sounds")
+    assert (code, err) == (0, "")
+    found = dict(line.split(": ") for line in out.splitlines())
+    assert {f"models/s-random-short/seed-{seed}" for seed in (0, 1)} <= found.keys()
+    numbers = {f"s-random-short/seed-{seed}": {"dev/time/clip_accuracy": 0.5} for seed in (0, 1)}
+    write_json(Path("reports/sounds/sounds/models.json"), numbers)
+    assert run(capsys, "record", "--tables", "sounds")[1] == out
+    one = open_store(params.tracking).client.get_run(found["models/s-random-short/seed-1"])
+    assert one.data.metrics[metric_in_mlflow("dev/time/clip_accuracy")] == 0.5
+    write_json(Path("reports/sounds/sounds/models.json"), {})
+    code, _, err = run(capsys, "record", "--tables", "sounds")
+    assert code == 1
+    assert "has no metrics of s-random-short/seed-0; run `dvc repro`" in err
+
+
+def test_a_table_of_sounds_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_sounds(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "export-mteb", "sounds", "exported")
+    assert code == 1
+    assert "'sounds' is a table of sounds" in err
+    assert not Path("exported").exists()
 
 
 def test_record_without_a_server(

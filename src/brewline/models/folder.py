@@ -85,6 +85,12 @@ def load_model(
         BrewlineError: a file is missing or damaged, or the model was trained on other backbones.
     """
     card = _card_for(folder, backbone_hashes)
+    if card.switches.sound is not None:
+        raise BrewlineError(
+            f"{folder} hears sounds, which have frames and captions and no transcript: search and "
+            "serving are for models of speech; its numbers stand under sound_tables",
+            "settings",
+        )
     tensors = {} if card.recipe is None else load_tensors(folder)
     try:
         model = _make_brewclip(card, tensors, backbone)

@@ -12,7 +12,7 @@ from brewline.evaluation.sound_table import (
 from brewline.evaluation.sound_vectors import load_sound_vectors
 from brewline.models.names import embedded_models
 from brewline.stages.arguments import named_argument
-from brewline.tracking.sound_run import record_sound_table
+from brewline.tracking.recording import record_sound_table
 
 
 @exits_cleanly

@@ -17,6 +17,7 @@ from brewline.core.locks import locked
 from brewline.evaluation.example_page import examples_page
 from brewline.evaluation.outputs import read_recall
 from brewline.evaluation.recall_plot import recall_png
+from brewline.evaluation.sound_table import sound_report_folder
 from brewline.media.corpus_media import project_media
 from brewline.models.names import EXTERNAL, SKIPPED_FILE, model_folder, model_names
 from brewline.tracking import runs
@@ -140,6 +141,25 @@ def record_table(params: Params, name: str, project: Path = Path()) -> dict[Path
     return found
 
 
+def record_sound_table(params: Params, name: str, project: Path = Path()) -> dict[Path, str | None]:
+    """Records every model of the rows of a table of sounds, with its numbers once it is scored.
+
+    Returns:
+        The run's id by the model's folder; None where the store did not take it.
+
+    Raises:
+        BrewlineError: files of a model are missing.
+    """
+    folder, found = project / sound_report_folder(name), {}
+    for experiment in params.sound_tables[name].rows.values():
+        for model in model_names(params, experiment):
+            is_measured = (folder / "models.json").exists()
+            measured = _measured(f"{experiment}/{model}", folder) if is_measured else None
+            model_dir = model_folder(experiment, model, project)
+            found[model_dir] = record(model_dir, params, measured=measured)
+    return found
+
+
 def _record_external(params: Params, name: str, vectors: Path, folder: Path) -> str | None:
     """The run of vectors that others computed, with all their numbers: they have no model here."""
     measured = _measured(f"{name}/{EXTERNAL}", folder)
@@ -199,7 +219,7 @@ def _measured(key: str, folder: Path) -> dict[str, float]:
     path = folder / "models.json"
     metrics = read_json(path).get(key)
     if metrics is None:
-        raise BrewlineError(f"{path} has no metrics of {key}; run `dvc repro score`")
+        raise BrewlineError(f"{path} has no metrics of {key}; run `dvc repro`")
     return {
         metric_in_mlflow(metric): float(value)
         for metric, value in metrics.items()
@@ -277,7 +297,7 @@ def record_everything(
 
     Args:
         params: The corpora and the tables.
-        tables: Those whose models and numbers are up to date.
+        tables: Those whose models and numbers are up to date, of speech or of sounds.
         project: The project's folder.
 
     Returns:
@@ -288,7 +308,12 @@ def record_everything(
     """
     found = record_transcriptions(params, project)
     for name in tables:
-        found |= {str(path): one for path, one in record_table(params, name, project).items()}
+        recorded: dict[Path, str | None] = {}
+        if name in params.tables:
+            recorded |= record_table(params, name, project)
+        if name in params.sound_tables:
+            recorded |= record_sound_table(params, name, project)
+        found |= {str(path): one for path, one in recorded.items()}
     found |= record_probes(params, project)
     with harmless(tracking_uri()):
         store = open_store(params.tracking)
