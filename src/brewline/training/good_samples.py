@@ -89,12 +89,15 @@ class GoodSamples:
             return collate([self._good(number, collate) for number in range(start, stop)])
 
     def _good(self, number: int, collate: Callable[[Sequence[Utterance]], BatchT]) -> Utterance:
-        while True:
+        # Bounded: of a small corpus all may be known to be bad.
+        for tries in range(self._skipped.limit + 1):
+            place = number + tries * _FURTHER_ON
             try:
-                (utterance,) = self._read(self._seed, number, number + 1)
+                (utterance,) = self._read(self._seed, place, place + 1)
                 collate([utterance])
             except BadSampleError as bad:
                 self._skipped.add(bad)
-                number += _FURTHER_ON
+                last = bad
             else:
                 return utterance
+        raise last
