@@ -13,6 +13,8 @@ NOTES_FILE = "skipped.jsonl"
 # How far on in the endless order the utterance stands that is taken instead. What that one is
 # depends on the seed alone, and no other process has to be asked.
 _FURTHER_ON = 1 << 40
+# Of a small corpus all may be bad, and fewer than may be skipped.
+_MAX_TRIES = 100
 
 BatchT = TypeVar("BatchT")
 
@@ -89,8 +91,7 @@ class GoodSamples:
             return collate([self._good(number, collate) for number in range(start, stop)])
 
     def _good(self, number: int, collate: Callable[[Sequence[Utterance]], BatchT]) -> Utterance:
-        # Bounded: of a small corpus all may be known to be bad.
-        for tries in range(self._skipped.limit + 1):
+        for tries in range(_MAX_TRIES):
             place = number + tries * _FURTHER_ON
             try:
                 (utterance,) = self._read(self._seed, place, place + 1)
