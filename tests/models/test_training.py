@@ -468,6 +468,13 @@ def test_too_many_bad_samples_end_the_run_with_their_name(run):
         run(PROMPTED, data=data, max_skipped_samples=1)
 
 
+def test_a_corpus_of_bad_samples_ends_the_run(run):
+    """Though there are fewer of them than may be skipped."""
+    bad = [one.utterance_id for one in make_world()]
+    with pytest.raises(BrewlineError, match="no states for"):
+        run(FULL, data=damaged_data(bad, "states"), max_skipped_samples=99)
+
+
 def test_what_was_skipped_lies_beside_the_model_and_nothing_does_where_nothing_was(run, tmp_path):
     card = ModelCard.model_validate(
         {"experiment": "e", "variant": "v", "corpus": "c", "switches": PROMPTED.model_dump()}

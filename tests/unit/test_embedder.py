@@ -162,7 +162,6 @@ def test_a_recording_is_heard_in_layers_as_the_corpus_was(
     with torch.no_grad():
         expected = model.encode_utterances(inputs).embeddings[0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert one.embed_waveform(sound[::-1].copy())[0] @ found < 0.999999
     # It has no other channel.
     with pytest.raises(BrewlineError, match="hears speech and reads no text"):
         one.embed_text("a red car")

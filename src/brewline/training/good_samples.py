@@ -13,6 +13,8 @@ NOTES_FILE = "skipped.jsonl"
 # How far on in the endless order the utterance stands that is taken instead. What that one is
 # depends on the seed alone, and no other process has to be asked.
 _FURTHER_ON = 1 << 40
+# Of a small corpus all may be bad, and fewer than may be skipped.
+_MAX_TRIES = 100
 
 BatchT = TypeVar("BatchT")
 
@@ -89,12 +91,14 @@ class GoodSamples:
             return collate([self._good(number, collate) for number in range(start, stop)])
 
     def _good(self, number: int, collate: Callable[[Sequence[Utterance]], BatchT]) -> Utterance:
-        while True:
+        for tries in range(_MAX_TRIES):
+            place = number + tries * _FURTHER_ON
             try:
-                (utterance,) = self._read(self._seed, number, number + 1)
+                (utterance,) = self._read(self._seed, place, place + 1)
                 collate([utterance])
             except BadSampleError as bad:
                 self._skipped.add(bad)
-                number += _FURTHER_ON
+                last = bad
             else:
                 return utterance
+        raise last
