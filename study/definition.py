@@ -17,7 +17,7 @@ from brewline.core.errors import BrewlineError
 
 STUDY = Path("study")
 PROJECT = Path(__file__).parents[1]
-Layout = Literal["flickr8k", "lncoco", "ravdess"]
+Layout = Literal["flickr8k", "lncoco", "ravdess", "videos"]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -48,10 +48,19 @@ class Acted(Section):
     emotions: Annotated[int, Field(ge=1, le=8)]
 
 
+class Filmed(Section):
+    """What is generated of layout videos; `sample/videos.py` says more."""
+
+    layout: Literal["videos"]
+    clips: dict[Literal["train", "dev", "test"], PositiveInt]
+    changing: bool
+
+
 _SIZES: dict[str, type[Section]] = {
     "flickr8k": Captioned,
     "lncoco": Narrated,
     "ravdess": Acted,
+    "videos": Filmed,
 }
 
 
