@@ -138,9 +138,11 @@ def load_study(folder: Path = STUDY) -> Study:
             "name it under `generate` too",
             "settings",
         )
-    # Seen from the workspace. Folders are read in place.
-    for name, source in values["sources"].items():
-        source["files"] = {name: {"url": f"../corpora/{name}", "sha256": None}}
+    # Seen from the workspace. Folders are read in place. By YAML's anchors one may be several.
+    values["sources"] = {
+        name: source | {"files": {name: {"url": f"../corpora/{name}", "sha256": None}}}
+        for name, source in values["sources"].items()
+    }
     return Study(folder, own.generator, own.generate, values)
 
 

@@ -187,10 +187,18 @@ class Outcomes:
         interval, own = self.interval, zlib.crc32(corpus.encode())
         return Bootstrap(interval.samples, interval.seed + own, interval.confidence)
 
+    def has_clips(self, corpus: str) -> bool:
+        """Whether a corpus is of clips: sounds instead of speech."""
+        return "num_captions" in self.corpora[corpus]["test"]
+
+    def knows_times(self, model: str) -> bool:
+        """Whether a model's clips can be asked for the right time."""
+        return all("clip" in one["time"] for one in self.models[model]["models"].values())
+
     def image_of(self, corpus: str, direction: str) -> list[str]:
         """The picture, or the clip, that each query belongs to."""
         test = self.corpora[corpus]["test"]
-        if "num_captions" in test:
+        if self.has_clips(corpus):
             counts = test["num_captions"]
             repeats = counts if direction == TEXT_TO_AUDIO else 1
             return [f"{place:06d}" for place in np.repeat(range(len(counts)), repeats)]
@@ -320,7 +328,7 @@ def _sum(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, float
 
 
 def _hits(check: Check, model: str, direction: str, outcomes: Outcomes) -> list[ByImage]:
-    """Of each seed, the queries of a check that are hit; nothing where there are no such queries."""
+    """Of each seed, which queries of a check are hit; nothing where there are no such queries."""
     corpus, k = outcomes.models[model]["data"], check.hit_at
     assert k is not None, check.of
     image_of = np.array(outcomes.image_of(corpus, direction))

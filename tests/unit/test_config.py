@@ -374,7 +374,7 @@ def test_what_is_read_in_place_is_watched_and_what_is_far_is_not(
         file = {"url": url, "sha256": None, "in_place": name == "here"}
         values["sources"][name] = {"reader": "ravdess", "licence": "x", "files": {"a.tar": file}}
     values |= {"corpora": corpora, "watched": watched, "experiments": {}, "tables": {}}
-    values |= {"probed_corpora": [], "probes": {}}
+    values |= {"probed_corpora": [], "probes": {}, "sound_tables": {}}
     if told is None:
         assert parse_params(values).watched == watched
         return

@@ -3,7 +3,7 @@
 `index` names the table, a CSV with a header (also separated by tabs or semicolons), in which a
 video has as many rows as it has captions:
 
-    video    path of the file, from the table's folder on
+    video    path of the file, from the table's folder on, or as an archive names it
     split    train, dev or test
     caption  what is heard or seen (optional)
     start    where in the video the clip begins, in seconds (optional: it is the whole video)
@@ -27,7 +27,6 @@ from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
 from brewline.corpora.dev_split import with_dev
 from brewline.corpora.reading import (
-    Record,
     csv_objects,
     ids_of,
     no_record,
@@ -36,7 +35,7 @@ from brewline.corpora.reading import (
     safe_id,
     with_records,
 )
-from brewline.media.archives import MediaStore
+from brewline.media.archives import MediaStore, canonical_name
 from brewline.tables.listing import SPLITS, ListedEvent, Listing
 
 _COLUMNS = ("video", "split", "caption", "start", "end", "id")
@@ -52,7 +51,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     if source.index is None:
         raise BrewlineError("videos: set index, the name of the CSV that lists them", "settings")
     name = one_file(store, source.index)
-    listings = with_records(_clips(_with_ids(list(_rows(name, csv_objects(store, name))))))
+    listings = with_records(_clips(_with_ids(list(_rows(store, name)))))
     if not listings:
         raise BrewlineError(f"{name} lists nothing")
     if source.events is not None:
@@ -60,17 +59,17 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     return with_dev(listings, source)
 
 
-def _rows(name: str, records: Iterator[tuple[int, Record]]) -> Iterator[Listing]:
-    for number, record in records:
+def _rows(store: MediaStore, name: str) -> Iterator[Listing]:
+    for number, record in csv_objects(store, name):
         try:
             if isinstance(record, BrewlineError):
                 raise record
-            yield _row(f"{name}, line {number}", posixpath.dirname(name), record)
+            yield _row(f"{name}, line {number}", store, name, record)
         except BrewlineError as error:
             yield no_record(name, number, error)
 
 
-def _row(where: str, folder: str, row: dict[str, str]) -> Listing:
+def _row(where: str, store: MediaStore, table: str, row: dict[str, str]) -> Listing:
     cells = _cells(where, row, _COLUMNS, needed=("video", "split"))
     if cells["split"] not in SPLITS:
         raise BrewlineError(
@@ -79,7 +78,7 @@ def _row(where: str, folder: str, row: dict[str, str]) -> Listing:
     if ("start" in cells) != ("end" in cells):
         raise BrewlineError(f"{where}: start and end need each other")
     span = _span(where, cells) if "start" in cells else (None, None)
-    path = path_from(where, folder, cells["video"])
+    path = _video(where, store, table, cells["video"])
     return Listing(
         utterance_id=safe_id(cells["id"]) if "id" in cells else "",
         split=cells["split"],
@@ -91,6 +90,15 @@ def _row(where: str, folder: str, row: dict[str, str]) -> Listing:
         end_s=span[1],
         captions=(cells["caption"],) if "caption" in cells else (),
     )
+
+
+def _video(where: str, store: MediaStore, table: str, path: str) -> str:
+    """The name in the store of a video that a table names.
+
+    Members of an archive have the names that stand in it, whatever folder the archive lies in.
+    """
+    beside = path_from(where, posixpath.dirname(table), path)
+    return canonical_name(path) if beside not in store and path in store else beside
 
 
 def _cells(
@@ -156,7 +164,7 @@ def _events(store: MediaStore, name: str) -> dict[str, list[ListedEvent]]:
         if isinstance(record, BrewlineError):
             raise record
         cells = _cells(where, record, _EVENT_COLUMNS, needed=_EVENT_COLUMNS)
-        path = path_from(where, posixpath.dirname(name), cells["video"])
+        path = _video(where, store, name, cells["video"])
         found[path].append(ListedEvent(*_span(where, cells), cells["label"]))
     return {path: sorted(events) for path, events in found.items()}
 
