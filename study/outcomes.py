@@ -60,7 +60,11 @@ def corpus_outcome(study: Study, corpus: str) -> dict[str, Any]:
         # In the order of the manifest, which shards and vectors have too.
         counts = [len(one["captions"] or []) for one in tested]
         asked = digest([[_name(one) for one in tested], counts])
-        return found | {"wer": {}, "test": {"asked": asked, "num_captions": counts}}
+        return found | {
+            "num_images": {},
+            "wer": {},
+            "test": {"asked": asked, "num_captions": counts},
+        }
     errors = read_word_errors(corpus, project)
     wer = {
         split: round(_rate([errors[_name(row)] for row in rows]), 4)
