@@ -450,6 +450,14 @@ def test_the_example_of_the_readme_is_valid(values: dict[str, Any]) -> None:
     assert params.seeds_of("flickr8k-full") == [0, 1, 2]
 
 
+def test_the_corpora_of_the_page_on_sounds_are_valid(values: dict[str, Any]) -> None:
+    shown = [one for one in examples("docs/sounds.md") if "sources" in one]
+    parsed = [parse_params(merge(values, one)).sources for one in shown]
+    assert [one["mine"].index for one in parsed[:2]] == [None, "clips.csv"]
+    (published,) = parsed[2:]
+    assert published["audiocaps"].release == "v1" and published["audioset"].exclude
+
+
 def test_every_reader_can_be_loaded() -> None:
     assert list(LOADED) == list(READER_OPTIONS)
 

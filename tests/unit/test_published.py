@@ -129,11 +129,29 @@ def test_a_bad_entry_is_named(values: Any, words: str) -> None:
     assert str(found.value).startswith("published.yaml")
 
 
-def test_an_option_that_no_source_has_is_named() -> None:
-    values = yaml.safe_load(PATH.read_text())
-    values["galleries"]["lncoco"]["options"] = {"sub": ["coco"]}
-    with pytest.raises(BrewlineError, match=r"galleries.lncoco.options: a source has no option"):
-        parse_published(values)
+@pytest.mark.parametrize(
+    ("place", "values", "words"),
+    [
+        (("galleries", "lncoco"), {"options": {"sub": ["coco"]}}, "has no option 'sub'"),
+        # Of another reader.
+        (("sounds", 0), {"options": {"split": ["own"]}}, "'audiocaps' has no option 'split'"),
+        (("sounds", 0), {"reader": "audiocap"}, "unknown reader 'audiocap'; did you mean 'audioc"),
+    ],
+)
+def test_what_no_corpus_can_be_is_named(
+    place: tuple[str, Any], values: dict[str, Any], words: str
+) -> None:
+    section, key = place
+    given = yaml.safe_load(PATH.read_text())
+    given[section][key] |= values
+    with pytest.raises(BrewlineError, match=words) as found:
+        parse_published(given)
+    assert str(found.value).startswith(f"published.yaml: {section}.{key}.")
+
+
+def test_every_number_of_audiocaps_says_of_which_release() -> None:
+    of_audiocaps = [one for one in PUBLISHED.sounds if one.reader == "audiocaps"]
+    assert of_audiocaps and all(len(one.options["release"]) == 1 for one in of_audiocaps)
 
 
 def real(params: Params, **changes: Any) -> Params:

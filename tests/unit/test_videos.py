@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,7 @@ from brewline.core.errors import BrewlineError
 from brewline.corpora.readers import READERS
 from brewline.media.archives import MediaStore
 from brewline.media.video import VideoError, middle_times, open_video
+from brewline.quality.explain import explain
 from brewline.quality.inspection import inspect_files, join_runs, list_files
 from brewline.quality.results import write_tables
 from brewline.quality.verdicts import Judge
@@ -140,38 +142,46 @@ def test_what_is_no_video_has_a_reason() -> None:
 
 
 def odd_files() -> dict[str, tuple[bytes, str | None]]:
-    """A dozen files, and why each is dropped."""
-    whole = video(options={"movflags": "frag_keyframe+empty_moov"})
+    """More than a dozen files, and why each is dropped."""
+    whole = video(options={"movflags": "frag_keyframe+empty_moov+delay_moov"})
+    ahead = video("mov", options={"moov_size": "20000"})
     webm = video("webm")
     return {
         "plain.mp4": (video(), None),
         "plain.webm": (webm, None),
         "plain.mov": (video("mov"), None),
         "stereo.mp4": (video(layout="stereo"), None),
+        "parts.mp4": (whole, None),
+        "CAPITALS.MOV": (ahead, None),
         "uneven.mp4": (video(times_s=UNEVEN), None),
+        "uneven.webm": (video("webm", times_s=UNEVEN), None),
         "-rotated.mov": (video("mov", rotation=90), None),
         "silent.mp4": (video(with_sound=False), "no_audio_track"),
+        "silent.webm": (video("webm", with_sound=False), "no_audio_track"),
         "blind.mp4": (video(with_picture=False), "no_picture_track"),
+        "blind.webm": (video("webm", with_picture=False), "no_picture_track"),
         "surround.mp4": (video(layout="5.1"), "too_many_channels"),
         "frozen.webm": (video("webm", frozen=True), "frozen_picture"),
         "ends.mp4": (video(picture_s=1.2), "pictures_end"),
         "cut.mp4": (video()[: len(video()) // 2], "truncated"),
         "cut_parts.mp4": (whole[: len(whole) // 2], "truncated"),
+        # Its index is at the beginning, and whole.
+        "cut_ahead.mov": (ahead[: len(ahead) // 2], "truncated"),
         "cut.webm": (webm[: len(webm) // 2], "truncated"),
         "empty.mp4": (b"", "empty_file"),
         "page.mp4": (b"<html>not found</html>", "not_audio"),
     }
 
 
-def source(**options: Any) -> SourceParams:
-    return SourceParams(reader="videos", licence="", files={}, index="clips.csv", **options)
+def source(index: str | None = "clips.csv", **options: Any) -> SourceParams:
+    return SourceParams(reader="videos", licence="", files={}, index=index, **options)
 
 
 def judge(folder: Path, listed: SourceParams) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Inspects and validates; the manifest's rows, and the reason of each that is dropped."""
     raw, work = folder / "raw", folder / "work"
     store = MediaStore(raw)
-    listings = READERS["videos"](store, listed)
+    listings = READERS[listed.reader](store, listed)
     files = list_files(store, listings, work)
     inspect_files(Processes(1), raw, files, work / "rows", 20.0, 100.0)
     join_runs(files, work / "rows", folder / "facts")
@@ -180,6 +190,13 @@ def judge(folder: Path, listed: SourceParams) -> tuple[list[dict[str, Any]], dic
     bad = read_table(folder / "quarantine.parquet")
     good = read_table(folder / "manifest.parquet")
     return good, {Path(row["audio_path"]).name: row["reason"] for row in bad}
+
+
+def packed(folder: Path) -> Path:
+    """Goes on from what `judge` wrote: empty transcripts, then shards, whose folder it returns."""
+    manifest, heard = folder / "manifest.parquet", folder / "heard.parquet"
+    assert write_of_clips(manifest, heard, folder / "states")
+    return pack_corpus(Processes(1), manifest, heard, folder / "raw", SHARD, 20.0, folder / "pack")
 
 
 def write_world(folder: Path, files: dict[str, bytes], table: str, events: str = "") -> None:
@@ -192,13 +209,18 @@ def write_world(folder: Path, files: dict[str, bytes], table: str, events: str =
 
 
 def test_odd_files_end_in_the_manifest_or_with_a_true_reason(tmp_path: Path) -> None:
+    """Without an index: all that are there, and one more that the captions name."""
     odd = odd_files()
-    table = "video,split\n" + "".join(f"{name},test\n" for name in [*odd, "missing.mp4"])
-    write_world(tmp_path, {name: content for name, (content, _) in odd.items()}, table)
-    good, bad = judge(tmp_path, source())
+    captions = 'video,caption\nplain.mp4,A tone.\nmissing.mp4,Nothing.\nplain.mp4,"Again, one."\n'
+    write_world(tmp_path, {name: content for name, (content, _) in odd.items()}, "")
+    (tmp_path / "raw/captions.csv").write_text(captions)
+    listed = source(None, captions="captions.csv", dev_fraction=0.25)
+    good, bad = judge(tmp_path, listed)
     assert bad == {name: reason for name, (_, reason) in odd.items() if reason} | {
         "missing.mp4": "missing_audio"
     }
+    said = {row["audio_path"]: row["captions"] for row in good if row["captions"]}
+    assert said == {"plain.mp4": ["A tone.", "Again, one."]}
     assert {row["audio_path"] for row in good} == {name for name, (_, r) in odd.items() if not r}
     facts = {row["path"]: row for row in read_table(tmp_path / "facts/videos.parquet")}
     rotated = facts["-rotated.mov"]
@@ -218,12 +240,7 @@ def test_clips_go_from_a_table_into_samples_and_back(tmp_path: Path) -> None:
     write_world(tmp_path, files, table, events)
     good, bad = judge(tmp_path, source(events="events.csv", dev_fraction=0.0))
     assert not bad and len(good) == 3
-    transcripts = tmp_path / "heard.parquet"
-    write_of_clips(tmp_path / "manifest.parquet", transcripts, tmp_path / "states")
-    folder = pack_corpus(
-        Processes(1), tmp_path / "manifest.parquet", transcripts, tmp_path / "raw", SHARD, 20.0,
-        tmp_path / "pack",
-    )  # fmt: skip
+    folder = packed(tmp_path)
     (whole,) = read_split(folder, "train")
     assert whole.captions == ("A tone.", "A tone, loud.")
     assert [(one.start_s, one.end_s, one.label) for one in whole.events] == [(1.0, 2.0, "beep")]
@@ -243,6 +260,51 @@ def test_clips_go_from_a_table_into_samples_and_back(tmp_path: Path) -> None:
         "The first half.": [(0.5, 1.0, "low"), (1.5, 2.0, "middle")],
         "The second half.": [(0.0, 0.5, "middle")],
     }
+
+
+def test_a_folder_of_videos_has_splits(tmp_path: Path) -> None:
+    paths = [f"a/{number}.mkv" for number in range(20)]
+    for path in [*paths, "b/Test/x.mp4", "validation/y.AVI", "train/z.webm", "notes.txt", "s.wav"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+
+    def splits(**options: Any) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for row in READERS["videos"](MediaStore(tmp_path), source(None, **options)):
+            found.setdefault(row.split, set()).add(row.audio_path)
+        return found
+
+    assert splits() == {
+        "train": {*paths, "train/z.webm"}, "dev": {"validation/y.AVI"}, "test": {"b/Test/x.mp4"}
+    }  # fmt: skip
+    with pytest.raises(BrewlineError, match="there is a test split already"):
+        splits(test_fraction=0.1)
+    shutil.rmtree(tmp_path / "b")
+    shutil.rmtree(tmp_path / "validation")
+    with pytest.raises(BrewlineError, match="set dev_fraction"):
+        splits(test_fraction=0.2)
+    found = splits(test_fraction=0.2, dev_fraction=0.25)
+    assert {name: len(each) for name, each in found.items()} == {"train": 13, "dev": 4, "test": 4}
+    assert splits(test_fraction=0.2, dev_fraction=0.25, dev_seed=1) != found
+    with pytest.raises(BrewlineError, match="captions stand in the index"):
+        READERS["videos"](MediaStore(tmp_path), source(captions="captions.csv"))
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    with pytest.raises(BrewlineError, match=r"has no video; known are \.mp4"):
+        splits()
+
+
+def test_a_video_of_which_there_is_the_sound_alone_is_dropped(tmp_path: Path) -> None:
+    sound = video(with_picture=False)
+    write_world(
+        tmp_path, {"a.m4a": sound, "b.mp4": video()}, "video,split\na.mp4,test\nb.mp4,test\n"
+    )
+    good, bad = judge(tmp_path, source())
+    assert [row["audio_path"] for row in good] == ["b.mp4"] and bad == {"a.mp4": "missing_video"}
+    store = MediaStore(tmp_path / "raw")
+    listings = READERS["videos"](store, source())
+    told = "\n".join(explain(store, listings, listings[0].utterance_id, tmp_path / "facts", LIMITS))
+    assert "FAIL" in told and "`missing_video`: a.mp4 is not in the archives" in told
 
 
 def test_videos_in_an_archive_are_found_whatever_folder_it_lies_in(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from brewline.config.choices import suggest
 from brewline.config.loading import parse, read_yaml
 from brewline.config.probes import LabelSetName, ProtocolName
-from brewline.config.sources import SourceParams
+from brewline.config.sources import READER_OPTIONS, SourceParams
 from brewline.config.types import Name, PositiveInt, Section
 from brewline.core.errors import BrewlineError
 
@@ -18,22 +19,27 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Gallery(Section):
+class OfCorpora(Section):
     """What numbers are published of: the corpora of a reader, with the options that are named."""
 
     # One of `READER_OPTIONS`.
     reader: str
-    # The values that options of a source may have: another split is another gallery.
+    # The values that options of a source may have: another split, or release, is something else.
     options: dict[str, list[str | None]] = Field(default_factory=dict)
-    split: Text
-    images: PositiveInt
-    # Or captions, where captions are read.
-    recordings: PositiveInt
 
     def fits(self, source: SourceParams) -> bool:
         """Whether a corpus is the one that the numbers are of; a generated one never is."""
         same = all(getattr(source, key) in known for key, known in self.options.items())
         return source.reader == self.reader and not source.synthetic and same
+
+
+class Gallery(OfCorpora):
+    """What is searched in, and with what."""
+
+    split: Text
+    images: PositiveInt
+    # Or captions, where captions are read.
+    recordings: PositiveInt
 
 
 class PublishedRetrieval(Section):
@@ -55,12 +61,10 @@ class PublishedRetrieval(Section):
     image_to_speech: dict[PositiveInt, Percent] = Field(default_factory=dict)
 
 
-class PublishedSound(Section):
+class PublishedSound(OfCorpora):
     """Recall of a system between sounds and captions, in per cent by K; any caption of a clip."""
 
     system: Text
-    # The reader of the corpus.
-    reader: str
     # Which clips, where that is known: there are several copies of one test split.
     of: Text | None = None
     # What it learned from: pictures (and so zero-shot), language, or captions of sounds.
@@ -94,7 +98,7 @@ class Published(Section):
 
     def sounds_of(self, source: SourceParams) -> list[PublishedSound]:
         """What is published of a corpus of sounds; of a generated one nothing is."""
-        return [one for one in self.sounds if one.reader == source.reader and not source.synthetic]
+        return [one for one in self.sounds if one.fits(source)]
 
     def emotion_of(self, source: SourceParams) -> list[PublishedEmotion]:
         """What is published of a corpus; of anything but RAVDESS nothing is."""
@@ -121,11 +125,19 @@ def parse_published(values: Any, where: str = "published.yaml") -> Published:
                     f"{where}: retrieval.{number}.{key}: {name!r} is none of galleries: {known}",
                     "settings",
                 )
-    for name, gallery in found.galleries.items():
-        unknown = [key for key in gallery.options if key not in SourceParams.model_fields]
+    of_corpora: dict[str, OfCorpora] = {f"galleries.{k}": v for k, v in found.galleries.items()}
+    of_corpora |= {f"sounds.{number}": one for number, one in enumerate(found.sounds)}
+    for name, one_of in of_corpora.items():
+        if one_of.reader not in READER_OPTIONS:
+            hint = suggest(one_of.reader, list(READER_OPTIONS))
+            raise BrewlineError(
+                f"{where}: {name}.reader: unknown reader {one_of.reader!r}{hint}", "settings"
+            )
+        taken = READER_OPTIONS[one_of.reader]
+        unknown = [key for key in one_of.options if key not in taken]
         if unknown:
             raise BrewlineError(
-                f"{where}: galleries.{name}.options: a source has no option {unknown[0]!r}",
+                f"{where}: {name}.options: reader {one_of.reader!r} has no option {unknown[0]!r}",
                 "settings",
             )
     return found

@@ -44,7 +44,12 @@ READER_OPTIONS: dict[str, tuple[str, ...]] = {
     "localized_narratives": ("subset", "dev_fraction", "dev_seed"),
     "ravdess": ("dev_fraction", "dev_seed"),
     "folder": ("index", "dev_fraction", "dev_seed"),
-    "videos": ("index", "events", "dev_fraction", "dev_seed"),
+    "videos": ("index", "captions", "events", "test_fraction", "dev_fraction", "dev_seed"),
+    "audioset": ("exclude", "dev_fraction", "dev_seed"),
+    "audiocaps": ("release",),
+    "clotho": (),
+    "vggsound": ("exclude", "dev_fraction", "dev_seed"),
+    "ave": ("exclude",),
 }
 
 
@@ -82,9 +87,17 @@ class SourceParams(Section):
     split: Literal["own", "karpathy"] | None = None
     # Localized Narratives: whose pictures are described; COCO's where it is not set.
     subset: Literal["coco", "open_images", "flickr30k", "ade20k"] | None = None
+    # AudioCaps: the captions of 2019, or those of 2025 (2.0); they are two benchmarks.
+    release: Literal["v1", "v2"] | None = None
+    # AudioSet, VGGSound, AVE: AudioCaps' tables whose videos are not to be trained on.
+    exclude: list[str] = Field(default_factory=list)
     # A corpus of your own: the name of the table that lists it.
     index: str | None = None
+    # Videos without an index: the name of the table that has captions of some.
+    captions: str | None = None
     # Videos: the name of the table that says what happens in them, and when.
     events: str | None = None
+    # Videos: share of those of the training part that become the test split, where there is none.
+    test_fraction: Fraction | None = None
     # What it publishes about itself.
     expected: ExpectedParams | None = None

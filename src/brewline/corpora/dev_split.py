@@ -1,4 +1,4 @@
-"""A dev split out of the training part, where none is published."""
+"""Splits out of the training part, where none are published."""
 
 import hashlib
 from collections.abc import Iterable
@@ -39,17 +39,34 @@ def with_dev(listings: list[Listing], source: SourceParams) -> list[Listing]:
                 f"{source.reader}: there is a published dev split; remove dev_fraction", "settings"
             )
         return listings
-    train = [row for row in listings if row.split == "train"]
-    if not train:
-        return listings
-    if source.dev_fraction is None:
+    if source.dev_fraction is None and any(row.split == "train" for row in listings):
         raise BrewlineError(
             f"{source.reader}: no dev split is published; set dev_fraction for this source",
             "settings",
         )
-    dev = held_out(map(_group, train), source.dev_fraction, source.dev_seed or 0)
+    return _hold_out(listings, "dev", source.dev_fraction, source)
+
+
+def with_test(listings: list[Listing], source: SourceParams) -> list[Listing]:
+    """Makes a test split in the same way, before the dev split, if `test_fraction` is set.
+
+    Raises:
+        BrewlineError: there is one already.
+    """
+    if source.test_fraction is not None and any(row.split == "test" for row in listings):
+        raise BrewlineError(
+            f"{source.reader}: there is a test split already; remove test_fraction", "settings"
+        )
+    return _hold_out(listings, "test", source.test_fraction, source)
+
+
+def _hold_out(
+    listings: list[Listing], split: str, fraction: float | None, source: SourceParams
+) -> list[Listing]:
+    train = [row for row in listings if row.split == "train"]
+    held = held_out(map(_group, train), fraction or 0.0, source.dev_seed or 0)
     return [
-        replace(row, split="dev") if row.split == "train" and _group(row) in dev else row
+        replace(row, split=split) if row.split == "train" and _group(row) in held else row
         for row in listings
     ]
 

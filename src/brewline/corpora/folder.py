@@ -15,11 +15,10 @@ UTF-16, with these columns or keys:
 the training images is held out; without images, of the speakers; without both, of the recordings.
 """
 
-import posixpath
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +31,7 @@ from brewline.corpora.reading import (
     csv_objects,
     ids_of,
     json_lines,
-    no_record,
+    listings_of,
     one_file,
     path_from,
     safe_id,
@@ -56,7 +55,7 @@ def read(store: MediaStore, source: SourceParams) -> list[Listing]:
     if source.index is None:
         raise BrewlineError("folder: set index, the name of the CSV or JSONL file", "settings")
     name = one_file(store, source.index)
-    listings = with_records(list(_listings(name, _records(store, name))))
+    listings = with_records(list(listings_of(name, _records(store, name), _listing)))
     if not listings:
         raise BrewlineError(f"{name} lists nothing")
     return with_dev(_with_ids(listings), source)
@@ -77,16 +76,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise BrewlineError("a key stands twice in it")
     return found
-
-
-def _listings(name: str, records: Iterable[tuple[int, Record]]) -> Iterator[Listing]:
-    for number, record in records:
-        try:
-            if isinstance(record, BrewlineError):
-                raise record
-            yield _listing(f"{name}, line {number}", posixpath.dirname(name), record)
-        except BrewlineError as error:
-            yield no_record(name, number, error)
 
 
 def _listing(where: str, folder: str, row: dict[str, Any]) -> Listing:

@@ -116,14 +116,22 @@ def json_lines(
 
 
 def csv_rows(
-    store: MediaStore, name: str, separator: str = ","
+    store: MediaStore, name: str, separator: str = ",", skip_spaces: bool = False
 ) -> Iterator[tuple[int, list[str] | BrewlineError]]:
     """The rows of a CSV that are not empty, or what is wrong with them, with their line numbers.
+
+    Args:
+        store: The corpus' files.
+        name: The table.
+        separator: Between two cells.
+        skip_spaces: Whether spaces behind a separator belong to no cell: a quote may follow them.
 
     Raises:
         BrewlineError: a quote takes several lines into one row that is none.
     """
-    reader = csv.reader(store.lines(name), delimiter=separator, strict=True)
+    reader = csv.reader(
+        store.lines(name), delimiter=separator, strict=True, skipinitialspace=skip_spaces
+    )
     while True:
         before = reader.line_num
         try:
@@ -172,6 +180,23 @@ def csv_objects(store: MediaStore, name: str) -> Iterator[tuple[int, Record]]:
             yield number, told
 
 
+def headless_objects(
+    store: MediaStore, name: str, columns: tuple[str, ...], separator: str = ","
+) -> Iterator[tuple[int, Record]]:
+    """The rows of a table without a header, with their line numbers; `#` begins a remark."""
+    for number, row in csv_rows(store, name, separator, skip_spaces=True):
+        if isinstance(row, BrewlineError):
+            yield number, row
+        elif row[0].startswith("#"):
+            continue
+        elif len(row) == len(columns):
+            yield number, dict(zip(columns, row, strict=True))
+        else:
+            expected = separator.join(columns)
+            told = f"{name}, line {number}: expected {expected}, not {len(row)} cells"
+            yield number, BrewlineError(told)
+
+
 def text_of(row: dict[str, Any], key: str) -> str:
     """The text under a key of a JSON object.
 
@@ -194,6 +219,29 @@ def no_record(name: str, number: int, error: BrewlineError, split: str = "") -> 
         speaker_id="",
         fault=str(error),
     )
+
+
+def listings_of(
+    name: str,
+    records: Iterable[tuple[int, Record]],
+    listing: Callable[[str, str, dict[str, Any]], Listing],
+) -> Iterator[Listing]:
+    """Lists each record of a table; what is none is listed with its fault.
+
+    Args:
+        name: The table's name in the store.
+        records: Its records, with their line numbers.
+        listing: Makes the listing of a record, from the words that say where it stands and the
+            table's folder; what it raises is the fault.
+    """
+    folder = posixpath.dirname(name)
+    for number, record in records:
+        try:
+            if isinstance(record, BrewlineError):
+                raise record
+            yield listing(f"{name}, line {number}", folder, record)
+        except BrewlineError as error:
+            yield no_record(name, number, error)
 
 
 def with_records(listings: list[Listing]) -> list[Listing]:

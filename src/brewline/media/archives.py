@@ -41,7 +41,11 @@ AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".opus", ".mp3"),
     *(".m4a", ".webm", ".aac", ".amr", ".wma", ".aiff"),
 )
-
+# Suffixes of files that have pictures and sound, mostly; a WebM or an MP4 may have sound alone.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
+    *(".mpg", ".mpeg", ".ts", ".3gp", ".flv", ".wmv", ".ogv"),
+)
 
 # The longest lines that are published, narratives with the traces of their mice, have some 2 MB.
 MAX_LINE_CHARS = 32 << 20

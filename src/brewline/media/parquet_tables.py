@@ -28,13 +28,16 @@ MAX_ROW_GROUP_BYTES = 4 << 30
 # What may be decoded at once: at least a row, and no more rows than this.
 _BATCH_BYTES = 64 << 20
 _BATCH_ROWS = 1024
+# What names the media of a row, the first of these columns that there is; several rows of one name
+# hold the same file, as in copies of AudioCaps, which have a row for each caption.
+_ID_COLUMNS = ("id", "video_id", "youtube_id")
 
 
 class ParquetTable:
     """A table as the Hugging Face hub publishes media; a place is (column, row group, row).
 
-    A column `x{bytes,path}` beside a column `id` holds files called `x/<id>`; tables without one
-    have no members.
+    A column `x{bytes,path}` beside a column `id` (or another of `_ID_COLUMNS`) holds files called
+    `x/<id>`; tables without one have no members.
     """
 
     def __init__(self, file: RawFile) -> None:
@@ -49,6 +52,7 @@ class ParquetTable:
             self._schema, num_rows = table.schema_arrow, table.metadata.num_rows
         if num_rows > MAX_MEMBERS:
             raise refused(file, f"it has more than {MAX_MEMBERS} rows")
+        self._id = next((name for name in _ID_COLUMNS if name in self._schema.names), None)
         self._columns = self._media_columns()
         # The row group that was read last, and where it lies.
         self._group: tuple[int, int] | None = None
@@ -57,7 +61,7 @@ class ParquetTable:
     def _media_columns(self) -> list[str]:
         from pyarrow import types
 
-        if "id" not in self._schema.names:
+        if self._id is None:
             return []
         columns = []
         for field in self._schema:
@@ -97,14 +101,15 @@ class ParquetTable:
             raise BrewlineError(f"{self.file} is not a whole Parquet file: {what}") from None
 
     def members(self) -> Iterator[tuple[str, Place]]:
-        if not self._columns:
+        if self._id is None or not self._columns:
             return
         row, last, limit = 0, 0, _bound(self.file.size)
-        for group, batch in self._batches(range(len(self._chunks)), ["id"], limit):
+        for group, batch in self._batches(range(len(self._chunks)), [self._id], limit):
             row, last = row if group == last else 0, group
-            for raw in self._column(batch, "id"):
+            for raw in self._column(batch, self._id):
                 if raw is None:
-                    raise refused(self.file, f"row {row} of its row group {group} has no id")
+                    told = f"row {row} of its row group {group} has no {self._id}"
+                    raise refused(self.file, told)
                 name = name_as_text(raw) if isinstance(raw, bytes) else str(raw)
                 for column, kind in enumerate(self._columns):
                     yield f"{kind}/{name}", (column, group, row)

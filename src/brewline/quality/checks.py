@@ -279,7 +279,7 @@ def any_fault(
 def check_listing(listing: Listing) -> Fault | None:
     """Checks what the corpus says of an utterance, before anything of it is opened."""
     if listing.fault:
-        return Fault("bad_record", printable(listing.fault))
+        return Fault(listing.fault_reason, printable(listing.fault))
     if not _KEY.fullmatch(listing.utterance_id):
         return Fault("bad_key", "an id may hold letters, digits, _ and - only")
     texts = listing.texts()

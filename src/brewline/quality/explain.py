@@ -18,7 +18,7 @@ from brewline.quality.checks import (
 )
 from brewline.quality.known_facts import known_videos
 from brewline.quality.verdicts import Judge, judge_listings
-from brewline.tables.facts import PictureFacts
+from brewline.tables.facts import PictureFacts, VideoFacts
 from brewline.tables.listing import Listing
 
 
@@ -60,10 +60,13 @@ def explain(
             (place,) = judge.recordings.rows([audio])
             checks = SOUND_CHECKS if row.is_clip else AUDIO_CHECKS
             yield from _lines(checks, judge.recordings[place], limits)
-        if row.video_path and row.video_path in store:
-            videos = known_videos(facts)
-            (place,) = videos.rows([canonical_name(row.video_path)])
-            yield from _lines(VIDEO_CHECKS, videos[place], limits)
+        if row.video_path:
+            video: VideoFacts | Fault = Fault("missing_video", store.absence(row.video_path))
+            if row.video_path in store:
+                videos = known_videos(facts)
+                (place,) = videos.rows([canonical_name(row.video_path)])
+                video = videos[place]
+            yield from _lines(VIDEO_CHECKS, video, limits)
         if row.image_path:
             yield row.image_path
             found: PictureFacts | Fault = Fault("missing_image", store.absence(row.image_path))

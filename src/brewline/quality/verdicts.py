@@ -1,7 +1,7 @@
 """What becomes of each utterance of a corpus: a row of the manifest, or one of the quarantine."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,15 +158,22 @@ class Judge:
             return Verdict(row, "event_outside", detail)
         return Verdict._make((row, None, "", end_s - start_s, *others, None, None))
 
-    def _video_faults(self, paths: Iterable[str]) -> dict[str | None, Fault]:
-        """What is wrong with the pictures of each video that is at fault."""
+    def _video_faults(self, paths: Collection[str]) -> dict[str | None, Fault]:
+        """What is wrong with the pictures of each video that is at fault, or is not there."""
         stored = {path: canonical_name(path) for path in paths if path in self._store}
+        # Its sound may be there, as a recording.
+        missing = (path for path in paths if path not in stored)
+        faults: dict[str | None, Fault] = {
+            path: Fault("missing_video", self._store.absence(path)) for path in missing
+        }
         if not stored:
-            return {}
+            return faults
         videos = known_videos(self._facts)
         is_bad = videos.at_fault(VIDEO_CHECKS, self._limits)
         rows = zip(stored, videos.rows(list(stored.values())).tolist(), strict=True)
-        return {path: self._fault(VIDEO_CHECKS, videos[row]) for path, row in rows if is_bad[row]}
+        return faults | {
+            path: self._fault(VIDEO_CHECKS, videos[row]) for path, row in rows if is_bad[row]
+        }
 
     def _fault(self, checks: Mapping[str, Check], facts: Any) -> Fault:
         """Of a file that is at fault, what it is."""

@@ -37,7 +37,7 @@ def named_argument(description: str | None, listed: str = "corpora") -> tuple[Pa
 
 
 def corpus_and_utterance(description: str | None) -> tuple[Params, str, str | None]:
-    """Parses `<corpus> [--explain <utterance_id>]` and reads `params.yaml`.
+    """Parses `<corpus> [--explain=<utterance_id>]` and reads `params.yaml`.
 
     Raises:
         BrewlineError: no such corpus.

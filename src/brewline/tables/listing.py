@@ -21,7 +21,8 @@ class Listing:
 
     Paths are those in the store. `utterance_id` is unique in its corpus and becomes the shard key,
     so it consists of letters, digits, `_` and `-`. A line that is no record is listed too, with
-    what is wrong with it as `fault`; what it does not say is empty then, its split also.
+    what is wrong with it as `fault`; what it does not say is empty then, its split also. So is a
+    record that is left out on purpose, with `excluded` as its `fault_reason` and without a path.
 
     A clip is a sound that is not recognised as speech, with or without pictures: its `audio_path`
     names a recording, or the video that `video_path` names too. It is the whole of that file, or
@@ -49,6 +50,7 @@ class Listing:
     captions: tuple[str, ...] = ()
     events: tuple[ListedEvent, ...] = ()
     fault: str | None = None
+    fault_reason: str = "bad_record"
 
     def values(self) -> tuple[Any, ...]:
         """What is listed, as `LISTED` names it."""
