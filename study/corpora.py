@@ -34,11 +34,12 @@ def _build(folder: Path, layout: str, **size: Any) -> None:
     place = str(PROJECT / "sample")
     if place not in sys.path:
         sys.path.insert(0, place)
-    generator = importlib.import_module("corpora")
+    generator, films = (importlib.import_module(name) for name in ("corpora", "videos"))
     layouts: Mapping[str, Any] = {
         "flickr8k": (generator.build_flickr8k, generator.Captioned),
         "lncoco": (generator.build_lncoco, generator.Narrated),
         "ravdess": (generator.build_ravdess, generator.Acted),
+        "videos": (films.build_videos, films.Filmed),
     }
     build, size_of = layouts[layout]
     build(folder, size_of(**size))

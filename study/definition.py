@@ -17,7 +17,7 @@ from brewline.core.errors import BrewlineError
 
 STUDY = Path("study")
 PROJECT = Path(__file__).parents[1]
-Layout = Literal["flickr8k", "lncoco", "ravdess"]
+Layout = Literal["flickr8k", "lncoco", "ravdess", "videos"]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -48,10 +48,19 @@ class Acted(Section):
     emotions: Annotated[int, Field(ge=1, le=8)]
 
 
+class Filmed(Section):
+    """What is generated of layout videos; `sample/videos.py` says more."""
+
+    layout: Literal["videos"]
+    clips: dict[Literal["train", "dev", "test"], PositiveInt]
+    changing: bool
+
+
 _SIZES: dict[str, type[Section]] = {
     "flickr8k": Captioned,
     "lncoco": Narrated,
     "ravdess": Acted,
+    "videos": Filmed,
 }
 
 
@@ -129,9 +138,11 @@ def load_study(folder: Path = STUDY) -> Study:
             "name it under `generate` too",
             "settings",
         )
-    # Seen from the workspace. Folders are read in place.
-    for name, source in values["sources"].items():
-        source["files"] = {name: {"url": f"../corpora/{name}", "sha256": None}}
+    # Seen from the workspace. Folders are read in place. By YAML's anchors one may be several.
+    values["sources"] = {
+        name: source | {"files": {name: {"url": f"../corpora/{name}", "sha256": None}}}
+        for name, source in values["sources"].items()
+    }
     return Study(folder, own.generator, own.generate, values)
 
 

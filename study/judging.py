@@ -17,14 +17,18 @@ from brewline.analysis.word_errors import recall_over_wer, select_queries
 from brewline.config.loading import parse, read_yaml
 from brewline.config.types import Section
 from brewline.core.errors import BrewlineError
-from brewline.evaluation.bootstrap import Bootstrap, sum_by_image
+from brewline.evaluation.bootstrap import Bootstrap, ByImage, sum_by_image
 from brewline.evaluation.outputs import IMAGE_TO_SPEECH, SPEECH_TO_IMAGE
+from brewline.evaluation.sound_scores import AUDIO_TO_TEXT, TEXT_TO_AUDIO
 from study.definition import Study
 
 Floats = NDArray[np.float64]
-Direction = Literal["speech_to_image", "image_to_speech"]
+SpeechDirection = Literal["speech_to_image", "image_to_speech"]
+SoundDirection = Literal["audio_to_image", "image_to_audio", "audio_to_text", "text_to_audio"]
 # Stands among the models of a check.
 CHANCE = "chance"
+# In place of a direction, where sounds are asked for the right time.
+TIME = "time"
 
 
 class Interval(Section):
@@ -48,9 +52,12 @@ class Check(Section):
     of: str
     models: dict[str, float]
     hit_at: int | None = None
-    directions: list[Direction] = Field(default_factory=lambda: list(get_args(Direction)))
+    directions: list[SpeechDirection] | list[SoundDirection] = Field(
+        default_factory=lambda: list(get_args(SpeechDirection))
+    )
     word_error_rate: Range | None = None
     slope_over: Literal["word_error_rate"] | None = None
+    right_time: Literal["clip", "segment"] | None = None
     probe: str | None = None
     protocol: str = "emobox"
     labels: str | None = None
@@ -60,8 +67,11 @@ class Check(Section):
 
     @model_validator(mode="after")
     def _is_one_question(self) -> Self:
-        if (self.hit_at is None) == (self.probe is None):
-            raise ValueError("a check has either hit_at, of models of retrieval, or a probe")
+        if (self.hit_at, self.right_time, self.probe).count(None) != 2:
+            raise ValueError(
+                "a check has either hit_at, of models of retrieval, or right_time, of sounds, "
+                "or a probe"
+            )
         if (self.probe is None) != (self.labels is None):
             raise ValueError("a check of a probe, and no other one, has labels")
         return self
@@ -177,12 +187,33 @@ class Outcomes:
         interval, own = self.interval, zlib.crc32(corpus.encode())
         return Bootstrap(interval.samples, interval.seed + own, interval.confidence)
 
+    def has_clips(self, corpus: str) -> bool:
+        """Whether a corpus is of clips: sounds instead of speech."""
+        return "num_captions" in self.corpora[corpus]["test"]
+
+    def knows_times(self, model: str) -> bool:
+        """Whether a model's clips can be asked for the right time."""
+        return all("clip" in one["time"] for one in self.models[model]["models"].values())
+
     def image_of(self, corpus: str, direction: str) -> list[str]:
-        """The picture that each query belongs to."""
-        places = self.corpora[corpus]["test"]["image"]
+        """The picture, or the clip, that each query belongs to."""
+        test = self.corpora[corpus]["test"]
+        if self.has_clips(corpus):
+            counts = test["num_captions"]
+            repeats = counts if direction == TEXT_TO_AUDIO else 1
+            return [f"{place:06d}" for place in np.repeat(range(len(counts)), repeats)]
+        places = test["image"]
         if direction == IMAGE_TO_SPEECH:
             places = range(max(places) + 1)
         return [f"{place:06d}" for place in places]
+
+    def picks(self, model: str, kind: str, what: str = "right") -> list[ByImage]:
+        """Of each seed, how often sounds pick the right time, or `chance` does, by clip."""
+        found = [one["time"][kind] for one in self.models[model]["models"].values()]
+        asked = np.array(found[0]["asked"], np.float64)
+        # Their order is that of their ids.
+        ids = tuple(f"{place:06d}" for place in range(len(asked)))
+        return [ByImage(ids, np.array(one[what], np.float64), asked) for one in found]
 
     def wer(self, corpus: str) -> Floats:
         """The word error rate of each utterance of test."""
@@ -197,9 +228,13 @@ class Outcomes:
         return [np.array(one[direction], np.float64) for one in found]
 
     def chance(self, corpus: str, direction: str, k: int) -> float:
-        """What a guess of k hits: the right picture, or one of its utterances."""
-        counts = np.bincount(self.corpora[corpus]["test"]["image"])
-        if direction == SPEECH_TO_IMAGE:
+        """What a guess of k hits: the right answer, or any of several.
+
+        A picture has several utterances, a clip several captions.
+        """
+        test = self.corpora[corpus]["test"]
+        counts = np.array(test.get("num_captions") or np.bincount(test["image"]))
+        if direction not in (IMAGE_TO_SPEECH, AUDIO_TO_TEXT):
             return min(1.0, k / len(counts))
         total = int(counts.sum())
         k = min(k, total)
@@ -258,39 +293,55 @@ def find(check: Check, outcomes: Outcomes) -> Iterator[Finding]:
     if check.probe is not None:
         yield Finding(check, "accuracy", *_accuracy(check, outcomes.probes[check.probe], outcomes))
         return
-    for direction in check.directions:
-        found = _slope if check.slope_over else _recall
+    for direction in [TIME] if check.right_time else check.directions:
+        found = _slope if check.slope_over else _sum
         yield Finding(check, direction, *found(check, direction, outcomes))
 
 
-def _recall(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, float, float]:
-    """The weighted sum of recalls, and its interval."""
-    k = check.hit_at
-    assert k is not None, check.of
+def _sum(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, float, float]:
+    """The weighted sum of recalls, or of shares of the right time, and its interval."""
     total, drawn_S = 0.0, np.zeros(outcomes.interval.samples)
     names = [name for name in check.models if name != CHANCE]
     for stream, name in enumerate(names):
         corpus = outcomes.models[name]["data"]
         bootstrap = outcomes.bootstrap(corpus)
-        image_of = np.array(outcomes.image_of(corpus, direction))
-        chosen_Q = np.ones(len(image_of), bool)
-        if check.word_error_rate is not None:
-            rates = outcomes.wer(corpus)
-            chosen_Q = (rates >= check.word_error_rate.start) & (rates <= check.word_error_rate.end)
-            if not chosen_Q.any():
-                return math.nan, math.nan, math.nan
-        sums = [
-            sum_by_image((ranks[chosen_Q] <= k).astype(np.float64), image_of[chosen_Q].tolist())
-            for ranks in outcomes.ranks(name, direction)
-        ]
+        if check.right_time:
+            sums = outcomes.picks(name, check.right_time)
+        else:
+            sums = _hits(check, name, direction, outcomes)
+        if not sums:
+            return math.nan, math.nan, math.nan
         weight = check.models[name]
         total += weight * float(np.mean([one.value for one in sums]))
         drawn_S += weight * bootstrap.over_seeds([bootstrap.drawn(one) for one in sums], stream)
     if CHANCE in check.models:
-        corpus = outcomes.models[names[0]]["data"]
-        share = check.models[CHANCE] * outcomes.chance(corpus, direction, k)
-        total, drawn_S = total + share, drawn_S + share
+        weight, corpus = check.models[CHANCE], outcomes.models[names[0]]["data"]
+        if check.right_time:
+            # It is the same of all models, and differs between clips.
+            guess = outcomes.picks(names[0], check.right_time, CHANCE)[0]
+            total += weight * guess.value
+            drawn_S += weight * outcomes.bootstrap(corpus).drawn(guess)
+        else:
+            share = weight * outcomes.chance(corpus, direction, check.hit_at or 1)
+            total, drawn_S = total + share, drawn_S + share
     return total, *bootstrap.interval(drawn_S)
+
+
+def _hits(check: Check, model: str, direction: str, outcomes: Outcomes) -> list[ByImage]:
+    """Of each seed, which queries of a check are hit; nothing where there are no such queries."""
+    corpus, k = outcomes.models[model]["data"], check.hit_at
+    assert k is not None, check.of
+    image_of = np.array(outcomes.image_of(corpus, direction))
+    chosen_Q = np.ones(len(image_of), bool)
+    if check.word_error_rate is not None:
+        rates = outcomes.wer(corpus)
+        chosen_Q = (rates >= check.word_error_rate.start) & (rates <= check.word_error_rate.end)
+    if not chosen_Q.any():
+        return []
+    return [
+        sum_by_image((ranks[chosen_Q] <= k).astype(np.float64), image_of[chosen_Q].tolist())
+        for ranks in outcomes.ranks(model, direction)
+    ]
 
 
 def _slope(check: Check, direction: str, outcomes: Outcomes) -> tuple[float, float, float]:

@@ -10,6 +10,12 @@ from brewline.analysis.word_errors import curve_points
 from brewline.core.errors import BrewlineError
 from brewline.core.files import write_text
 from brewline.evaluation.outputs import DIRECTION_NAMES, SPEECH_TO_IMAGE
+from brewline.evaluation.sound_scores import (
+    AUDIO_TO_IMAGE,
+    AUDIO_TO_TEXT,
+    IMAGE_TO_AUDIO,
+    TEXT_TO_AUDIO,
+)
 from brewline.pages import charts
 from brewline.pages.figures import Figure, legend_of, line_rows, write_figures
 from study.definition import STUDY, load_study
@@ -30,10 +36,11 @@ from study.parts import finished_outcomes
 PAGE = Path("docs/study.md")
 _HEAD = """# The study
 
-The claims of BrewCLIP, and some of ours, on the miniature world made larger. Claims and thresholds
-were written down before the first run ([`study/claims.yaml`](../study/claims.yaml)), parameters are
-in [`study/params.yaml`](../study/params.yaml); models are chosen on dev, and every number below is
-of test. **Pictures are drawn and speech is synthesised: nothing here is comparable with a paper's
+The claims of BrewCLIP and of work on sounds, and some of ours, on the miniature world made larger.
+Claims and thresholds were written down before the first run
+([`study/claims.yaml`](../study/claims.yaml)), parameters are in
+[`study/params.yaml`](../study/params.yaml); models are chosen on dev, and every number below is of
+test. **Pictures are drawn and speech is synthesised: nothing here is comparable with a paper's
 numbers**; what is tested is whether each part does what it is for.
 
 ```
@@ -42,9 +49,17 @@ make study PART=models/captions-full    # one part
 ```
 
 It needs espeak-ng ([`study/README.md`](../study/README.md)). Intervals cover {confidence:g} % and
-are paired: all models of a corpus see the same drawn pictures (for emotions: speakers), and the
-seeds of each model are drawn too. The page is drawn from the files in `study/results/` alone.
+are paired: all models of a corpus see the same drawn pictures (for emotions: speakers; for sounds:
+clips), and the seeds of each model are drawn too. The page is drawn from the files in
+`study/results/` alone.
 """
+SOUND_NAMES = {
+    AUDIO_TO_IMAGE: "sound to image",
+    IMAGE_TO_AUDIO: "image to sound",
+    AUDIO_TO_TEXT: "sound to text",
+    TEXT_TO_AUDIO: "text to sound",
+}
+_ALL_NAMES = {**DIRECTION_NAMES, **SOUND_NAMES}
 # In a cell without a number.
 NOTHING = "-"
 _RECALLS = (1, 5, 10)
@@ -78,7 +93,8 @@ def draw(
         ),
         *(_claim(one, remarks.get(one.name)) for one in verdicts),
         "## Models\n",
-        "Recall in per cent, with its interval; a picture is to find any of its utterances.\n",
+        "Recall in per cent, with its interval; a picture is to find any of its utterances, a "
+        "sound any of its captions.\n",
         *(_models(outcomes, corpus) for corpus in outcomes.corpora),
         *images,
         "## Emotions\n" if outcomes.probes else "",
@@ -117,8 +133,10 @@ def _finding(found: Finding) -> Sequence[str]:
 def _metric(found: Finding) -> str:
     if found.check.probe is not None:
         return f"accuracy, {found.check.labels}, {found.check.protocol}"
+    if found.check.right_time is not None:
+        return f"the right time, of a {found.check.right_time}"
     what = "slope of hits" if found.check.slope_over else "R"
-    return f"{DIRECTION_NAMES[found.direction]}, {what}@{found.check.hit_at}"
+    return f"{_ALL_NAMES[found.direction]}, {what}@{found.check.hit_at}"
 
 
 def _bound(check: Check, scale: int) -> str:
@@ -133,19 +151,40 @@ def _models(outcomes: Outcomes, corpus: str) -> str:
     names = [name for name, one in outcomes.models.items() if one["data"] == corpus]
     if not names:
         return ""
-    heads = [f"{short} R@{k}" for short in ("speech → image", "image → speech") for k in _RECALLS]
-    rows = [[name, *(_cell(outcomes, name, *each) for each in _columns())] for name in names]
-    counts = outcomes.corpora[corpus]["num_images"]["test"]
-    said = len(outcomes.corpora[corpus]["test"]["image"])
-    guess = [f"{100 * outcomes.chance(corpus, direction, k):.1f}" for direction, k in _columns()]
-    title = f"### {corpus}: {counts:,} pictures, {said:,} utterances of test\n\n"
-    return title + _table(["model", *heads], [*rows, [CHANCE, *guess]])
+    has_clips = outcomes.has_clips(corpus)
+    # Of clips there are twice as many directions, and the claims about them are of ten.
+    recalls = _RECALLS[-1:] if has_clips else _RECALLS
+    columns = [(direction, k) for direction in _directions(outcomes, corpus) for k in recalls]
+    heads = [f"{direction.replace('_to_', ' → ')} R@{k}" for direction, k in columns]
+    rows = {name: [_cell(_recall(outcomes, name, *one)) for one in columns] for name in names}
+    rows[CHANCE] = [f"{100 * outcomes.chance(corpus, *one):.1f}" for one in columns]
+    test = outcomes.corpora[corpus]["test"]
+    if has_clips:
+        heads.append("right time")
+        for name, row in rows.items():
+            row.append(_right_time(outcomes, names[0], name))
+        captions = test["num_captions"]
+        counted = f"{len(captions):,} clips, {sum(captions):,} captions"
+    else:
+        counts = outcomes.corpora[corpus]["num_images"]["test"]
+        counted = f"{counts:,} pictures, {len(test['image']):,} utterances"
+    table = _table(["model", *heads], ([name, *row] for name, row in rows.items()))
+    return f"### {corpus}: {counted} of test\n\n{table}"
 
 
-def _columns() -> Iterator[tuple[str, int]]:
-    for direction in DIRECTION_NAMES:
-        for k in _RECALLS:
-            yield direction, k
+def _directions(outcomes: Outcomes, corpus: str) -> Mapping[str, str]:
+    """Those of a corpus, with their names."""
+    return SOUND_NAMES if outcomes.has_clips(corpus) else DIRECTION_NAMES
+
+
+def _right_time(outcomes: Outcomes, model: str, name: str) -> str:
+    """How often whole sounds pick the right time: those of a model, or chance, of its clips."""
+    if not outcomes.knows_times(model):
+        return NOTHING
+    models = {model: 0.0, CHANCE: 1.0} if name == CHANCE else {name: 1.0}
+    check = {"of": name, "models": models, "right_time": "clip"}
+    (found,) = find(Check.model_validate(check), outcomes)
+    return _cell(found)
 
 
 def _recall(outcomes: Outcomes, model: str, direction: str, k: int) -> Finding:
@@ -154,30 +193,30 @@ def _recall(outcomes: Outcomes, model: str, direction: str, k: int) -> Finding:
     return found
 
 
-def _cell(outcomes: Outcomes, model: str, direction: str, k: int) -> str:
-    found = _recall(outcomes, model, direction, k)
+def _cell(found: Finding) -> str:
     return f"{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def _recall_figures(outcomes: Outcomes) -> Iterator[Figure]:
-    """Recall@1 of every model, a figure for each corpus."""
+    """Recall of every model, a figure for each corpus: by 1, and by 10 of clips."""
     for corpus in outcomes.corpora:
         names = [name for name, one in outcomes.models.items() if one["data"] == corpus]
         if not names:
             continue
+        directions, k = _directions(outcomes, corpus), 10 if outcomes.has_clips(corpus) else 1
         groups, rows = [], []
         for name in names:
             ranges = []
-            for style, (direction, title) in enumerate(DIRECTION_NAMES.items(), start=1):
-                one = _recall(outcomes, name, direction, 1)
+            for style, (direction, title) in enumerate(directions.items(), start=1):
+                one = _recall(outcomes, name, direction, k)
                 ranges.append(charts.Range(title, one.value, one.low, one.high, style))
                 numbers = {"value": one.value, "low": one.low, "high": one.high}
                 rows.append({"model": name, "direction": direction, **numbers})
             # The corpus stands in the title.
             groups.append((name.removeprefix(f"{corpus}-"), ranges))
-        title = f"{corpus}: recall@1"
-        svg = charts.range_chart(groups, title, "recall@1 in %")
-        legend = {name: style for style, name in enumerate(DIRECTION_NAMES.values(), start=1)}
+        title = f"{corpus}: recall@{k}"
+        svg = charts.range_chart(groups, title, f"recall@{k} in %")
+        legend = {name: style for style, name in enumerate(directions.values(), start=1)}
         yield Figure.of((corpus, "recall"), title, svg, rows, legend)
 
 
@@ -220,7 +259,7 @@ def _accuracy(outcomes: Outcomes, probe: str, feature: str, problem: str) -> str
     protocol, labels = problem.split("/")
     values = {"of": feature, "models": {feature: 1.0}, "probe": probe}
     (one,) = find(Check.model_validate(values | {"protocol": protocol, "labels": labels}), outcomes)
-    return f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+    return _cell(one)
 
 
 def _corpora(outcomes: Outcomes) -> str:
@@ -228,14 +267,15 @@ def _corpora(outcomes: Outcomes) -> str:
         [
             name,
             ", ".join(f"{count:,} {split}" for split, count in one["num_utterances"].items()),
-            ", ".join(f"{count:,} {split}" for split, count in one["num_images"].items()),
+            ", ".join(f"{count:,} {split}" for split, count in one["num_images"].items())
+            or NOTHING,
             f"{one['hours']:.1f}",
-            ", ".join(f"{100 * rate:.1f} {split}" for split, rate in one["wer"].items()),
+            ", ".join(f"{100 * rate:.1f} {split}" for split, rate in one["wer"].items()) or NOTHING,
             f"{sum(one['quarantined'].values()):,}",
         ]
         for name, one in outcomes.corpora.items()
     ]
-    heads = ("corpus", "utterances", "pictures", "hours", "word errors in %", "dropped")
+    heads = ("corpus", "utterances or clips", "pictures", "hours", "word errors in %", "dropped")
     return _table(heads, rows)
 
 

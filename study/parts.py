@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from brewline.config import load_versions
+from brewline.config.experiments import SOUND_TASKS
 from brewline.config.recipes import NONE
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_text
@@ -25,6 +26,8 @@ from study.outcomes import as_text, corpus_outcome, model_outcome, probe_outcome
 from study.workspace import repro
 
 CORPORA, MODELS, PROBES = "corpora", "models", "probes"
+# Experiments that are parts by themselves; those of task `emotion` belong to their probe.
+_MODEL_TASKS = ("retrieval", *SOUND_TASKS)
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Part:
 def list_parts(study: Study) -> list[Part]:
     """The parts, each after those that it starts from."""
     params = study.params
-    retrieval = [name for name, one in params.experiments.items() if one.task == "retrieval"]
-    by_depth = sorted(retrieval, key=lambda name: len(_chain(study, name)))
+    models = [name for name, one in params.experiments.items() if one.task in _MODEL_TASKS]
+    by_depth = sorted(models, key=lambda name: len(_chain(study, name)))
     return [
         *(Part(CORPORA, name, (name,)) for name in params.corpora),
         *(Part(MODELS, name, _corpora_of(study, [name])) for name in by_depth),

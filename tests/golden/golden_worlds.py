@@ -139,7 +139,7 @@ def make_project(folder: Path, shard_size: int) -> None:
         **values["experiments"]["full"],
         **{"task": "emotion", "recipe": "none", "init": "full"},
     }
-    values |= {"tables": {}, "probes": {}}
+    values |= {"tables": {}, "sound_tables": {}, "probes": {}}
     values |= {"probed_corpora": [CORPUS], "augmented_corpora": [CORPUS]}
     encoded = {"data": CORPUS, "encoder": "whisper_layers", "pool_frames": 2}
     values["encoded"] = {ENCODED: encoded}

@@ -48,7 +48,7 @@ def project(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(PROJECT / name, folder)
     with changed_params(folder) as values:
         values |= {"corpora": ["mine"], "watched": ["mine"], "experiments": {}, "tables": {}}
-        values |= {"probed_corpora": [], "probes": {}}
+        values |= {"probed_corpora": [], "probes": {}, "sound_tables": {}}
         values["validate"] = tone_limits()
         mine = {"reader": "folder", "licence": "mine", "index": "index.csv"}
         values["sources"]["mine"] = mine | {"files": {"mine": {"url": str(place), "sha256": None}}}

@@ -52,6 +52,7 @@ def run_stage(folder: Path, stage: str, *arguments: str) -> None:
 def tiny_params(folder: Path) -> dict[str, Any]:
     """The shipped parameters over the tiny corpora, at sizes that take seconds."""
     values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    drop_clips(values)
     for corpus, source in values["sources"].items():
         files = sorted(p for p in (folder / "published" / corpus).rglob("*") if p.is_file())
         source["files"] = {
@@ -82,6 +83,14 @@ def tiny_params(folder: Path) -> dict[str, Any]:
     values["tracking"]["system_metrics"] = False
     values["runtime"] |= {"checkpoint_every_s": 0, "transcribe_workers": 1, "train_workers": 1}
     return values
+
+
+def drop_clips(values: dict[str, Any]) -> None:
+    """Takes out the corpus of clips and its models, which are tested by themselves."""
+    clips = {table["data"] for table in values["sound_tables"].values()}
+    values["corpora"] = [name for name in values["corpora"] if name not in clips]
+    kept = {k: one for k, one in values["experiments"].items() if one["data"] not in clips}
+    values |= {"experiments": kept, "sound_tables": {}}
 
 
 def make_project(folder: Path) -> dict[str, str]:

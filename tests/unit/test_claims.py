@@ -222,7 +222,8 @@ def test_the_parameters_of_the_study_are_read_strictly(
         ({"hits_at": 1}, "hits_at: unknown key.*hit_at"),
         ({"below": 0}, "has to have one of above, below and within"),
         ({"above": None}, "has to have one of above, below and within"),
-        ({"probe": "emotions"}, "either hit_at, of models of retrieval, or a probe"),
+        ({"probe": "emotions"}, "either hit_at, of models of retrieval, or right_time, of sounds"),
+        ({"right_time": "clip"}, "either hit_at, of models of retrieval, or right_time, of sounds"),
         ({"labels": "paper4"}, "a check of a probe, and no other one, has labels"),
     ],
 )

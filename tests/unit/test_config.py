@@ -374,7 +374,7 @@ def test_what_is_read_in_place_is_watched_and_what_is_far_is_not(
         file = {"url": url, "sha256": None, "in_place": name == "here"}
         values["sources"][name] = {"reader": "ravdess", "licence": "x", "files": {"a.tar": file}}
     values |= {"corpora": corpora, "watched": watched, "experiments": {}, "tables": {}}
-    values |= {"probed_corpora": [], "probes": {}}
+    values |= {"probed_corpora": [], "probes": {}, "sound_tables": {}}
     if told is None:
         assert parse_params(values).watched == watched
         return
@@ -392,7 +392,7 @@ def test_an_option_that_a_reader_does_not_take_is_an_error(values: dict[str, Any
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Values with some keys changed; experiments and tables as a whole."""
-    whole = ("experiments", "tables", "probes")
+    whole = ("experiments", "tables", "sound_tables", "probes")
     return values | {
         key: merge(values.get(key) or {}, change)
         if isinstance(change, dict) and key not in whole
@@ -411,7 +411,8 @@ def test_the_examples_of_the_guide_are_valid(values: dict[str, Any]) -> None:
     # Two add rows to the shipped tables, which `merge` would replace.
     source, imported, _, heard, siglip, _, emotion, _, flickr, own = examples("docs/guide.md")
     corpora: dict[str, Any] = {"corpora": ["flickr8k"], "probed_corpora": []}
-    params = parse_params(merge(values, heard | corpora | {"tables": {}, "probes": {}}))
+    corpora |= {"tables": {}, "sound_tables": {}, "probes": {}}
+    params = parse_params(merge(values, heard | corpora))
     assert params.variant_of("flickr8k-speechclip-p").acoustic.encoder == "hubert"  # type: ignore[union-attr]
     assert "SigLIP" in parse_params(merge(values, siglip)).backbones.clip.source
     recordings = parse_params(merge(values, source)).sources["lncoco"].recordings

@@ -223,7 +223,8 @@ def project(tmp_path: Path) -> Path:
     """Five recordings, of which transcription has dropped one, in shards of two."""
     values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
     source = {"reader": "folder", "index": "index.csv", "licence": "ours", "files": {}}
-    values |= {"corpora": ["own"], "sources": {"own": source}, "tables": {}, "probes": {}}
+    values |= {"corpora": ["own"], "sources": {"own": source}}
+    values |= {"tables": {}, "sound_tables": {}, "probes": {}}
     values |= {"probed_corpora": [], "experiments": {}, "watched": []}
     values["shard"]["utterances_per_shard"] = 2
     values["backbones"]["hubert"] = {"name": "tiny", "source": "published", "sha256": None}

@@ -343,7 +343,7 @@ def test_a_pipeline_run_says_what_it_changed_and_reached(project: Path) -> None:
     (parent,) = found("pipeline")
     assert parent.info.run_name == "recipes.mini.steps=80"
     assert parent.data.params["override.recipes.mini.steps"] == "80"
-    assert parent.data.params["corpora"] == "mini-flickr8k, mini-lncoco, mini-ravdess"
+    assert parent.data.params["corpora"] == "mini-flickr8k, mini-lncoco, mini-ravdess, mini-videos"
     assert len(parent.data.tags["mlflow.source.git.commit"]) == 40
     assert parent.data.metrics[best_metric(CORPUS)] == pytest.approx(0.59)
     assert parent.data.metrics[f"dev/{CORPUS} word error rate"] == pytest.approx(0.117)

@@ -1,13 +1,16 @@
 """Programs: alone with what they write, and ended by one sentence."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from brewline.core.errors import BrewlineError
 from brewline.core.programs import LOCKS, exits_cleanly, failure_file
@@ -138,3 +141,20 @@ def test_a_worker_that_outlives_a_killed_stage_holds_nothing() -> None:
     second = begin("corpus")
     second.kill()
     second.wait()
+
+
+def stages_of_names() -> list[str]:
+    """The stages of `dvc.yaml` that are run for each of a list."""
+    graph = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())
+    return [name for name, stage in graph["stages"].items() if "foreach" in stage]
+
+
+@pytest.mark.parametrize("stage", stages_of_names())
+def test_every_stage_says_which_names_it_takes(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", "params.yaml")
+    monkeypatch.setattr("sys.argv", [stage, "nobody"])
+    with pytest.raises(SystemExit):
+        import_module(f"brewline.stages.{stage}").main()
+    assert "'nobody'" in capsys.readouterr().err

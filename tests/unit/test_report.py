@@ -535,7 +535,7 @@ def test_without_a_table_everything_says_so(
 ) -> None:
     """The guide's corpus without pictures; nothing has made the folders of stage `score`."""
     inputs = replace(world, metrics_dir=tmp_path / "none", evaluation_dir=tmp_path / "none")
-    without = params.model_copy(update={"tables": {}, "probes": {}})
+    without = params.model_copy(update={"tables": {}, "sound_tables": {}, "probes": {}})
     sentence = "Nothing is measured on pictures: tables in params.yaml names no table."
     # No legend of a table that is not there.
     assert results_table(without, inputs.metrics_dir) == f"{sentence}\n"

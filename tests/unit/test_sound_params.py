@@ -139,10 +139,39 @@ def scored(values: dict[str, Any], tmp_path: Path) -> Params:
     return params
 
 
+# By table, row and model: the second of `nearest` looked at dev once, where nobody chose the last.
+LOOKS = [
+    {"step": 1, "loss": 2.0, "choice_margin": 0.1},
+    {"step": 2, "dev/choice/frame_1": 0.5, "dev/choice/frame_2": 0.5, "dev/choice/margin": 0.1},
+    {"step": 4, "dev/choice/frame_1": 0.25, "dev/choice/frame_2": 0.75, "dev/choice/changed": 0.5},
+]
+ONCE = [{"step": 2, "dev/choice/frame_1": 1.0, "dev/choice/margin": 0.3}]
+HISTORIES = {"sounds": {"random": {"seed-0": ONCE}, "nearest": {"seed-0": LOOKS, "seed-1": ONCE}}}
+
+
+def test_which_frames_are_chosen_is_drawn(scored: Params, tmp_path: Path) -> None:
+    (section,) = sections(scored, tmp_path)
+    figures = {one.name: one for one in section.figures}
+    # Of entropy there are no numbers.
+    assert [*figures] == [f"sounds-choice-{name}" for name in ("frames", "margin", "changed")]
+    assert figures["sounds-choice-frames"].rows == [
+        {"line": "random", "x": 1, "y": 1.0},
+        {"line": "nearest", "x": 1, "y": 0.625},
+        {"line": "nearest", "x": 2, "y": 0.375},
+    ]
+    assert figures["sounds-choice-margin"].rows == [
+        {"line": "random, seed-0", "x": 2, "y": 0.3},
+        {"line": "nearest, seed-0", "x": 2, "y": 0.1},
+        {"line": "nearest, seed-1", "x": 2, "y": 0.3},
+    ]
+    assert figures["sounds-choice-changed"].rows == [{"line": "nearest, seed-0", "x": 4, "y": 0.5}]
+    assert section.styles == {"random": 0, "nearest": 1}
+
+
 def sections(params: Params, project: Path, published: Published = PUBLISHED) -> list[Any]:
     comparisons = read_json(project / "reports/sounds/sounds/comparisons.json")
     metrics = read_sound_metrics(params, project / "metrics")
-    return sound_sections(params, metrics, {"sounds": comparisons}, published)
+    return sound_sections(params, metrics, {"sounds": comparisons}, published, HISTORIES)
 
 
 def test_a_report_has_every_direction_and_the_right_time(scored: Params, tmp_path: Path) -> None:

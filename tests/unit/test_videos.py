@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import tarfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,22 @@ def test_a_video_of_which_there_is_the_sound_alone_is_dropped(tmp_path: Path) ->
     listings = READERS["videos"](store, source())
     told = "\n".join(explain(store, listings, listings[0].utterance_id, tmp_path / "facts", LIMITS))
     assert "FAIL" in told and "`missing_video`: a.mp4 is not in the archives" in told
+
+
+def test_videos_in_an_archive_are_found_whatever_folder_it_lies_in(tmp_path: Path) -> None:
+    """As in a corpus that is one folder, read in place; a loose file of that name goes first."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with tarfile.open(folder / "videos.tar", "w") as archive:
+        for name in ("videos/a.mp4", "b.mp4"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    (folder / "b.mp4").write_bytes(b"loose")
+    (folder / "clips.csv").write_text("video,split\nvideos/a.mp4,test\nb.mp4,test\nc.mp4,test\n")
+    (folder / "events.csv").write_text("video,start,end,label\nvideos/a.mp4,1,2,low\n")
+    listings = READERS["videos"](MediaStore(tmp_path), source(events="events.csv"))
+    paths = [one.video_path for one in listings]
+    assert paths == ["videos/a.mp4", "mine/b.mp4", "mine/c.mp4"]
+    assert [one.label for one in listings[0].events] == ["low"]
 
 
 def test_a_clip_lies_inside_its_video(tmp_path: Path) -> None:

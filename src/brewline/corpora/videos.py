@@ -8,7 +8,7 @@ captions, or none.
 `index` names a table of the clips instead, a CSV with a header (also separated by tabs or
 semicolons), in which a clip has as many rows as it has captions:
 
-    video    path of the file, from the table's folder on
+    video    path of the file, from the table's folder on, or as an archive names it
     split    train, dev or test
     caption  what is heard or seen (optional)
     start    where in the video the clip begins, in seconds (optional: it is the whole video)
@@ -28,6 +28,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from brewline.config.sources import SourceParams
 from brewline.core.errors import BrewlineError
@@ -42,7 +43,7 @@ from brewline.corpora.reading import (
     safe_id,
     with_records,
 )
-from brewline.media.archives import VIDEO_SUFFIXES, MediaStore
+from brewline.media.archives import VIDEO_SUFFIXES, MediaStore, canonical_name
 from brewline.tables.listing import SPLITS, ListedEvent, Listing
 
 _COLUMNS = ("video", "split", "caption", "start", "end", "id")
@@ -74,7 +75,7 @@ def _rows(store: MediaStore, source: SourceParams) -> list[Listing]:
     if source.captions is not None:
         raise BrewlineError("videos: captions stand in the index, if there is one", "settings")
     name = one_file(store, source.index)
-    rows = list(listings_of(name, csv_objects(store, name), _row))
+    rows = list(listings_of(name, csv_objects(store, name), partial(_row, store)))
     if not rows:
         raise BrewlineError(f"{name} lists nothing")
     return rows
@@ -85,7 +86,7 @@ def _every_video(store: MediaStore, captions: str | None) -> list[Listing]:
     rows = []
     if captions is not None:
         name = one_file(store, captions)
-        rows = list(listings_of(name, csv_objects(store, name), _captioned))
+        rows = list(listings_of(name, csv_objects(store, name), partial(_captioned, store)))
     named = {row.audio_path for row in rows}
     rows += [_whole(name) for name in store.names() if is_video(name) and name not in named]
     if not rows:
@@ -96,10 +97,19 @@ def _every_video(store: MediaStore, captions: str | None) -> list[Listing]:
     return rows
 
 
-def _captioned(where: str, folder: str, row: dict[str, str]) -> Listing:
+def _captioned(store: MediaStore, where: str, folder: str, row: dict[str, str]) -> Listing:
     columns = ("video", "caption")
     cells = _cells(where, row, columns, needed=columns)
-    return _whole(path_from(where, folder, cells["video"]), (cells["caption"],))
+    return _whole(_video(store, where, folder, cells["video"]), (cells["caption"],))
+
+
+def _video(store: MediaStore, where: str, folder: str, path: str) -> str:
+    """The name in the store of a video that a table in a folder names.
+
+    Members of an archive have the names that stand in it, whatever folder the archive lies in.
+    """
+    beside = path_from(where, folder, path)
+    return canonical_name(path) if beside not in store and path in store else beside
 
 
 def _whole(path: str, captions: tuple[str, ...] = ()) -> Listing:
@@ -116,7 +126,7 @@ def _whole(path: str, captions: tuple[str, ...] = ()) -> Listing:
     )
 
 
-def _row(where: str, folder: str, row: dict[str, str]) -> Listing:
+def _row(store: MediaStore, where: str, folder: str, row: dict[str, str]) -> Listing:
     cells = _cells(where, row, _COLUMNS, needed=("video", "split"))
     if cells["split"] not in SPLITS:
         raise BrewlineError(
@@ -125,7 +135,7 @@ def _row(where: str, folder: str, row: dict[str, str]) -> Listing:
     if ("start" in cells) != ("end" in cells):
         raise BrewlineError(f"{where}: start and end need each other")
     times = span(where, cells["start"], cells["end"]) if "start" in cells else (None, None)
-    path = path_from(where, folder, cells["video"])
+    path = _video(store, where, folder, cells["video"])
     return Listing(
         utterance_id=safe_id(cells["id"]) if "id" in cells else "",
         split=cells["split"],
@@ -176,7 +186,7 @@ def _events(store: MediaStore, name: str) -> dict[str, list[ListedEvent]]:
         if isinstance(record, BrewlineError):
             raise record
         cells = _cells(where, record, _EVENT_COLUMNS, needed=_EVENT_COLUMNS)
-        path = path_from(where, posixpath.dirname(name), cells["video"])
+        path = _video(store, where, posixpath.dirname(name), cells["video"])
         times = span(where, cells["start"], cells["end"])
         found[path].append(ListedEvent(*times, cells["label"]))
     return {path: sorted(events) for path, events in found.items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from brewline.evaluation.bootstrap import Statistic, median_by_image, sum_by_image
+from brewline.evaluation.bootstrap import ByImage, Statistic, median_by_image, sum_by_image
 from brewline.evaluation.ranks import Ints, Ranks, rank_both_ways
 from brewline.evaluation.scores import RetrievalScores
 from brewline.evaluation.sound_vectors import SoundEmbeddings
@@ -39,27 +39,18 @@ def score_sounds(found: SoundEmbeddings, split: str, recall_at: Sequence[int]) -
     """
     statistics: dict[str, Statistic] = {}
     metrics: dict[str, float] = {}
-    middles = _middle_frames(found.frame_clips)
-    clips_of_frames = np.array(found.frame_clips, np.int64)
-    for there, back, vectors, clips in (
-        (IMAGE_TO_AUDIO, AUDIO_TO_IMAGE, found.frames[middles], clips_of_frames[middles]),
-        (FRAME_TO_AUDIO, AUDIO_TO_FRAME, found.frames, clips_of_frames),
-        (TEXT_TO_AUDIO, AUDIO_TO_TEXT, found.captions, np.array(found.caption_clips, np.int64)),
-    ):
-        if not len(clips):
-            continue
-        for direction, ranks, ids in _both_ways(found, there, back, vectors, clips):
-            prefix = f"{split}/{direction}"
-            for k in recall_at:
-                name = f"{split}/{recall_name(direction, k)}"
-                statistics[name] = sum_by_image(ranks.any_hit(k), ids)
-            precision = ranks.average_precision(_MAP_AT)
-            statistics[f"{prefix}/map_at_{_MAP_AT}"] = sum_by_image(precision, ids)
-            best = ranks.best.astype(np.float64)
-            statistics[f"{prefix}/median_rank"] = median_by_image(best, ids)
-            metrics[f"{prefix}/num_queries"] = float(ranks.num_queries)
-            metrics[f"{prefix}/gallery_size"] = float(ranks.gallery_size)
-    statistics |= {f"{split}/time/{name}": one for name, one in _of_times(found)}
+    for direction, ranks, ids in rank_sounds(found):
+        prefix = f"{split}/{direction}"
+        for k in recall_at:
+            name = f"{split}/{recall_name(direction, k)}"
+            statistics[name] = sum_by_image(ranks.any_hit(k), ids)
+        precision = ranks.average_precision(_MAP_AT)
+        statistics[f"{prefix}/map_at_{_MAP_AT}"] = sum_by_image(precision, ids)
+        best = ranks.best.astype(np.float64)
+        statistics[f"{prefix}/median_rank"] = median_by_image(best, ids)
+        metrics[f"{prefix}/num_queries"] = float(ranks.num_queries)
+        metrics[f"{prefix}/gallery_size"] = float(ranks.gallery_size)
+    statistics |= {f"{split}/time/{name}": one for name, one in right_times(found)}
     metrics |= {name: one.value for name, one in statistics.items()}
     for mean, pair in (
         (IMAGE_METRIC, (AUDIO_TO_IMAGE, IMAGE_TO_AUDIO)),
@@ -69,6 +60,22 @@ def score_sounds(found: SoundEmbeddings, split: str, recall_at: Sequence[int]) -
         if parts[0] in metrics and 1 in recall_at:
             metrics[f"{split}/{mean}"] = sum(metrics[part] for part in parts) / 2
     return RetrievalScores(metrics, statistics)
+
+
+def rank_sounds(found: SoundEmbeddings) -> Iterator[tuple[str, Ranks, list[str]]]:
+    """Yields each direction that there is something for, its ranks, and the clip of each query.
+
+    Queries of a direction are in the order of their clips, as the vectors are.
+    """
+    middles = _middle_frames(found.frame_clips)
+    clips_of_frames = np.array(found.frame_clips, np.int64)
+    for there, back, vectors, clips in (
+        (IMAGE_TO_AUDIO, AUDIO_TO_IMAGE, found.frames[middles], clips_of_frames[middles]),
+        (FRAME_TO_AUDIO, AUDIO_TO_FRAME, found.frames, clips_of_frames),
+        (TEXT_TO_AUDIO, AUDIO_TO_TEXT, found.captions, np.array(found.caption_clips, np.int64)),
+    ):
+        if len(clips):
+            yield from _both_ways(found, there, back, vectors, clips)
 
 
 def frame_choices(found: SoundEmbeddings) -> tuple[Ints, dict[str, float]]:
@@ -121,7 +128,7 @@ def _frames_by_clip(found: SoundEmbeddings) -> Iterator[tuple[int, slice]]:
         yield clip, slice(start, start + size)
 
 
-def _of_times(found: SoundEmbeddings) -> Iterator[tuple[str, Statistic]]:
+def right_times(found: SoundEmbeddings) -> Iterator[tuple[str, ByImage]]:
     """Yields how often sounds pick a frame of the right time, and how often chance does.
 
     `clip`: a whole sound picks a frame at the time of an event; of clips that have frames of other

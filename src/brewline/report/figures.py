@@ -33,7 +33,12 @@ def recall_figures(
             yield Figure.of(words, shown, svg, line_rows(lines), legend)
 
 
-def _read_history(folder: Path) -> list[dict[str, Any]]:
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `history.jsonl` in a model's folder.
+
+    Raises:
+        BrewlineError: it is missing.
+    """
     path = folder / "history.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -54,7 +59,7 @@ def training_figures(
 ) -> Iterator[Figure]:
     """Yields the loss and the two recalls on dev over the steps of all trained models."""
     histories = [
-        (name, folder, model, _read_history(folder))
+        (name, folder, model, read_history(folder))
         for name, folders in models.items()
         for folder, model in folders
     ]

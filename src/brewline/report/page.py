@@ -39,10 +39,11 @@ from brewline.report.buckets import bucket_figures, bucket_tables
 from brewline.report.comparisons import read_comparisons
 from brewline.report.emotion import ProbeFiles, emotion_section
 from brewline.report.examples import ExampleArranger, galleries
-from brewline.report.figures import recall_figures, training_figures
+from brewline.report.figures import read_history, recall_figures, training_figures
 from brewline.report.paper_tables import paper_tables
 from brewline.report.papers import PAPERS_FOLDER, write_papers
 from brewline.report.published import published_rows
+from brewline.report.sound_choices import History
 from brewline.report.sounds import SoundMetrics, SoundSection, sound_sections, sounds_markdown
 from brewline.report.tables import Table, columns, further_columns, make_table, seed_rows
 from brewline.report.text import NOTHING_EVALUATED, results_csv, results_markdown
@@ -139,6 +140,7 @@ def write_report(params: Params, inputs: ReportInputs, out_dir: Path) -> None:
     figures = [
         one for each in (*tables, *emotions) for key in _FIGURES for one in each.get(key, [])
     ]
+    figures += [one for section in clips for one in section.figures]
     write_figures(figures, out_dir / FIGURES_FOLDER)
 
 
@@ -208,7 +210,20 @@ def _clips(params: Params, inputs: ReportInputs, metrics: SoundMetrics) -> list[
         name: read_stage_output(inputs.sounds_dir / name / "comparisons.json", "score_sounds")
         for name in metrics
     }
-    return sound_sections(params, metrics, differences, inputs.published)
+    histories = {name: dict(_frame_histories(params, inputs, name)) for name in metrics}
+    return sound_sections(params, metrics, differences, inputs.published, histories)
+
+
+def _frame_histories(
+    params: Params, inputs: ReportInputs, table: str
+) -> Iterator[tuple[str, dict[str, History]]]:
+    """Yields the rows of a table of clips that learned from frames, with their histories."""
+    for row, experiment in params.sound_tables[table].rows.items():
+        one = params.experiments[experiment]
+        if one.task == "audio_image" and params.is_trained(experiment):
+            folder = inputs.models_dir / experiment
+            names = model_names(params, experiment)
+            yield row, {name: read_history(folder / name) for name in names}
 
 
 def _styles(params: Params, name: str) -> dict[str, int]:

@@ -16,7 +16,10 @@ from brewline.evaluation.sound_scores import (
     recall_name,
 )
 from brewline.models.card import describe
+from brewline.pages.charts import NUM_STYLES
+from brewline.pages.figures import Figure
 from brewline.report.published import NOT_MEASURED, NOTHING
+from brewline.report.sound_choices import History, choice_figures
 from brewline.report.tables import Cell, Column
 
 SoundMetrics = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -55,13 +58,15 @@ class SoundPart:
 
 @dataclass(frozen=True)
 class SoundSection:
-    """A table: its parts, and what differs between its rows."""
+    """A table: its parts, what differs between its rows, and which frames its models choose."""
 
     name: str
     corpus: str
     notice: str
     parts: list[SoundPart]
     differences: list[str]
+    styles: dict[str, int]
+    figures: list[Figure]
 
 
 def sound_sections(
@@ -69,6 +74,7 @@ def sound_sections(
     metrics: SoundMetrics,
     comparisons: Mapping[str, Sequence[Mapping[str, object]]],
     published: Published,
+    histories: Mapping[str, Mapping[str, Mapping[str, History]]],
 ) -> list[SoundSection]:
     """The tables of clips, in the order of `params.yaml`.
 
@@ -77,6 +83,7 @@ def sound_sections(
         metrics: See `read_sound_metrics`.
         comparisons: By table, what `comparisons.json` holds.
         published: What others report, which is shown beside real corpora alone.
+        histories: By table, see `choice_figures`.
     """
     sections = []
     for name, rows in metrics.items():
@@ -86,6 +93,7 @@ def sound_sections(
             for title, directions in _PARTS
         ]
         found.append(_part(params, published, name, rows, _TIME, _TIME_COLUMNS))
+        styles = {row: n % NUM_STYLES for n, row in enumerate(histories[name])}
         sections.append(
             SoundSection(
                 name=name,
@@ -93,6 +101,8 @@ def sound_sections(
                 notice=synthetic_notice(params, [corpus]),
                 parts=[part for part in found if part.rows],
                 differences=[_difference(one) for one in comparisons[name] if _is_test(one)],
+                styles=styles,
+                figures=list(choice_figures(name, histories[name], styles)),
             )
         )
     return sections

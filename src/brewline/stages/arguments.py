@@ -13,6 +13,7 @@ _CALLED = {
     "experiments": "experiment",
     "external": "set",
     "tables": "table",
+    "sound_tables": "table",
     "probes": "probe",
 }
 
