@@ -79,7 +79,11 @@ def test_the_whole_table_can_be_written(values: dict[str, Any]) -> None:
         ("variants.random.sound.patch", [256, 16], "patch: 256 bins are more than the 128"),
         ("variants.random.sound.stride", [16, 32], "stride: [16, 32] leaves gaps between patches"),
         ("variants.random.sound.patch", None, "sound.patch: is missing; encoder clip needs it"),
-        ("variants.random.sound.encoder", "whisper", "patch: belongs to encoder clip, not to whis"),
+        (
+            "variants.random.sound.encoder",
+            "whisper",
+            "patch: belongs to encoder clip, not to whisper",
+        ),
         ("variants.random.sound.encoder", "ast", "'ast' needs its weights; name them under backbo"),
         ("variants.random.sound.frequency_mask", 129, "frequency_mask: there are 128 bins"),
         ("variants.random.sound.pairing.warm_phase", 5, "warm_phase: belongs to nearest, not to"),
