@@ -89,7 +89,7 @@ def data() -> TrainingData:
         order = TrainingOrder([len(splits["train"])], seed)
         return [splits["train"][place.row] for place in order.places(start, stop)]
 
-    return TrainingData(read_training, lambda split: splits[split])
+    return TrainingData(read_training, splits.__getitem__, splits.__getitem__)
 
 
 @pytest.fixture
@@ -102,13 +102,16 @@ def run(
     params: Params, recipe: RecipeParams, folder: Path, part_size: int | None = None
 ) -> tuple[Retrieval, Trained]:
     folder.mkdir(parents=True)
-    task: Any = TASKS["retrieval"](params, new_card(params, "squares", HASHES), recipe)
+    card = new_card(params, "squares", HASHES).model_copy(update={"data": {"shards": "5" * 64}})
+    task: Any = TASKS["retrieval"](params, card, recipe)
     runtime = params.runtime.model_copy(update={"device": "cpu", "train_part_size": part_size})
     return task, train(TrainingJob(task, recipe, 0), data(), folder, runtime)
 
 
 @pytest.fixture(autouse=True)
-def tiny_clip(monkeypatch: pytest.MonkeyPatch, backbone: ClipBackbone) -> None:
+def tiny_clip(monkeypatch: pytest.MonkeyPatch, backbone: ClipBackbone, tmp_path: Path) -> None:
+    # Decoded pictures are kept there.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("brewline.training.experiment.load_clip", lambda: backbone)
 
 
