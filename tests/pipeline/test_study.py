@@ -47,6 +47,7 @@ def folder(tmp_path: Path) -> Path:
         pipeline[name] = ["captions"]
     one = pipeline["experiments"]["captions-zero-shot"]
     pipeline |= {"experiments": {"captions-zero-shot": one}, "probed_corpora": [], "probes": {}}
+    pipeline["sound_tables"] = {}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return tmp_path
 
