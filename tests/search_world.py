@@ -39,7 +39,7 @@ def make_world(root: Path, small: bool = False) -> Params:
         rows = {name.removeprefix(f"{CORPUS}-"): name for name in experiments}
         values["experiments"] = experiments
         values["tables"] = {CORPUS: {"data": CORPUS, "rows": rows, "baseline": "zero-shot"}}
-        values |= {"probes": {}, "probed_corpora": []}
+        values |= {"probes": {}, "probed_corpora": [], "sound_tables": {}}
         values["recipes"]["mini"]["seeds"] = [0]
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     shutil.copy(report_world.PROJECT / "versions.yaml", root)

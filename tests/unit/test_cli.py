@@ -203,8 +203,8 @@ def test_record_brings_every_model_once(
     code, out, err = run(capsys, "record")
     assert (code, err) == (0, "")
     params = load_params()
-    # Those of other tasks stand in no table.
-    in_tables = [name for name, one in params.experiments.items() if one.task == "retrieval"]
+    tables = [*params.tables.values(), *params.sound_tables.values()]
+    in_tables = {name for table in tables for name in table.rows.values()}
     count = sum(len(params.seeds_of(name) or [None]) for name in in_tables)
     assert len(out.splitlines()) == count
     assert len(set(out.split(": "))) > count
