@@ -242,7 +242,8 @@ def test_the_gallery_is_ours_where_it_has_its_size(world: ReportInputs, tmp_path
                     )
         root.mkdir(exist_ok=True)
         (root / f"{name}.json").write_text(json.dumps(values))
-    (root / "probe").symlink_to(world.metrics_dir / "probe")
+    for name in ("probe", "sounds"):
+        (root / name).symlink_to(world.metrics_dir / name)
     given = ReportInputs(**{**vars(world), "metrics_dir": root})
     text = everything(params, given, tmp_path / "out")["results.md"]
     flickr8k, lncoco = text.split("## mini-lncoco")
