@@ -25,6 +25,8 @@ from brewline.core.locks import PIPELINE_LOCK, is_held, locked
 from flows.repository import need_git
 
 WORKSPACES = Path("work/workspaces")
+# Of the folder above: held while a workspace is looked for, made or thrown away.
+_WORKSPACES_LOCK = Path("work/workspaces.lock")
 KEEP_DAYS = 7
 # What a run itself writes in the tree; every other change would be missing in a workspace.
 _RESULTS = ("dvc.lock", "metrics/")
@@ -75,15 +77,16 @@ def make_workspace(project: Path, overrides: Mapping[str, Any]) -> Path:
     for key, value in overrides.items():
         override(values, key, value)
     parse_params(values, "params.yaml with the overrides")
-    _remove_old(project / WORKSPACES)
     folder = workspace_of(project, overrides)
-    if not folder.exists():
-        _make(project, folder)
-    link_external(project, folder, values)
-    text = yaml.safe_dump(values, sort_keys=False)
-    if (folder / "params.yaml").read_text(encoding="utf-8") != text:
-        write_text(folder / "params.yaml", text)
-    os.utime(folder)
+    with locked(project / _WORKSPACES_LOCK):
+        _remove_old(project / WORKSPACES)
+        if not folder.exists():
+            _make(project, folder)
+        link_external(project, folder, values)
+        text = yaml.safe_dump(values, sort_keys=False)
+        if (folder / "params.yaml").read_text(encoding="utf-8") != text:
+            write_text(folder / "params.yaml", text)
+        os.utime(folder)
     return folder
 
 
@@ -121,7 +124,7 @@ def narrow_to(folder: Path, experiments: Collection[str]) -> None:
     """Takes other experiments out of a workspace, and their rows out of its tables and probes.
 
     A table is measured only if all of its rows are up to date, and an override makes rows stale
-    that nobody chose.
+    that nobody chose. Vectors of others stay beside the experiments that do.
 
     Args:
         folder: The workspace.
@@ -129,14 +132,14 @@ def narrow_to(folder: Path, experiments: Collection[str]) -> None:
     """
     path = folder / "params.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    values["experiments"] = {
-        name: one for name, one in values["experiments"].items() if name in experiments
-    }
+    gone = {name for name in values["experiments"] if name not in experiments}
+    for name in gone:
+        del values["experiments"][name]
     tables = [(values[key], name) for key in ("tables", "sound_tables") for name in values[key]]
     for section, name in tables:
         table = section[name]
-        rows = {row: one for row, one in table["rows"].items() if one in experiments}
-        if not rows:
+        rows = {row: one for row, one in table["rows"].items() if one not in gone}
+        if not {*rows.values()} & {*experiments}:
             del section[name]
             continue
         table["rows"] = rows
@@ -186,7 +189,7 @@ def _refuse_uncommitted(project: Path) -> None:
 
 def _make(project: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     _git(project, "clone", "--quiet", "--shared", str(project), str(partial))
     # The tree's last results, not those of the commit, say what the cache has.

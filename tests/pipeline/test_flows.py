@@ -119,7 +119,8 @@ def engines(services: Services) -> list[psutil.Process]:
 
 
 def workspaces(project: Path) -> set[Path]:
-    return set((project / "work/workspaces").glob("*"))
+    # One that is being made has a hidden name, and loses it while we look into it.
+    return set((project / "work/workspaces").glob("[!.]*"))
 
 
 def start_long_training(services: Services, **overrides: Any) -> tuple[str, Path]:

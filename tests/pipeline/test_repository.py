@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from brewline.core.files import atomic_path
 from brewline.tracking.runs import NO_COMMIT, source_tags
 from flows.graph import changes
 from flows.repository import git_trouble, let_dvc_run_without_git
-from flows.workspace import make_workspace
+from flows.workspace import make_workspace, workspace_of
 
 
 @pytest.fixture
@@ -84,6 +85,25 @@ def test_why_git_is_of_no_use(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git_trouble(unpacked) is not None
     monkeypatch.setenv("PATH", str(unpacked))
     assert git_trouble(unpacked) == "git is not installed"
+
+
+def test_runs_of_the_same_overrides_share_a_workspace_however_close_they_start(
+    unpacked: Path,
+) -> None:
+    for name in ("params.yaml", ".gitignore"):
+        shutil.copy(PROJECT / name, unpacked)
+    (unpacked / "dvc.lock").write_text("schema: '2.0'\n")
+    (unpacked / "metrics").mkdir()
+    git(unpacked, "init")
+    git(unpacked, "add", ".")
+    git(unpacked, "commit", "--message", "first")
+    overrides = {"variants.full.alpha": 0.2}
+    workspaces = unpacked / "work/workspaces"
+    # What a run left that was killed while it made its own.
+    (workspaces / f".{workspace_of(unpacked, overrides).name}.partial/dvc.lock").mkdir(parents=True)
+    with ThreadPoolExecutor(3) as pool:
+        made = {*pool.map(lambda _: make_workspace(unpacked, overrides), range(3))}
+    assert made == {*workspaces.iterdir()} == {workspace_of(unpacked, overrides)}
 
 
 def test_make_clean_leaves_what_git_keeps(tmp_path: Path) -> None:

@@ -243,11 +243,11 @@ def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> No
     tables = {
         "a": {
             "data": "a",
-            "rows": {"zero": "a-zero", "text": "a-text", "full": "a-full"},
+            "rows": {"zero": "a-zero", "text": "a-text", "full": "a-full", "theirs": "peer"},
             "baseline": "text",
             "compare": [["full", "zero"], ["full", "text"]],
         },
-        "b": {"data": "b", "rows": {"full": "b-full"}, "baseline": None},
+        "b": {"data": "b", "rows": {"full": "b-full", "theirs": "peer"}, "baseline": None},
     }
     path = tmp_path / "params.yaml"
     names = ["a-zero", "a-text", "a-full", "b-full"]
@@ -261,7 +261,7 @@ def test_a_workspace_measures_the_rows_that_are_up_to_date(tmp_path: Path) -> No
         "tables": {
             "a": {
                 "data": "a",
-                "rows": {"zero": "a-zero", "full": "a-full"},
+                "rows": {"zero": "a-zero", "full": "a-full", "theirs": "peer"},
                 "baseline": None,
                 "compare": [["full", "zero"]],
             }
