@@ -12,6 +12,7 @@ from tiny_models import (
     PROMPTED,
     SPEECHCLIP_C,
     SPEECHCLIP_P,
+    damaged_data,
     data_for,
     make_world,
     variant,
@@ -28,7 +29,6 @@ from brewline.models.card import ModelCard
 from brewline.models.folder import save_model
 from brewline.models.transforms import input_transforms
 from brewline.samples.collator import Collator
-from brewline.samples.utterance import BadSampleError
 from brewline.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from brewline.training.loop import NON_FINITE_FILE, TrainingData, TrainingJob, train
 from brewline.training.tasks.retrieval import Retrieval
@@ -396,29 +396,6 @@ def test_a_batch_larger_than_the_corpus_goes_round(run):
     assert len(losses(run(PROMPTED, data=whole, batch_size=40, steps=2))) == 2
 
 
-def damaged_data(bad, what):
-    """The tiny world, in which some utterances of training cannot be read."""
-    data = world_data()
-
-    def spoil(one):
-        return replace(one, image=one.image[:50]) if one.utterance_id in bad else one
-
-    def read_training(seed, start, stop):
-        found = data.read_training(seed, start, stop)
-        if what == "states":
-            for one in found:
-                if one.utterance_id in bad:
-                    raise BadSampleError(one.utterance_id, f"no states for {one.utterance_id!r}")
-            return found
-        return [spoil(one) for one in found]
-
-    def read_without_states(split):
-        found = data.read_without_states(split)
-        return [spoil(one) for one in found] if what == "image" else found
-
-    return replace(data, read_training=read_training, read_without_states=read_without_states)
-
-
 # Both takes of a picture, which is one file.
 BAD = {"image": ["u3-0", "u3-1"], "states": ["u5-0"]}
 
@@ -460,6 +437,18 @@ def dying_after(count, read):
         return read(*numbers)
 
     return reading
+
+
+def test_nothing_behind_the_last_batch_is_read(run):
+    """What is made ahead would be counted, or not, as one thread is faster than another."""
+    data, stops = world_data(), []
+
+    def read_training(seed, start, stop):
+        stops.append(stop)
+        return data.read_training(seed, start, stop)
+
+    run(PROMPTED, data=replace(data, read_training=read_training))
+    assert max(stops) == 12 * 8
 
 
 def test_too_many_bad_samples_end_the_run_with_their_name(run):

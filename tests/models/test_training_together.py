@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,27 @@ import open_clip
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from tiny_models import ACOUSTIC, CASCADED, IMAGE_SIZE, PARALLEL, data_for, make_clip, variant
+from tiny_models import (
+    ACOUSTIC,
+    CASCADED,
+    IMAGE_SIZE,
+    PARALLEL,
+    damaged_data,
+    data_for,
+    make_clip,
+    variant,
+)
 
 from brewline.config import load_params
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
 from brewline.core.devices import count_processes
 from brewline.core.errors import BrewlineError
-from brewline.core.files import remove
+from brewline.core.files import read_json, remove, write_json
 from brewline.core.ranks import ALONE, Ranks, in_ranks
 from brewline.models.backbones import make_backbone
 from brewline.models.folder import Row, Trained
+from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from brewline.training.loop import TrainingJob, train
 from brewline.training.tasks.retrieval import Retrieval
@@ -40,6 +51,8 @@ CASES: dict[str, tuple[VariantParams, dict[str, Any]]] = {
     "speechclip-p": (variant(text=None, acoustic=STEADY_P, prompts=0), {}),
     "speechclip-c": (variant(text=None, acoustic=STEADY_C, prompts=0), {}),
 }
+# Of the training split; in five batches of two processes each of them meets one.
+BAD = ("u2-0", "u5-1")
 
 
 def run(
@@ -50,6 +63,7 @@ def run(
     part_size: int | None = None,
     on_row: Any = None,
     checkpoint_every_s: float = 0.0,
+    bad: Collection[str] = (),
 ) -> Trained:
     preprocess = image_transform_v2(PreprocessCfg(size=IMAGE_SIZE), is_train=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
@@ -59,7 +73,7 @@ def run(
     folder.mkdir(exist_ok=True)
     return train(
         TrainingJob(Retrieval(switches, recipe, backbone), recipe, 0),
-        data_for(switches),
+        damaged_data(bad, "image") if bad else data_for(switches),
         folder,
         load_params().runtime.model_copy(update=changes),
         on_row,
@@ -73,18 +87,21 @@ def run_and_keep(
     folder: Path,
     part_size: int | None,
     ranks: Ranks = ALONE,
+    bad: Collection[str] = (),
 ) -> None:
-    trained = run(switches, recipe, folder, ranks, part_size)
+    trained = run(switches, recipe, folder, ranks, part_size, bad=bad)
     if ranks.is_first:
         torch.save((trained.model.trained_tensors(), trained.history), folder / "kept.pt")
+        write_json(folder / "skipped.json", trained.skipped)
 
 
 def run_all(recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
-    """Every case, whole and in parts; and one by a gather that hands no gradient back."""
+    """Every case, whole and in parts; one of bad samples, and one by a gather without gradient."""
     for name, (switches, changes) in CASES.items():
         changed = recipe.model_copy(update=changes)
         run_and_keep(switches, changed, folder / name, None, ranks)
         run_and_keep(switches, changed, folder / f"{name} in parts", 3, ranks)
+    run_and_keep(FULL, recipe, folder / "bad samples", None, ranks, BAD)
     gather = Ranks.gather
     Ranks.gather = lambda ranks, rows: gather(ranks, rows.detach())  # type: ignore[method-assign]
     run_and_keep(FULL, recipe, folder / "without gradient", None, ranks)
@@ -140,6 +157,10 @@ def difference(one: Path, other: Path) -> float:
     return max([*losses, *(float(values.max()) for values in differences.values())])
 
 
+def is_bad(utterance: Utterance) -> bool:
+    return utterance.utterance_id in BAD
+
+
 @pytest.fixture
 def five(recipe: RecipeParams) -> RecipeParams:
     return recipe.model_copy(update={"steps": 5, "evaluate_every": 5})
@@ -155,7 +176,16 @@ def test_two_processes_train_what_one_does(tmp_path: Path, five: RecipeParams) -
         assert difference(tmp_path / "one", tmp_path / f"{name} in parts") < 1e-5
         if name == "full":
             assert difference(tmp_path / "one", tmp_path / "without gradient") > 1e-3
+            assert difference(tmp_path / "one", tmp_path / "bad samples") > 1e-3
         remove(tmp_path / "one")
+    # A process that meets a bad sample takes another one without a word to the others.
+    met = [n for n, one in enumerate(data_for(FULL).read_training(0, 0, 40)) if is_bad(one)]
+    assert {number % 8 // 4 for number in met} == {0, 1}
+    run_and_keep(FULL, five, tmp_path / "one", None, bad=BAD)
+    assert difference(tmp_path / "one", tmp_path / "bad samples") < 1e-5
+    told = [read_json(tmp_path / folder / "skipped.json") for folder in ("one", "bad samples")]
+    assert told[0] == told[1]
+    assert sorted(told[0]) == sorted(BAD)
 
 
 @pytest.mark.parametrize("name", CASES)

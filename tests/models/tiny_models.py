@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from brewline.config.variants import AcousticParams, VariantParams
 from brewline.samples.training_reader import TrainingOrder
-from brewline.samples.utterance import Utterance
+from brewline.samples.utterance import BadSampleError, Utterance
 from brewline.training.loop import TrainingData
 
 IMAGE_SIZE = 32
@@ -145,3 +145,29 @@ def world_data(with_states: bool = True) -> TrainingData:
         return [replace(one, states=None) for one in splits[split]]
 
     return TrainingData(read_training, splits.__getitem__, read_without_states)
+
+
+def damaged_data(bad: Collection[str], what: str) -> TrainingData:
+    """The tiny world, in which some utterances of training cannot be read: `image` or `states`."""
+    data = world_data()
+
+    def spoil(one: Utterance) -> Utterance:
+        if one.utterance_id not in bad:
+            return one
+        assert one.image is not None
+        return replace(one, image=one.image[:50])
+
+    def read_training(seed: int, start: int, stop: int) -> list[Utterance]:
+        found = data.read_training(seed, start, stop)
+        if what == "states":
+            for one in found:
+                if one.utterance_id in bad:
+                    raise BadSampleError(one.utterance_id, f"no states for {one.utterance_id!r}")
+            return found
+        return [spoil(one) for one in found]
+
+    def read_without_states(split: str) -> Iterable[Utterance]:
+        found = data.read_without_states(split)
+        return [spoil(one) for one in found] if what == "image" else found
+
+    return replace(data, read_training=read_training, read_without_states=read_without_states)

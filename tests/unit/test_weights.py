@@ -21,6 +21,7 @@ from brewline.core.files import sha256_tree, write_json
 from brewline.download import hub
 from brewline.download.version import Version
 from brewline.models import clip_format, weights
+from brewline.models.whisper_formats import files_of_model
 from brewline.speech.faster_whisper import convert
 from brewline.speech.tokenizer import tokenizer_for
 from brewline.speech.whisper_checkpoint import load_whisper, read_dimensions
@@ -264,7 +265,7 @@ def test_damaged_and_partial_folders_are_one_sentence(tmp_path: Path) -> None:
             prepared(tmp_path, source)
     (folder / "model.safetensors.index.json").unlink()
     (folder / "pytorch_model.bin").touch()
-    with pytest.raises(BrewlineError, match="has no weights in safetensors"):
+    with pytest.raises(BrewlineError, match=r"has no model\.safetensors or .*; save it again with"):
         prepared(tmp_path, source)
     (folder / "config.json").write_text("{")
     (folder / "model.safetensors").write_bytes(whole)
@@ -274,6 +275,29 @@ def test_damaged_and_partial_folders_are_one_sentence(tmp_path: Path) -> None:
     (folder / "adapter_config.json").touch()
     with pytest.raises(BrewlineError, match=r"no config\.json; it is an adapter: merge it"):
         prepared(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        # A whole file before its parts, and before what is CTranslate2's; an index with its parts.
+        ("config vocab part index whole other", "config vocab whole"),
+        ("config vocab part index other", "config vocab index part"),
+        ("config vocab index other", "config other"),
+        ("config part other", "config other"),
+    ],
+)
+def test_which_files_hold_the_weights(names: str, expected: str) -> None:
+    files = {
+        "config": "config.json",
+        "vocab": "vocab.json",
+        "part": "model-00001-of-00001.safetensors",
+        "index": "model.safetensors.index.json",
+        "whole": "model.safetensors",
+        "other": "model.bin",
+    }
+    found = files_of_model([files[name] for name in names.split()], "theirs")
+    assert found == [files[name] for name in expected.split()]
 
 
 # Whisper in CTranslate2's format

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from brewline.core.errors import BrewlineError
 from brewline.core.extras import transformers_class
+from brewline.models.weight_files import weights_among
 
 _CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -67,16 +68,8 @@ class AudioFormat:
         Raises:
             BrewlineError: some are missing.
         """
-        weights = next((name for name in _WEIGHTS if name in names), None)
-        missing = [name for name in (_CONFIG, PREPROCESSOR) if name not in names]
-        if weights is None:
-            missing.append(" or ".join(_WEIGHTS))
-        if weights is None or missing:
-            raise BrewlineError(
-                f"{where} is no {self.title} of transformers: it has no {', no '.join(missing)}",
-                "settings",
-            )
-        return [_CONFIG, PREPROCESSOR, weights]
+        needed, title = (_CONFIG, PREPROCESSOR), f"{self.title} of transformers"
+        return [*needed, weights_among(names, where, title, needed, _WEIGHTS)]
 
     def convert(self, folder: Path, target: Path) -> None:
         """Writes the encoder, and how it wants its recordings.

@@ -14,6 +14,7 @@ from typing import Any
 from brewline.core.errors import BrewlineError
 from brewline.core.files import unpack_xz
 from brewline.models.names import CLIP_CONFIG, CLIP_WEIGHTS
+from brewline.models.weight_files import weights_among
 
 _PACKED = f"{CLIP_WEIGHTS}.xz"
 # The names that open_clip looks for, in its order; before them what this project packs.
@@ -51,15 +52,8 @@ def files_of_clip(names: Collection[str], where: str) -> list[str]:
     Raises:
         BrewlineError: some are missing.
     """
-    weights = next((name for name in _WEIGHTS if name in names), None)
-    missing = [] if CLIP_CONFIG in names else [CLIP_CONFIG]
-    if weights is None:
-        missing.append(" or ".join(_WEIGHTS))
-    if weights is None or missing:
-        raise BrewlineError(
-            f"{where} is no CLIP in open_clip's format: it has no {', no '.join(missing)}",
-            "settings",
-        )
+    title = "CLIP in open_clip's format"
+    weights = weights_among(names, where, title, [CLIP_CONFIG], _WEIGHTS)
     return [CLIP_CONFIG, weights, *(name for name in _TOKENISER_FILES if name in names)]
 
 

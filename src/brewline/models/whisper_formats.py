@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from brewline.core.errors import BrewlineError
+from brewline.models.weight_files import weights_among
 from brewline.models.whisper_ctranslate2 import MODEL, read_ctranslate2
 
 CONFIG = "config.json"
@@ -89,26 +90,22 @@ def files_of_model(names: Collection[str], where: str) -> list[str]:
     Raises:
         BrewlineError: there is no whole model in safetensors.
     """
-    if CONFIG not in names:
-        adapter = "; it is an adapter: merge it into its model, and save that"
-        raise BrewlineError(
-            f"{where} is no model of transformers or CTranslate2: it has no {CONFIG}"
-            f"{adapter if 'adapter_config.json' in names else ''}",
-            "settings",
-        )
-    beside = [name for name in (CONFIG, _GENERATION, *_VOCABULARIES) if name in names]
-    if _WEIGHTS in names:
-        return [*beside, _WEIGHTS]
     shards = sorted(filter(_SHARD.fullmatch, names))
-    if not shards and MODEL in names:
+    weights = weights_among(
+        # An index holds nothing without its parts.
+        names if shards else {*names} - {_INDEX},
+        where,
+        "model of transformers in safetensors, nor of CTranslate2",
+        [CONFIG],
+        [_WEIGHTS, _INDEX, MODEL],
+        "; it is an adapter: merge it into its model, and save that"
+        if "adapter_config.json" in names
+        else "; save it again with transformers' `save_pretrained`",
+    )
+    if weights == MODEL:
         return [CONFIG, MODEL]
-    if _INDEX not in names or not shards:
-        raise BrewlineError(
-            f"{where} has no weights in safetensors ({_WEIGHTS}, or {_INDEX} with its parts), nor "
-            f"CTranslate2's {MODEL}; save it again with transformers' `save_pretrained`",
-            "settings",
-        )
-    return [*beside, _INDEX, *shards]
+    beside = [name for name in (_GENERATION, *_VOCABULARIES) if name in names]
+    return [CONFIG, *beside, weights, *(shards if weights == _INDEX else [])]
 
 
 def convert_whisper(folder: Path, target: Path) -> None:

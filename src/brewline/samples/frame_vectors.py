@@ -2,7 +2,8 @@
 
 A folder holds `vectors.f16` (frames, E), unit vectors in half precision, one clip after the other,
 and `clips.npy`: the number of each clip, rising, its first row and how many rows it has. Both are
-read where they lie, so that two million clips take no memory.
+read where they lie, so that two million clips take no memory. `sizes.json` has their sizes, and of
+clips with a damaged frame, which have no vectors, their ids and what is wrong.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +17,8 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, read_json, write_json
 from brewline.core.locks import locked
 from brewline.samples.collator import number_of
-from brewline.samples.iteration import chunks
-from brewline.samples.utterance import Utterance
+from brewline.samples.iteration import chunks, make_of_good
+from brewline.samples.utterance import BadSampleError, Utterance
 
 _VECTORS, _CLIPS, _SIZES = "vectors.f16", "clips.npy", "sizes.json"
 _ROW = np.dtype([("number", "<i8"), ("first", "<i8"), ("count", "<i4")])
@@ -34,6 +35,7 @@ class FrameVectors:
         sizes = read_json(folder / _SIZES)
         self.max_frames: int = sizes["max_frames"]
         self._width: int = sizes["width"]
+        self.damaged: dict[str, str] = sizes["damaged"]
         shape = (sizes["frames"], self._width)
         self._vectors = np.memmap(folder / _VECTORS, np.float16, "r", shape=shape)
         self._clips = np.load(folder / _CLIPS, mmap_mode="r")
@@ -42,11 +44,14 @@ class FrameVectors:
         """The vectors of clips, (B, max_frames, E) in fp32, padded with zeros.
 
         Raises:
-            BrewlineError: a clip has other frames than when they were computed.
+            BrewlineError: a clip has other frames than when they were computed; a `BadSampleError`
+                if one of them is damaged.
         """
         found = torch.zeros(len(clips), self.max_frames, self._width)
         numbers = self._clips["number"]
         for row, clip in zip(found, clips, strict=True):
+            if why := self.damaged.get(clip.utterance_id):
+                raise BadSampleError(clip.utterance_id, why)
             number = number_of(clip.utterance_id)
             place = int(np.searchsorted(numbers, number))
             known = place < len(numbers) and numbers[place] == number
@@ -68,9 +73,10 @@ def keep_frame_vectors(
     embed: Callable[[Sequence[Utterance]], Tensor],
     batch_size: int,
 ) -> FrameVectors:
-    """The vectors of the frames of clips, from disk if they are there.
+    """The vectors of the frames of clips, from disk if those of all clips are there.
 
-    Processes that ask for the same ones wait for the first of them.
+    Processes that ask for the same ones wait for the first of them. Clips with a damaged frame are
+    looked at by each of them: they may have been mended.
 
     Args:
         folder: Named by whatever determines the vectors.
@@ -79,14 +85,14 @@ def keep_frame_vectors(
         batch_size: Clips at a time.
 
     Raises:
-        BrewlineError: a clip has no frames.
+        BrewlineError: a clip has no frames, or no clip has whole ones.
     """
     with locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.exists():
+        if not folder.exists() or FrameVectors(folder).damaged:
             with atomic_path(folder) as partial:
                 partial.mkdir()
                 _write(partial, clips(), embed, batch_size)
-    return FrameVectors(folder)
+        return FrameVectors(folder)
 
 
 def _write(
@@ -96,20 +102,27 @@ def _write(
     batch_size: int,
 ) -> None:
     rows: list[tuple[int, int, int]] = []
+    damaged: dict[str, str] = {}
     total = width = 0
     with (folder / _VECTORS).open("wb") as file:
         for batch in chunks(iter(clips), batch_size):
             for clip in batch:
                 require_frames(clip)
+            vectors, good, bad = make_of_good(embed, batch)
+            damaged |= bad
+            for clip in good:
                 rows.append((number_of(clip.utterance_id), total, len(clip.frames)))
                 total += len(clip.frames)
-            vectors = embed(batch)
-            width = vectors.shape[1]
-            file.write(vectors.half().cpu().numpy().tobytes())
+            if vectors is not None:
+                width = vectors.shape[1]
+                file.write(vectors.half().cpu().numpy().tobytes())
+    if not rows:
+        raise BrewlineError(next(iter(damaged.values()), "there are no clips to train on"))
     table = np.array(rows, _ROW)
     np.save(folder / _CLIPS, table[np.argsort(table["number"])])
     most = int(table["count"].max())
-    write_json(folder / _SIZES, {"frames": total, "width": width, "max_frames": most})
+    sizes = {"frames": total, "width": width, "max_frames": most, "damaged": damaged}
+    write_json(folder / _SIZES, sizes)
 
 
 def require_frames(clip: Utterance) -> None:

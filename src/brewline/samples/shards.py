@@ -13,7 +13,7 @@ opens no shard for it.
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from brewline.samples.utterance import (
 from brewline.tables.listing import SPLITS
 
 INDEX_FILE = "index.json"
+OnBad = Callable[[BadSampleError], None]
 # Bytes; ours take 128.
 _MAX_NPY_HEADER = 4096
 
@@ -252,13 +253,26 @@ def require_parallel(key: str, parallel: str | None, states: Path | str) -> None
 
 
 def make_utterance(
-    key: str, fields: Mapping[str, bytes], states: NDArray[np.float16] | None
+    key: str, fields: Mapping[str, bytes], states: NDArray[np.float16] | None, shards_dir: Path
 ) -> Utterance:
     """An utterance from the fields of its sample, and its states.
 
     Raises:
-        BrewlineError: it lacks a frame of which its facts give the time.
+        BadSampleError: its facts are damaged, or it lacks a frame of which they give the time.
     """
+    try:
+        return _make_utterance(key, fields, states)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadSampleError(
+            key,
+            f"{shards_dir} has a damaged sample {key!r} ({type(error).__name__}: {error}); run "
+            "`dvc checkout --force`",
+        ) from None
+
+
+def _make_utterance(
+    key: str, fields: Mapping[str, bytes], states: NDArray[np.float16] | None
+) -> Utterance:
     facts = json.loads(fields["json"])
     if "flac" in fields:
         return _make_clip(key, facts, fields)
@@ -278,10 +292,6 @@ def make_utterance(
 
 
 def _make_clip(key: str, facts: dict[str, Any], fields: Mapping[str, bytes]) -> Utterance:
-    names = [f"{number}.jpg" for number in range(len(facts["times_s"]))]
-    if missing := next((name for name in names if name not in fields), None):
-        raise BrewlineError(f"clip {key!r} has no {missing}; run `dvc checkout --force`")
-    frames = zip(facts["times_s"], names, strict=True)
     return Utterance(
         utterance_id=key,
         image_id=None,
@@ -291,7 +301,9 @@ def _make_clip(key: str, facts: dict[str, Any], fields: Mapping[str, bytes]) -> 
         num_frames=0,
         speaker_id=facts["speaker_id"],
         sound=fields["flac"],
-        frames=tuple(Frame(time_s, fields[name]) for time_s, name in frames),
+        frames=tuple(
+            Frame(time_s, fields[f"{number}.jpg"]) for number, time_s in enumerate(facts["times_s"])
+        ),
         captions=tuple(facts["captions"]),
         events=tuple(Event(**event) for event in facts["events"]),
     )
@@ -305,24 +317,27 @@ def _augmented(sample: dict[str, Any], states_dir: Path | None) -> tuple[NDArray
 
 
 def _read_shard(
-    shards_dir: Path, states_dir: Path | None, entry: dict[str, Any]
+    shards_dir: Path, states_dir: Path | None, entry: dict[str, Any], on_bad: OnBad | None
 ) -> Iterator[Utterance]:
     states = read_samples(states_dir / entry["file"]) if states_dir else None
     count = 0
     for sample in read_samples(shards_dir / entry["file"]):
         if "json" not in sample:
             break  # cut inside a sample; the count below says so
-        frames, changed = None, tuple[NDArray[np.float16], ...]()
+        parallel = None
         if states is not None:
             parallel = next(states, None)
             beside = parallel["__key__"] if parallel else None
             require_parallel(sample["__key__"], beside, f"{states_dir}/{entry['file']}")
-            assert parallel is not None
-            frames = decode_states(parallel, states_dir)
-            changed = _augmented(parallel, states_dir)
-        one = make_utterance(sample["__key__"], sample, frames)
-        yield replace(one, augmented=changed)
         count += 1
+        try:
+            one = _decode(sample, parallel, shards_dir, states_dir)
+        except BadSampleError as bad:
+            if on_bad is None:
+                raise
+            on_bad(bad)
+        else:
+            yield one
     if count != entry["num_utterances"]:
         raise BrewlineError(
             f"{shards_dir / entry['file']} holds {count} utterances instead of "
@@ -330,17 +345,35 @@ def _read_shard(
         )
 
 
-def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> Iterator[Utterance]:
+def _decode(
+    sample: dict[str, Any],
+    parallel: dict[str, Any] | None,
+    shards_dir: Path,
+    states_dir: Path | None,
+) -> Utterance:
+    """An utterance of a sample and, where states were asked for, that of its states."""
+    key = sample["__key__"]
+    if parallel is None:
+        return make_utterance(key, sample, None, shards_dir)
+    one = make_utterance(key, sample, decode_states(parallel, states_dir), shards_dir)
+    return replace(one, augmented=_augmented(parallel, states_dir))
+
+
+def read_split(
+    shards_dir: Path, split: str, states_dir: Path | None = None, on_bad: OnBad | None = None
+) -> Iterator[Utterance]:
     """Yields the utterances of a split in the order of their keys.
 
     Args:
         shards_dir: `data/shards/<corpus>`.
         split: train, dev or test.
         states_dir: `data/states/<corpus>`, to get the encoder states too.
+        on_bad: Is told of samples that cannot be read, which are left out; None: the first one ends
+            the reading.
 
     Raises:
         BrewlineError: the split is empty; a shard is missing, cut short, or not parallel to its
-            states.
+            states; a `BadSampleError` if only a sample cannot be read.
     """
     entries = shards_of(shards_dir, split)
     if not entries:
@@ -350,11 +383,13 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
             "and tables"
         )
     for entry in entries:
-        yield from _read_shard(shards_dir, states_dir, entry)
+        yield from _read_shard(shards_dir, states_dir, entry, on_bad)
 
 
-def read_corpus(shards_dir: Path, states_dir: Path | None = None) -> Iterator[Utterance]:
+def read_corpus(
+    shards_dir: Path, states_dir: Path | None = None, on_bad: OnBad | None = None
+) -> Iterator[Utterance]:
     """Yields the utterances of every split there is, as `read_split` does those of one."""
     for split in SPLITS:
         for entry in shards_of(shards_dir, split):
-            yield from _read_shard(shards_dir, states_dir, entry)
+            yield from _read_shard(shards_dir, states_dir, entry, on_bad)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from brewline.core.errors import BrewlineError
+from brewline.core.system import load_mapped
 from brewline.samples.shards import (
     decode_states,
     explained,
@@ -104,17 +105,11 @@ class TrainingReader:
     def _read(self, place: Place) -> Utterance:
         samples, states = self._open(place.shard)
         key, members = samples.read(place.row)
-        if "json" not in members:
-            raise BadSampleError(key, f"{self._shards_dir} has no facts of {key!r}: {_MEND}")
         frames = None
         if states is not None:
             frames = decode_states({"__key__": key, **states.read(place.row)[1]}, self._states_dir)
-        try:
-            return make_utterance(key, {n: bytes(one) for n, one in members.items()}, frames)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadSampleError(
-                key, f"{self._shards_dir} has damaged facts of {key!r} ({error}): {_MEND}"
-            ) from None
+        fields = {name: bytes(one) for name, one in members.items()}
+        return make_utterance(key, fields, frames, self._shards_dir)
 
     def _open_shard(self, shard: int) -> "tuple[_Members, _Members | None]":
         entry = self._entries[shard]
@@ -138,8 +133,9 @@ class _Members:
                 for member in archive:
                     key, _, field = member.name.partition(".")
                     places.setdefault(key, {})[field] = (member.offset_data, member.size)
-            # States are copied once, from there to their place in a batch.
-            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # States are copied once, from there to their place in a batch.
+        self._content = memoryview(self._map)
         self._places = list(places.values())
         self.keys = list(places)
         if len(self.keys) != num_samples:
@@ -149,7 +145,11 @@ class _Members:
             )
 
     def read(self, number: int) -> tuple[str, dict[str, memoryview]]:
-        """The key of a sample, and its fields by their endings, where they lie."""
+        """The key of a sample, and its fields by their endings, where they lie.
+
+        Raises:
+            BrewlineError: the shard ends there; a `BadSampleError` if the disk cannot read it.
+        """
         key = self.keys[number]
         fields: dict[str, memoryview] = {}
         with explained(self._path):
@@ -157,4 +157,14 @@ class _Members:
                 fields[field] = self._content[offset : offset + size]
                 if len(fields[field]) < size:
                     raise EOFError(f"it ends within {key}.{field}")
+                self._bring(key, offset, size)
         return key, fields
+
+    def _bring(self, key: str, offset: int, size: int) -> None:
+        """Reads from the disk, so that what it cannot read does not end the process."""
+        try:
+            load_mapped(self._map, offset, size)
+        except OSError as error:
+            raise BadSampleError(
+                key, f"{self._path} cannot be read at {key!r} ({error}): {_MEND}"
+            ) from None

@@ -13,9 +13,8 @@ from brewline.models.folder import Trained, load_tensors, save_model
 from brewline.models.names import model_folder, model_name
 from brewline.samples.decoded_pictures import shared_pictures
 from brewline.samples.shards import index_digest
-from brewline.samples.utterance import Utterance
 from brewline.training.checkpoint import CHECKPOINT_FILE
-from brewline.training.fold_data import fold_cards, fold_data, read_labelled, split_of
+from brewline.training.fold_data import Labelled, fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingData, TrainingJob
 from brewline.training.start import FINISHED, MODEL, start_from
 from brewline.training.task import Task
@@ -42,7 +41,7 @@ def _emotion(params: Params, card: ModelCard, recipe: RecipeParams) -> Emotion:
 
 def _audio_image(params: Params, card: ModelCard, recipe: RecipeParams) -> AudioImage:
     # Of one CLIP and the same pictures all seeds and rules share the vectors.
-    name = fingerprint(1, [card.backbones["clip"], card.switches.pictures, card.data["shards"]], [])
+    name = fingerprint(2, [card.backbones["clip"], card.switches.pictures, card.data["shards"]], [])
     backbone, cache_mb = load_clip(), params.runtime.image_cache_mb
     return AudioImage(card.switches, recipe, backbone, FRAMES_FOLDER / name, cache_mb)
 
@@ -69,7 +68,7 @@ def cards_to_train(params: Params, card: ModelCard) -> Iterator[ModelCard]:
     """
     one = params.experiments[card.experiment]
     tuning = one.fine_tuning
-    utterances = read_labelled(*_places(card), tuning.labels) if tuning else []
+    utterances = read_labelled(*_places(card), tuning.labels).utterances if tuning else []
     for seed in params.seeds_of_recipe(one.recipe):
         own = start_from(one.init, card.model_copy(update={"seed": seed}))
         yield from fold_cards(own, tuning, utterances) if tuning else [own]
@@ -85,8 +84,8 @@ def data_digests(card: ModelCard) -> dict[str, str]:
     return {folder.parent.name: index_digest(folder) for folder in folders if folder}
 
 
-def labelled_of(card: ModelCard) -> list[Utterance]:
-    """The recordings that a fine-tuned model's folds are cut from, in the order of the corpus."""
+def labelled_of(card: ModelCard) -> Labelled:
+    """The recordings that a fine-tuned model's folds are cut from."""
     assert card.fine_tuned is not None
     return read_labelled(*_places(card), card.fine_tuned.labels)
 
@@ -111,8 +110,8 @@ def read_data(card: ModelCard) -> TrainingData:
     """Reads what a card's model is trained on."""
     if card.fine_tuned is None:
         return TrainingData.from_shards(*_places(card))
-    utterances = labelled_of(card)
-    return fold_data(utterances, split_of(card, utterances))
+    labelled = labelled_of(card)
+    return fold_data(labelled, split_of(card, labelled.utterances))
 
 
 def _places(card: ModelCard) -> tuple[Path, Path | None]:

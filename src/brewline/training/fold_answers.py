@@ -40,7 +40,7 @@ def answer_folds(
         The recordings that some fold tests, with the number of the class that was said.
 
     Raises:
-        BrewlineError: a model is missing or damaged.
+        BrewlineError: a model is missing or damaged, or a recording cannot be read.
     """
     ids: list[str] = []
     answers: list[np.ndarray] = []
@@ -48,12 +48,12 @@ def answer_folds(
     if not folds:
         raise BrewlineError(f"{folder} has no folds; run `dvc repro train`")
     # All folds are cut from the same recordings.
-    utterances = labelled_of(load_card(folds[0]))
+    labelled = labelled_of(load_card(folds[0]))
     for place in folds:
         model, card = load_emotion_model(place, backbone, hashes)
         model = model.to(device)
         collator = Collator(input_transforms(backbone, card.switches), card.switches)
-        tested = [utterances[row] for row in split_of(card, utterances).test]
+        tested = labelled.take(split_of(card, labelled.utterances).test)
         for rows in chunks(iter(tested), batch_size):
             logits = model(collator.utterance_inputs(rows).to(device))
             ids += [one.utterance_id for one in rows]

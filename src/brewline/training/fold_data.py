@@ -4,8 +4,8 @@ Such corpora have some thousand short recordings, so that all of them are held i
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +17,61 @@ from brewline.probing.folds import Split, protocol_folds, split_by_speaker
 from brewline.probing.ravdess import LABEL_SETS, classes_of
 from brewline.samples.shards import read_corpus
 from brewline.samples.training_reader import TrainingOrder
-from brewline.samples.utterance import Utterance
+from brewline.samples.utterance import BadSampleError, Utterance
 from brewline.training.loop import TrainingData
 
 
-def read_labelled(shards_dir: Path, states_dir: Path | None, labels: str) -> list[Utterance]:
+@dataclass(frozen=True)
+class Labelled:
     """The recordings whose emotion is in a label set, in the order of the corpus.
 
+    The states of those that are `bad`, by id, were asked for and cannot be read; they have none.
+    """
+
+    utterances: Sequence[Utterance]
+    bad: Mapping[str, BadSampleError] = field(default_factory=dict)
+
+    def take(self, rows: Iterable[int]) -> list[Utterance]:
+        """Those in some rows.
+
+        Raises:
+            BadSampleError: one of them is bad.
+        """
+        found = [self.utterances[row] for row in rows]
+        for one in found:
+            if one.utterance_id in self.bad:
+                raise self.bad[one.utterance_id]
+        return found
+
+
+def read_labelled(shards_dir: Path, states_dir: Path | None, labels: str) -> Labelled:
+    """Reads the recordings whose emotion is in a label set.
+
     Raises:
-        BrewlineError: there is none, or one of nobody.
+        BrewlineError: there is none, or one of nobody; or what is said of one cannot be read, so
+            that nobody knows on which side of a fold it stands.
     """
     counted_as = LABEL_SETS[labels]
-    found = [one for one in read_corpus(shards_dir, states_dir) if one.emotion in counted_as]
+    bad: dict[str, BadSampleError] = {}
+    with_states = {
+        one.utterance_id: one
+        for one in read_corpus(
+            shards_dir, states_dir, lambda error: bad.update({error.utterance_id: error})
+        )
+        if one.emotion in counted_as
+    }
+    found = [
+        with_states.get(one.utterance_id, one)
+        for one in read_corpus(shards_dir)
+        if one.emotion in counted_as
+    ]
     if not found or any(one.speaker_id is None for one in found):
         raise BrewlineError(
             f"{shards_dir} has no recordings with emotions of {labels} and speakers; emotions are "
             "learned from corpora like RAVDESS",
             "settings",
         )
-    return found
+    return Labelled(found, bad)
 
 
 def fold_cards(
@@ -100,16 +136,16 @@ def _as_heard(utterance: Utterance, seed: int, number: int) -> Utterance:
     return replace(utterance, states=states, num_frames=len(states))
 
 
-def fold_data(utterances: Sequence[Utterance], split: Split) -> TrainingData:
+def fold_data(labelled: Labelled, split: Split) -> TrainingData:
     """Training reads the rows that are fitted, dev those that are chosen on."""
     parts = {"train": split.fit, "dev": split.validation}
 
     def read_training(seed: int, start: int, stop: int) -> list[Utterance]:
         places = TrainingOrder([len(split.fit)], seed).places(start, stop)
-        chosen = [utterances[split.fit[place.row]] for place in places]
+        chosen = labelled.take(split.fit[place.row] for place in places)
         return [_as_heard(one, seed, number) for number, one in enumerate(chosen, start)]
 
     def read(name: str) -> list[Utterance]:
-        return [utterances[row] for row in parts[name]]
+        return labelled.take(parts[name])
 
     return TrainingData(read_training, read, read)

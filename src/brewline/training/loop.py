@@ -53,7 +53,8 @@ class TrainingData:
 
     `read_training` gives, for a seed, those from one number (inclusive) to another (exclusive) of
     its endless order; `read_split` those of a split; `read_without_states` the same, without their
-    encoder states, which may be a hundred times as large as all the rest.
+    encoder states, which may be a hundred times as large as all the rest, and without those that
+    cannot be read: `read_training` says so of each.
     """
 
     read_training: Callable[[int, int, int], list[Utterance]]
@@ -66,7 +67,7 @@ class TrainingData:
         return cls(
             TrainingReader(shards_dir, states_dir).read,
             lambda split: read_split(shards_dir, split, states_dir),
-            lambda split: read_split(shards_dir, split),
+            lambda split: read_split(shards_dir, split, on_bad=lambda _: None),
         )
 
 
@@ -206,6 +207,9 @@ class _Run:
 
     def make_parts(self) -> list[Any]:
         """This process's rows of the next batch, in parts; runs in another thread."""
+        if self._next_batch == self._recipe.steps:
+            # What is made ahead of the end is never asked for, and would be counted if it is bad.
+            return []
         first = self._next_batch * self._recipe.batch_size
         stop = first + self._share.stop
         self._next_batch += 1

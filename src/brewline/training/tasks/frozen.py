@@ -1,6 +1,6 @@
 """Towers without prompts, run once instead of at every step."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from brewline.evaluation.vectors import TEXT, SplitEmbeddings
 from brewline.models.brewclip import BrewClip
 from brewline.models.inputs import PictureInputs
 from brewline.samples.collator import Collator, FrozenFeatures, image_id_of
-from brewline.samples.iteration import chunks
-from brewline.samples.utterance import BadSampleError, Utterance
+from brewline.samples.iteration import chunks, make_of_good
+from brewline.samples.utterance import Utterance
 
 
 @torch.no_grad()
@@ -37,14 +37,11 @@ def frozen_features(
             texts |= zip((u.utterance_id for u in batch), features.unbind(), strict=True)
         seen = images.keys() | damaged.keys()
         new = {image_id_of(u): u for u in batch if u.image_id not in seen}
-        try:
-            pictures = collator.pictures(list(new.values())) if new else None
-        except BadSampleError:
-            damaged |= _damaged(collator, new)
-            new = {image_id: one for image_id, one in new.items() if image_id not in damaged}
-            pictures = collator.pictures(list(new.values())) if new else None
+        pictures, good, bad = make_of_good(collator.pictures, [*new.values()])
+        damaged |= {key: bad[u.utterance_id] for key, u in new.items() if u.utterance_id in bad}
         if pictures:
-            images |= zip(new, _embedded(model, pictures.to(device)), strict=True)
+            embedded = _embedded(model, pictures.to(device))
+            images |= zip(map(image_id_of, good), embedded, strict=True)
     return FrozenFeatures(texts, images, damaged)
 
 
@@ -53,17 +50,6 @@ def _embedded(model: BrewClip, pictures: PictureInputs) -> Sequence[Tensor]:
     if model.switches.pairing is None:
         return model.encode_images(pictures).cpu().unbind()
     return torch.split(model.encode_squares(pictures).cpu(), pictures.num_squares())
-
-
-def _damaged(collator: Collator, utterances: Mapping[str, Utterance]) -> dict[str, str]:
-    """Why images cannot be decoded, by their ids, of those that cannot."""
-    found = {}
-    for image_id, utterance in utterances.items():
-        try:
-            collator.pictures([utterance])
-        except BadSampleError as error:
-            found[image_id] = str(error)
-    return found
 
 
 def features_of(embeddings: SplitEmbeddings) -> FrozenFeatures:
