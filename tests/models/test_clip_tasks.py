@@ -27,8 +27,9 @@ from brewline.models.card import ModelCard, needed_backbones
 from brewline.models.folder import Row, Trained, load_model, load_sound_model, save_model
 from brewline.samples.frame_vectors import keep_frame_vectors
 from brewline.samples.sound_collator import SoundCollator
+from brewline.samples.utterance import BadSampleError, Utterance
 from brewline.training.experiment import TASKS
-from brewline.training.loop import TrainingJob, train
+from brewline.training.loop import TrainingData, TrainingJob, train
 from brewline.training.tasks.audio_image import AudioImage
 from brewline.training.tasks.audio_text import AudioText
 from brewline.training.tasks.embedding import Embedder
@@ -52,6 +53,7 @@ def run(
     ranks: Ranks = ALONE,
     part_size: int | None = None,
     on_row: Any = None,
+    data: TrainingData | None = None,
 ) -> Trained:
     folder.mkdir(exist_ok=True, parents=True)
     changes = {"device": "cpu", "train_part_size": part_size, "checkpoint_every_s": 0.0}
@@ -62,7 +64,7 @@ def run(
         made = AudioText(switches, recipe, tiny_backbone(), 16)
     return train(
         TrainingJob(made, recipe, 0, start),
-        clip_data(),
+        data or clip_data(),
         folder,
         load_params().runtime.model_copy(update=changes),
         on_row,
@@ -195,6 +197,70 @@ def test_frames_are_embedded_once(backbone, tmp_path):
         again.of([changed])
     with pytest.raises(BrewlineError, match="of which 0"):
         again.of([make_clip(99)])
+
+
+def spoiled(clip: Utterance) -> Utterance:
+    """With a damaged frame, or a damaged sound."""
+    if clip.utterance_id == "clip3":
+        first, *others = clip.frames
+        return replace(clip, frames=(replace(first, image=first.image[:50]), *others))
+    assert clip.sound is not None
+    return replace(clip, sound=clip.sound[:60]) if clip.utterance_id == "clip6" else clip
+
+
+def damaged_data() -> TrainingData:
+    data = clip_data()
+    return replace(
+        data,
+        read_training=lambda *numbers: [*map(spoiled, data.read_training(*numbers))],
+        read_without_states=lambda split: [*map(spoiled, data.read_without_states(split))],
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "bad"), [("audio_image", ["clip3", "clip6"]), ("audio_text", ["clip6"])]
+)
+def test_bad_clips_are_skipped_counted_and_named(task, bad, recipe, tmp_path):
+    """A task that looks at no frame misses none."""
+    short = recipe.model_copy(update={"steps": 4, "evaluate_every": 4})
+    rows = []
+    trained = run(SEGMENTS, short, tmp_path / "work", task, on_row=rows.append, data=damaged_data())
+    assert sorted(trained.skipped) == bad
+    assert all(f"clip {name!r}" in why for name, why in trained.skipped.items() if name == "clip6")
+    assert [row["skipped_samples"] for row in rows if "skipped_samples" in row] == [len(bad)]
+    losses = [row["loss"] for row in trained.history if "loss" in row]
+    assert len(losses) == 4
+    # Once they are mended, it is as if nothing had ever been wrong.
+    mended = run(SEGMENTS, short, tmp_path / "mended", task)
+    assert not mended.skipped
+    assert mended.history == run(SEGMENTS, short, tmp_path / "elsewhere/work", task).history
+
+
+def test_vectors_of_frames_are_kept_until_one_is_damaged(tmp_path):
+    clips, calls = [make_clip(number) for number in range(3)], []
+
+    def embed(some):
+        calls.append(len(some))
+        if any(clip is bad for clip in some):
+            raise BadSampleError(bad.utterance_id, "a frame is damaged")
+        return torch.ones(sum(len(clip.frames) for clip in some), 5)
+
+    bad = clips[1]
+    kept = keep_frame_vectors(tmp_path / "x", lambda: clips, embed, 2)
+    assert kept.of([clips[0], clips[2]]).shape == (2, 4, 5)
+    with pytest.raises(BadSampleError, match="a frame is damaged") as caught:
+        kept.of(clips)
+    assert caught.value.utterance_id == "clip1"
+    # Two together, each alone, the good one, and the last one.
+    assert calls == [2, 1, 1, 1, 1]
+    with pytest.raises(BrewlineError, match="a frame is damaged"):
+        keep_frame_vectors(tmp_path / "all", lambda: [bad], embed, 2)
+    assert not (tmp_path / "all").exists()
+    calls.clear()
+    bad = None
+    for _ in range(2):
+        keep_frame_vectors(tmp_path / "x", lambda: clips, embed, 2).of(clips)
+    assert calls == [2, 1]
 
 
 def test_clips_without_frames_or_captions_are_told(recipe, tmp_path):

@@ -1,5 +1,6 @@
 """Fine-tuning on emotions: what is learned, from where it starts, and who is held out."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ from brewline.core.errors import BrewlineError
 from brewline.models.brewclip import BrewClip
 from brewline.models.card import ModelCard
 from brewline.models.folder import Trained, load_emotion_model, load_model, save_model
-from brewline.training.fold_data import fold_cards, fold_data, split_of
+from brewline.samples.shards import encode_states, write_index, write_shard
+from brewline.samples.utterance import BadSampleError
+from brewline.training.fold_data import Labelled, fold_cards, fold_data, read_labelled, split_of
 from brewline.training.loop import TrainingJob, train
 from brewline.training.tasks.emotion import Emotion
 
@@ -97,7 +100,8 @@ def test_one_emotion_alone_cannot_be_learned(card, spoken):
 
 
 def test_training_goes_on_in_the_order_of_a_run_that_was_left_alone(card, spoken):
-    data = fold_data(spoken, split_of(next(fold_cards(card, TUNING, spoken)), spoken))
+    split = split_of(next(fold_cards(card, TUNING, spoken)), spoken)
+    data = fold_data(Labelled(spoken), split)
     seen = data.read_training(0, 0, 130)
     for place in (10, 59, 60, 100):
         (again,) = data.read_training(0, place, place + 1)
@@ -112,7 +116,7 @@ def test_recordings_are_heard_as_they_are_and_changed_each_as_likely(card, spoke
         replace(one, augmented=tuple(one.states[: 3 + way] for way in range(3))) for one in spoken
     ]
     split = split_of(next(fold_cards(card, TUNING, changed)), changed)
-    data = fold_data(changed, split)
+    data = fold_data(Labelled(changed), split)
     seen = data.read_training(0, 0, 4000)
     original = {one.utterance_id: one for one in changed}
     ways = Counter()
@@ -140,7 +144,7 @@ def test_emotions_are_learned_from_a_model_of_retrieval(card, spoken, recipe, ba
         (tmp_path / folder).mkdir()
         chosen = recipe.model_copy(update={"learning_rate": learning_rate})
         job = TrainingJob(make_task(chosen, backbone), chosen, 0, tensors)
-        return train(job, fold_data(spoken, split), tmp_path / folder, runtime)
+        return train(job, fold_data(Labelled(spoken), split), tmp_path / folder, runtime)
 
     trained = run(1e-2, "work")
     assert trained.dev["dev/balanced_accuracy"] > 0.9
@@ -163,6 +167,50 @@ def test_emotions_are_learned_from_a_model_of_retrieval(card, spoken, recipe, ba
     assert said["test/accuracy"] > 0.9
     with pytest.raises(BrewlineError, match="does not fit its own card"):
         load_model(tmp_path / "model", backbone, card.backbones)
+
+
+def write_corpus(folder, utterances, bad=()):
+    """Shards of a corpus, and its states, of which some are damaged."""
+    samples, states = [], []
+    for one in utterances:
+        facts = {name: getattr(one, name) for name in ("image_id", "transcript", "caption")}
+        facts |= {name: getattr(one, name) for name in ("num_frames", "speaker_id", "emotion")}
+        content = json.dumps(facts | {"avg_logprob": None}).encode()
+        samples.append({"__key__": one.utterance_id, "json": content})
+        states.append({"__key__": one.utterance_id, "npy": encode_states(one.states)})
+        if one.utterance_id in bad:
+            states[-1]["npy"] = states[-1]["npy"][:150]
+    for kind, rows in {"shards": samples, "states": states}.items():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        count = write_shard(folder / kind / "train-000000.tar", rows)
+        write_index(folder / kind, {"train-000000.tar": count})
+
+
+def test_damaged_states_are_skipped_in_training_and_nowhere_else(
+    card, spoken, recipe, backbone, tmp_path
+):
+    split = split_of(next(fold_cards(card, TUNING, spoken)), spoken)
+    places = tmp_path / "shards", tmp_path / "states"
+    runtime = load_params().runtime.model_copy(update={"device": "cpu"})
+    short = recipe.model_copy(update={"steps": 5, "evaluate_every": 5})
+    job = TrainingJob(make_task(short, backbone), short, 0, None)
+    for side in ("fit", "validation", "test"):
+        bad = spoken[getattr(split, side)[0]].utterance_id
+        write_corpus(tmp_path, spoken, [bad])
+        labelled = read_labelled(*places, "paper4")
+        # Nobody changes sides because somebody cannot be read.
+        own = split_of(next(fold_cards(card, TUNING, labelled.utterances)), labelled.utterances)
+        assert all(np.array_equal(vars(own)[name], rows) for name, rows in vars(split).items())
+        (tmp_path / side).mkdir()
+        if side == "validation":
+            with pytest.raises(BadSampleError, match=f"no encoder states for '{bad}'"):
+                train(job, fold_data(labelled, own), tmp_path / side, runtime)
+            continue
+        trained = train(job, fold_data(labelled, own), tmp_path / side, runtime)
+        assert [*trained.skipped] == ([bad] if side == "fit" else [])
+        if side == "test":
+            with pytest.raises(BadSampleError, match=f"no encoder states for '{bad}'"):
+                labelled.take(own.test)
 
 
 def test_only_what_was_fine_tuned_answers(card, backbone, recipe, tmp_path):

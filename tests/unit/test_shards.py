@@ -4,7 +4,9 @@ import importlib
 import io
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -31,6 +33,7 @@ from brewline.samples.shards import (
     write_shard,
 )
 from brewline.samples.training_reader import TrainingReader
+from brewline.samples.utterance import BadSampleError
 
 PROJECT = Path(__file__).parents[2]
 
@@ -310,3 +313,70 @@ def test_training_opens_a_few_shards_at_a_time(tmp_path: Path) -> None:
     reader.read(0, 0, 80)
     files = [Path(one.path) for one in psutil.Process().open_files()]
     assert 0 < sum(path.is_relative_to(tmp_path) for path in files) <= 8
+
+
+def spoil(folder: Path, kind: str, number: int) -> None:
+    """Damages the facts, or the states, of one utterance."""
+    path = folder / kind / shard_name("train", 0)
+    samples = list(read_samples(path))
+    name = {"shards": "json", "states": "npy"}[kind]
+    samples[number][name] = samples[number][name][:20]
+    write_shard(path, samples)
+
+
+@pytest.mark.parametrize("kind", ["shards", "states"])
+def test_a_damaged_sample_is_known_by_its_name_and_the_others_are_read(
+    tmp_path: Path, kind: str
+) -> None:
+    make_shards(tmp_path, [4])
+    spoil(tmp_path, kind, 2)
+    folders = tmp_path / "shards", tmp_path / "states"
+    told: list[BadSampleError] = []
+    found = read_split(folders[0], "train", folders[1], told.append)
+    assert [one.utterance_id for one in found] == ["u000", "u001", "u003"]
+    assert [one.utterance_id for one in told] == ["u002"]
+    assert "`dvc checkout --force`" in str(told[0])
+    with pytest.raises(BadSampleError, match="'u002'"):
+        list(read_split(folders[0], "train", folders[1]))
+    reader, ids = TrainingReader(*folders), set()
+    for number in range(4):
+        try:
+            ids.add(reader.read(0, number, number + 1)[0].utterance_id)
+        except BadSampleError as bad:
+            assert bad.utterance_id == "u002"
+            assert str(bad) == str(told[0])
+    assert ids == {"u000", "u001", "u003"}
+
+
+_READ_WHAT_IS_GONE = """
+import os, sys
+from pathlib import Path
+from brewline.samples.training_reader import TrainingReader
+from brewline.samples.utterance import BadSampleError
+from brewline.samples.utterance import BadSampleError
+folder = Path(sys.argv[1])
+reader = TrainingReader(folder / "shards", folder / "states")
+reader.read(0, 0, 1)
+os.truncate(folder / "states/train-000000.tar", 8192)
+for number in range(40):
+    try:
+        reader.read(0, number, number + 1)
+    except BadSampleError as bad:
+        print(bad.utterance_id, bad)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or tuple(map(int, os.uname().release.split(".")[:2])) < (5, 14),
+    reason="only Linux 5.14 and later can be asked for a page that may be missing",
+)
+def test_what_the_disk_does_not_give_ends_no_process(tmp_path: Path) -> None:
+    """A page that is gone is what one is that cannot be read: whoever touches it gets SIGBUS."""
+    make_shards(tmp_path, [40])
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_WHAT_IS_GONE, tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = sorted(done.stdout.splitlines())
+    assert [line.split()[0] for line in lines] == [f"u{number:03d}" for number in range(4, 40)]
+    assert "states/train-000000.tar cannot be read at 'u004'" in lines[0]
