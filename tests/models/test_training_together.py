@@ -73,7 +73,7 @@ def run(
     folder.mkdir(exist_ok=True)
     return train(
         TrainingJob(Retrieval(switches, recipe, backbone), recipe, 0),
-        damaged_data(bad, "image") if bad else data_for(switches),
+        damaged_data(bad, "states") if bad else data_for(switches),
         folder,
         load_params().runtime.model_copy(update=changes),
         on_row,
