@@ -263,6 +263,20 @@ def test_vectors_of_frames_are_kept_until_one_is_damaged(tmp_path):
     assert calls == [2, 1]
 
 
+def test_vectors_that_the_disk_does_not_give_are_those_of_a_bad_clip(tmp_path, monkeypatch):
+    clips = [make_clip(number) for number in range(3)]
+    kept = keep_frame_vectors(tmp_path / "x", lambda: clips, lambda some: torch.ones(12, 5), 3)
+
+    def load(mapped, start, size):
+        if start <= 4 * 5 * 2 < start + size:
+            raise OSError("Input/output error")
+
+    monkeypatch.setattr("brewline.samples.frame_vectors.load_mapped", load)
+    kept.of([clips[0], clips[2]])
+    with pytest.raises(BadSampleError, match="cannot be read at clip 'clip1'.*remove it"):
+        kept.of(clips)
+
+
 def test_clips_without_frames_or_captions_are_told(recipe, tmp_path):
     with pytest.raises(BrewlineError, match="has no frames"):
         keep_frame_vectors(

@@ -1,6 +1,7 @@
 """A second task, small, which has nothing in common with retrieval: the loop serves it as well."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from brewline.config.experiments import TaskName
 from brewline.core.ranks import ALONE
 from brewline.models.inputs import OnDevice
 from brewline.models.trained import TrainedModule
+from brewline.training import speed
 from brewline.training.experiment import TASKS
 from brewline.training.loop import TrainingJob, train
 from brewline.training.step import count_flops
@@ -131,6 +133,29 @@ def test_operations_are_counted_by_hand():
     found = count_flops(task, model, task.collate(utterances), ALONE)
     assert found == 2 * (2 * 16 * STATE_WIDTH * len(COLOURS))
     assert all(one.grad is None for one in model.parameters())
+
+
+def test_how_well_a_card_is_used(monkeypatch):
+    """The operations of a step, by its time and by what the card's maker says it can do."""
+    monkeypatch.setattr(speed, "_peak_flops", lambda device: 1e12)
+    # Two steps from 1 to 5 s; each waits half a second.
+    seconds = iter([0.0, 1.0, 1.0, 1.5, 3.0, 3.5, 5.0])
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=seconds.__next__))
+    meter = speed.SpeedMeter(torch.device("cpu"), 32)
+    assert meter.wants_flops
+    meter.set_flops(5e11)
+    assert not meter.wants_flops
+    for _ in range(2):
+        with meter.waiting():
+            pass
+    row = meter.row()
+    assert row.pop("peak_memory_mb") > 0
+    assert row == {
+        "samples_per_second": 16,
+        "step_s": 2,
+        "data_wait": 0.25,
+        "model_flops_utilisation": 0.25,
+    }
 
 
 def test_every_task_that_parameters_name_is_there():

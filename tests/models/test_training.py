@@ -35,6 +35,10 @@ from brewline.training.tasks.retrieval import Retrieval
 
 VARIANTS = {"prompted": PROMPTED, "e2e": E2E, "full": FULL, "no-prompts": variant(prompts=0)}
 VARIANTS |= {"speechclip-p": SPEECHCLIP_P, "speechclip-c": SPEECHCLIP_C}
+OPTIONS = {
+    "gate": variant(fusion="gate", prompt_depth=2, long_texts="chunk", pictures="letterbox"),
+    "unit-sum": variant(fusion="unit_sum", prompts=0, pictures="multicrop"),
+}
 # Behind the words of a cascaded branch nothing is learned, and the tiny CLIP, which is random, ties
 # no word to a picture: `test_speechclip.py` has words that can be found.
 LEARNERS = {name: one for name, one in VARIANTS.items() if name != "speechclip-c"}
@@ -154,7 +158,7 @@ def test_full_learns_the_tiny_world(run):
     assert trained.dev[SELECTION_METRIC] > 0.8
 
 
-@pytest.mark.parametrize("switches", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("switches", (VARIANTS | OPTIONS).values(), ids=VARIANTS | OPTIONS)
 def test_a_killed_run_ends_in_the_same_bytes(run, switches):
     """Stops with an error at three moments, one right after another's checkpoint."""
     undisturbed = run(switches, "undisturbed")

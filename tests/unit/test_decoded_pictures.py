@@ -1,11 +1,13 @@
 """Decoded pictures lie in a file that processes share, whatever happens to one of them."""
 
+import mmap
 import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from brewline.samples import decoded_pictures
 from brewline.samples.decoded_pictures import DecodedPictures, Squares
 
 SIDE = 512
@@ -87,3 +89,17 @@ def test_processes_write_beside_one_another(tmp_path: Path) -> None:
     assert all(np.array_equal(found[number], squares(number)) for number in numbers)
     # Each once.
     assert (tmp_path / "p/squares.u8").stat().st_size == 60 * 3 * 8 * 8
+
+
+def test_what_the_disk_does_not_give_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = DecodedPictures(tmp_path / "p", 8, 1)
+    kept.put({1: squares(1), 2: squares(2)})
+
+    def load(mapped: mmap.mmap, start: int, size: int) -> None:
+        if start == 3 * 8 * 8:
+            raise OSError("Input/output error")
+
+    monkeypatch.setattr(decoded_pictures, "load_mapped", load)
+    assert kept.get([1, 2]).keys() == {1}

@@ -6,6 +6,7 @@ so that whoever is killed leaves nothing half made behind, and is read where it 
 that train on the same pictures have them in memory once, and the next one finds them there.
 """
 
+import mmap
 import os
 import threading
 import zlib
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from brewline.core.files import PICTURES_FOLDER, fingerprint
 from brewline.core.locks import locked
+from brewline.core.system import load_mapped
 
 _SQUARES, _PICTURES = "squares.u8", "pictures.bin"
 _MB = 1 << 20
@@ -44,6 +46,7 @@ class DecodedPictures:
         flags = os.O_RDWR | os.O_CREAT
         self._data = os.open(folder / _SQUARES, flags)
         self._index = os.open(folder / _PICTURES, flags)
+        self._mapped: mmap.mmap | None = None
         self._squares: Squares = np.empty((0, *self._shape), np.uint8)
         self._known: dict[int, np.void] = {}
         self._checked: set[int] = set()
@@ -97,6 +100,11 @@ class DecodedPictures:
         if first + count > len(self._squares):
             self._map()
         squares = self._squares[first : first + count]
+        if self._mapped is not None:
+            try:
+                load_mapped(self._mapped, first * self._square_bytes, squares.nbytes)
+            except OSError:
+                return None
         if number not in self._checked:
             if len(squares) < count or zlib.crc32(squares.tobytes()) != record["checksum"]:
                 return None
@@ -106,8 +114,9 @@ class DecodedPictures:
     def _map(self) -> None:
         """Maps all that is there by now."""
         if num := os.fstat(self._data).st_size // self._square_bytes:
-            with os.fdopen(os.dup(self._data), "rb") as file:
-                self._squares = np.memmap(file, np.uint8, "r", shape=(num, *self._shape))
+            size = num * self._square_bytes
+            self._mapped = mmap.mmap(self._data, size, access=mmap.ACCESS_READ)
+            self._squares = np.frombuffer(self._mapped, np.uint8).reshape(num, *self._shape)
 
 
 def _write(file: int, content: bytes, place: int) -> None:

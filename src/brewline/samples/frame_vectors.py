@@ -6,16 +6,19 @@ read where they lie, so that two million clips take no memory. `sizes.json` has 
 clips with a damaged frame, which have no vectors, their ids and what is wrong.
 """
 
+import mmap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brewline.core.errors import BrewlineError
 from brewline.core.files import atomic_path, read_json, write_json
 from brewline.core.locks import locked
+from brewline.core.system import load_mapped
 from brewline.samples.collator import number_of
 from brewline.samples.iteration import chunks, make_of_good
 from brewline.samples.utterance import BadSampleError, Utterance
@@ -36,8 +39,10 @@ class FrameVectors:
         self.max_frames: int = sizes["max_frames"]
         self._width: int = sizes["width"]
         self.damaged: dict[str, str] = sizes["damaged"]
-        shape = (sizes["frames"], self._width)
-        self._vectors = np.memmap(folder / _VECTORS, np.float16, "r", shape=shape)
+        with (folder / _VECTORS).open("rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._vectors = np.frombuffer(self._mapped, np.float16).reshape(-1, self._width)
+        self._folder = folder
         self._clips = np.load(folder / _CLIPS, mmap_mode="r")
 
     def of(self, clips: Sequence[Utterance]) -> Tensor:
@@ -45,7 +50,7 @@ class FrameVectors:
 
         Raises:
             BrewlineError: a clip has other frames than when they were computed; a `BadSampleError`
-                if one of them is damaged.
+                if one of them is damaged, or its vectors cannot be read.
         """
         found = torch.zeros(len(clips), self.max_frames, self._width)
         numbers = self._clips["number"]
@@ -63,8 +68,19 @@ class FrameVectors:
                     f"clip {clip.utterance_id!r} has {len(clip.frames)} frames, of which {count} "
                     "were embedded; its shards changed meanwhile: run `dvc repro`"
                 )
-            row[:count] = torch.from_numpy(self._vectors[first : first + count].astype(np.float32))
+            row[:count] = torch.from_numpy(self._read(clip, first, count).astype(np.float32))
         return torch.nn.functional.normalize(found, dim=-1)
+
+    def _read(self, clip: Utterance, first: int, count: int) -> NDArray[np.float16]:
+        vectors = self._vectors[first : first + count]
+        try:
+            load_mapped(self._mapped, first * self._vectors.strides[0], vectors.nbytes)
+        except OSError as error:
+            raise BadSampleError(
+                clip.utterance_id,
+                f"{self._folder} cannot be read at clip {clip.utterance_id!r} ({error}); remove it",
+            ) from None
+        return vectors
 
 
 def keep_frame_vectors(
@@ -121,7 +137,7 @@ def _write(
     table = np.array(rows, _ROW)
     np.save(folder / _CLIPS, table[np.argsort(table["number"])])
     most = int(table["count"].max())
-    sizes = {"frames": total, "width": width, "max_frames": most, "damaged": damaged}
+    sizes = {"width": width, "max_frames": most, "damaged": damaged}
     write_json(folder / _SIZES, sizes)
 
 
