@@ -273,7 +273,7 @@ def test_vectors_that_the_disk_does_not_give_are_those_of_a_bad_clip(tmp_path, m
 
     monkeypatch.setattr("brewline.samples.frame_vectors.load_mapped", load)
     kept.of([clips[0], clips[2]])
-    with pytest.raises(BadSampleError, match="cannot be read at clip 'clip1'.*remove it"):
+    with pytest.raises(BadSampleError, match=r"cannot be read at clip 'clip1'.*remove it"):
         kept.of(clips)
 
 

@@ -55,6 +55,7 @@ def run(backbone, recipe, tmp_path):
         checkpoint_every_s=0,
         part_size=None,
         recompute=False,
+        compiled=False,
         max_skipped_samples=0,
         ranks=ALONE,
         start=None,
@@ -80,7 +81,7 @@ def run(backbone, recipe, tmp_path):
             train_processes=1,
             train_part_size=part_size,
             train_recompute=recompute,
-            train_compile=False,
+            train_compile=compiled,
             evaluate_tf32=False,
             max_skipped_samples=max_skipped_samples,
             checkpoint_every_s=checkpoint_every_s,
@@ -526,3 +527,39 @@ def test_the_loss_falls_on_a_gpu(run, switches, precision):
     assert torch.cuda.is_available()
     found = losses(run(switches, steps=40, warmup_steps=4, precision=precision))
     assert sum(found[-5:]) < 0.9 * sum(found[:5])
+
+
+@pytest.mark.gpu
+def test_a_killed_run_ends_alike_on_a_gpu(run):
+    """Not in the same bytes: sums are taken in another order."""
+
+    def stop(row):
+        if row["step"] == 7:
+            raise KeyboardInterrupt
+
+    undisturbed = run(FULL, "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        run(FULL, "killed", on_row=stop)
+    assert losses(run(FULL, "killed")) == pytest.approx(losses(undisturbed), rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_compiled_layers_train_alike_on_a_gpu(run):
+    plain, compiled = (losses(run(FULL, str(one), compiled=one)) for one in (False, True))
+    assert compiled == pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_parts_take_less_of_a_gpu_and_so_do_layers_that_are_computed_again(run):
+    peaks = {}
+    for name, options in {
+        "whole": {},
+        "parts": {"part_size": 8},
+        "again": {"recompute": True},
+    }.items():
+        rows = []
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run(FULL, name, on_row=rows.append, steps=2, evaluate_every=2, batch_size=256, **options)
+        (peaks[name],) = [row["peak_memory_mb"] for row in rows if "peak_memory_mb" in row]
+    assert max(peaks["parts"], peaks["again"]) < peaks["whole"]

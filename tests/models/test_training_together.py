@@ -25,6 +25,7 @@ from tiny_models import (
 from brewline.config import load_params
 from brewline.config.recipes import RecipeParams
 from brewline.config.variants import VariantParams
+from brewline.core.compute import DeviceName
 from brewline.core.devices import count_processes
 from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, remove, write_json
@@ -64,11 +65,12 @@ def run(
     on_row: Any = None,
     checkpoint_every_s: float = 0.0,
     bad: Collection[str] = (),
+    device: DeviceName = "cpu",
 ) -> Trained:
     preprocess = image_transform_v2(PreprocessCfg(size=IMAGE_SIZE), is_train=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
     backbone = make_backbone(make_clip(), tokenizer, preprocess)
-    changes: dict[str, Any] = {"device": "cpu", "train_part_size": part_size}
+    changes: dict[str, Any] = {"device": device, "train_part_size": part_size}
     changes["checkpoint_every_s"] = checkpoint_every_s
     folder.mkdir(exist_ok=True)
     return train(
@@ -88,11 +90,16 @@ def run_and_keep(
     part_size: int | None,
     ranks: Ranks = ALONE,
     bad: Collection[str] = (),
+    device: DeviceName = "cpu",
 ) -> None:
-    trained = run(switches, recipe, folder, ranks, part_size, bad=bad)
+    trained = run(switches, recipe, folder, ranks, part_size, bad=bad, device=device)
     if ranks.is_first:
         torch.save((trained.model.trained_tensors(), trained.history), folder / "kept.pt")
         write_json(folder / "skipped.json", trained.skipped)
+
+
+def run_on_gpus(recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
+    run_and_keep(FULL, recipe, folder, None, ranks, device="cuda")
 
 
 def run_all(recipe: RecipeParams, folder: Path, ranks: Ranks) -> None:
@@ -186,6 +193,17 @@ def test_two_processes_train_what_one_does(tmp_path: Path, five: RecipeParams) -
     told = [read_json(tmp_path / folder / "skipped.json") for folder in ("one", "bad samples")]
     assert told[0] == told[1]
     assert sorted(told[0]) == sorted(BAD)
+
+
+@pytest.mark.gpu
+def test_two_gpus_train_what_one_does(tmp_path: Path, five: RecipeParams) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    two = tmp_path / "two"
+    in_ranks(run_on_gpus, (five, two), 2, torch.device("cuda"), tmp_path / "failures")
+    run_and_keep(FULL, five, tmp_path / "one", None, device="cuda")
+    # fp32, but summed in another order.
+    assert difference(tmp_path / "one", two) < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
