@@ -353,6 +353,12 @@ def read_split(shards_dir: Path, split: str, states_dir: Path | None = None) -> 
         yield from _read_shard(shards_dir, states_dir, entry)
 
 
+def find_utterances(shards_dir: Path, split: str, ids: Iterable[str]) -> list[Utterance]:
+    """Some utterances of a split, in the order of their keys; reads the whole split."""
+    wanted = {*ids}
+    return [one for one in read_split(shards_dir, split) if one.utterance_id in wanted]
+
+
 def read_corpus(shards_dir: Path, states_dir: Path | None = None) -> Iterator[Utterance]:
     """Yields the utterances of every split there is, as `read_split` does those of one."""
     for split in SPLITS:
