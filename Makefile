@@ -59,8 +59,7 @@ tables: install needs-git ## Train and compare every corpus with pictures x vari
 	@$(BIN)/dvc exp remove --quiet tables 2>/dev/null || true
 	@$(IDENTITY) $(BIN)/dvc exp run --temp --name tables $(foreach override,$(TABLES),--set-param '$(override)')
 # Into a folder that is there, DVC would put another one.
-	@rm -rf reports/tables; for name in results.md results.csv index.html papers figures; do \
-	  $(BIN)/dvc get --quiet . reports/$$name --rev tables --out reports/tables/$$name || exit; done
+	@rm -rf reports/tables; $(BIN)/dvc get --quiet . reports --rev tables --out reports/tables
 	@cat reports/tables/results.md
 	@echo "the page: reports/tables/index.html"
 

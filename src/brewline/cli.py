@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 # Anything heavy is imported by the command that needs it: `--help` has to be quick.
 if TYPE_CHECKING:
-    from brewline.search.query import Answer
+    from brewline.search.answer import Answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,16 +89,19 @@ def _parser() -> argparse.ArgumentParser:
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     found = commands.add_parser(
         "search",
-        help="find pictures by a recording, or recordings by a photo",
-        description="Ranks the pictures of a corpus for a recording, or its recordings for a "
-        "photo. What the file is, is decided by its content.",
+        help="find pictures by a recording or words, recordings by a photo, clips by any",
+        description="With a model of speech, ranks the pictures of a corpus for a recording or "
+        "words, or its recordings for a photo; with a model of sounds, its clips. What a file is, "
+        "is decided by its content.",
     )
-    found.add_argument("query", type=Path, help="a recording or a picture")
+    asked = found.add_mutually_exclusive_group(required=True)
+    asked.add_argument("query", type=Path, nargs="?", help="a recording or a picture")
+    asked.add_argument("--text", metavar="WORDS", type=_words, help="words instead of a file")
     found.add_argument(
         "--model",
         type=Path,
         help="a model's folder, as in models/mini-lncoco-full/seed-0 (default: the best on dev, "
-        "of the first corpus that has one)",
+        "of the first corpus of speech that has one)",
     )
     found.add_argument(
         "--split", choices=("train", "dev", "test"), default="test", help="default: %(default)s"
@@ -131,6 +134,12 @@ def _positive(text: str) -> int:
     return number
 
 
+def _words(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("there are no words in it")
+    return text
+
+
 def _search(options: argparse.Namespace) -> int:
     from brewline.config import load_params
     from brewline.core.files import write_text
@@ -138,20 +147,20 @@ def _search(options: argparse.Namespace) -> int:
     from brewline.search.query import search
 
     params = load_params()
-    answer = search(options.query, params, options.model, options.split, options.top)
+    query = options.text or options.query
+    answer = search(query, params, options.model, options.split, options.top)
     print("\n".join(_answer_lines(answer)))
     if options.html:
-        write_text(options.html, search_page(params, options.query, answer))
+        write_text(options.html, search_page(params, query, answer))
         print(f"\nwritten: {options.html}")
     return 0
 
 
 def _answer_lines(answer: "Answer") -> Iterator[str]:
-    found = "pictures" if answer.kind == "recording" else "recordings"
     where = f"{answer.corpus}, {answer.split}, model {answer.model}"
     if answer.transcript is not None:
         yield f"heard: {answer.transcript or '(nothing)'}"
-    yield f"best of {answer.gallery_size} {found} ({where}):"
+    yield f"best of {answer.gallery_size} {answer.found} ({where}):"
     width = max((len(hit.utterance_id or hit.image_id) for hit in answer.hits), default=0)
     for hit in answer.hits:
         name = (hit.utterance_id or hit.image_id).ljust(width)
@@ -161,7 +170,8 @@ def _answer_lines(answer: "Answer") -> Iterator[str]:
 _NEXT = """
 The page with pictures and recordings: reports/index.html
 To try next:
-  brewline search sample/recording.ogg               (or a photo; first: source .venv/bin/activate)
+  source .venv/bin/activate                          then the programs below are found
+  brewline search sample/recording.ogg               or a photo, or --text "a small dog"
   dvc exp run --temp -S variants.full.alpha=0.2      one change, in a workspace of its own
   make tables                                        every corpus with pictures x variant x seed
   make ui                                            start flows, compare runs, promote models

@@ -316,8 +316,8 @@ def test_a_kept_model_hears_as_before(recipe, tmp_path, backbone):
         )
         assert card.backbones["whisper"] is None
         save_model(tmp_path / task, card, trained)
-        # Search and serving load what hears speech.
-        with pytest.raises(BrewlineError, match=r"hears sounds, .* are for models of speech"):
+        # Serving loads what hears speech.
+        with pytest.raises(BrewlineError, match=r"hears sounds, .* are models of speech"):
             load_model(tmp_path / task, backbone, HASHES)
         loaded, _ = load_sound_model(tmp_path / task, backbone, HASHES)
         collator = SoundCollator.of(backbone, switches, 0)

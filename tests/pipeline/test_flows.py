@@ -133,7 +133,7 @@ def start_long_training(services: Services, **overrides: Any) -> tuple[str, Path
         new = workspaces(services.project) - before
         return any(True for folder in new for _ in folder.glob("work/train/*/seed-0-*/*.pt"))
 
-    wait_for(trains, 180)
+    wait_for(trains)
     return run, (workspaces(services.project) - before).pop()
 
 
@@ -161,7 +161,7 @@ def test_training_goes_on_while_the_server_is_away(services: Services) -> None:
     for one in servers:
         one.kill()
     assert working_on(folder)
-    wait_for(lambda: server.answers(f"{services.prefect}/api/health"), 60)
+    wait_for(lambda: server.answers(f"{services.prefect}/api/health"))
     assert services.finish(run) == "COMPLETED", services.logs(run)
     assert list(folder.glob("models/mini-flickr8k-full/seed-0/*"))
 
@@ -175,7 +175,7 @@ def test_a_killed_flow_leaves_nothing_and_goes_on_when_run_again(services: Servi
         engine.kill()
     wait_for(lambda: not working_on(folder), 15)
     again = services.start("pipeline/run-pipeline", overrides=overrides, **ONE_MODEL)
-    assert services.finish(again, 240) == "COMPLETED", services.logs(again)
+    assert services.finish(again) == "COMPLETED", services.logs(again)
     history = next(folder.glob("models/mini-flickr8k-full/seed-0/history.jsonl"))
     steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]
     assert max(steps) == 200
@@ -200,7 +200,7 @@ def test_a_sweep_runs_every_combination_and_sorts_them(services: Services) -> No
     run = services.start(
         "sweep/run-sweep", grid={"evaluate.bootstrap_samples": [40, 60]}, parallel=2, **ONE_MODEL
     )
-    assert services.finish(run, 240) == "COMPLETED", services.logs(run)
+    assert services.finish(run) == "COMPLETED", services.logs(run)
     table = services.artifact(run, "sweep")
     assert [json.loads(row["overrides"]) for row in table] == [
         {"evaluate.bootstrap_samples": 40},
@@ -227,7 +227,7 @@ def test_a_changed_corpus_is_noticed(services: Services) -> None:
     (services.project / "published/mini-ravdess/Audio_Speech_Actors_01-24.zip").touch()
     # Whoever comes first runs the pipeline.
     look()
-    wait_for(downloaded, 60)
+    wait_for(downloaded)
 
 
 def test_a_forced_training_trains_seeds_that_are_finished(services: Services) -> None:
@@ -339,7 +339,7 @@ def paused(services: Services, **parameters: Any) -> str:
     run = services.start(
         "promote/promote-model", corpus="mini-flickr8k", approval=True, **parameters
     )
-    wait_for(lambda: services.state(run) == "PAUSED", 60)
+    wait_for(lambda: services.state(run) == "PAUSED")
     return run
 
 

@@ -38,7 +38,7 @@ def test_no_metric_is_lost_when_the_server_goes_away(
                 env=os.environ | {"MLFLOW_TRACKING_URI": server.url},
                 stderr=subprocess.PIPE,
             )
-            wait_for(lambda: list(project.glob("work/train/*/seed-0-*/checkpoint.pt")), 90)
+            wait_for(lambda: list(project.glob("work/train/*/seed-0-*/checkpoint.pt")))
         _, stderr = training.communicate(timeout=120)
         assert training.returncode == 0, stderr
         assert stderr.decode().count("cannot be reached") == 1

@@ -23,7 +23,7 @@ def walk(prefect: str, mlflow: str, folder: Path) -> str:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         run = _start(page, prefect, folder / "operate-form.png")
-        wait_for(lambda: _state(prefect, run) in TERMINAL, 120)
+        wait_for(lambda: _state(prefect, run) in TERMINAL)
         page.goto(f"{prefect}/runs/flow-run/{run}")
         page.get_by_text("Completed").first.wait_for()
         page.wait_for_timeout(3000)

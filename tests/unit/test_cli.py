@@ -21,6 +21,7 @@ from brewline.core.errors import BrewlineError
 from brewline.core.files import read_json, write_json
 from brewline.models.card import new_card, save_card
 from brewline.search import embedder, query
+from brewline.search.speech_search import SpeechSearch
 
 CORPUS = search_world.CORPUS
 FULL, PROMPTED = (Path("models") / one / "seed-0" for one in search_world.MODELS)
@@ -83,6 +84,17 @@ def test_recording_finds_pictures(project: Path, capsys: pytest.CaptureFixture[s
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_words_find_pictures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("search", "--text", "a <b>thing</b> number 3", "--model", str(PROMPTED))
+    code, out, _ = run(capsys, *arguments, "--html", "found.html")
+    assert code == 0
+    assert out.startswith(f"best of {NUM_IMAGES} pictures (")
+    page = (project / "found.html").read_text(encoding="utf-8")
+    assert "Which picture do these words describe?" in page
+    assert "a &lt;b&gt;thing&lt;/b&gt; number 3" in page
+    assert "<audio" not in page
+
+
 def test_photo_finds_recordings_and_the_cache_is_kept(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +130,7 @@ def test_photo_finds_recordings_and_the_cache_is_kept(
 
 
 def test_search_embeds_queries_like_the_corpus(project: Path) -> None:
-    engine = query._Engine(load_params(), PROMPTED)
+    engine = SpeechSearch(load_params(), PROMPTED)
     found = engine.gallery("test")
     photo = engine.embedder.embed_photo(report_world.drawing(2))
     place = found.image_ids.index("test-image-2")

@@ -67,7 +67,7 @@ def rank_sounds(found: SoundEmbeddings) -> Iterator[tuple[str, Ranks, list[str]]
 
     Queries of a direction are in the order of their clips, as the vectors are.
     """
-    middles = _middle_frames(found.frame_clips)
+    middles = middle_frames(found.frame_clips)
     clips_of_frames = np.array(found.frame_clips, np.int64)
     for there, back, vectors, clips in (
         (IMAGE_TO_AUDIO, AUDIO_TO_IMAGE, found.frames[middles], clips_of_frames[middles]),
@@ -113,7 +113,7 @@ def _both_ways(
     yield back, backward, ids
 
 
-def _middle_frames(frame_clips: Sequence[int]) -> list[int]:
+def middle_frames(frame_clips: Sequence[int]) -> list[int]:
     """The middle frame of each clip that has any, the earlier of two."""
     clips = np.array(frame_clips, np.int64)
     _, first, count = np.unique(clips, return_index=True, return_counts=True)

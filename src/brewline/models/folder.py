@@ -87,8 +87,8 @@ def load_model(
     card = _card_for(folder, backbone_hashes)
     if card.switches.sound is not None:
         raise BrewlineError(
-            f"{folder} hears sounds, which have frames and captions and no transcript: search and "
-            "serving are for models of speech; its numbers stand under sound_tables",
+            f"{folder} hears sounds, which have frames and captions and no transcript: what is "
+            "served, registered and exported are models of speech; `brewline search` takes it",
             "settings",
         )
     tensors = {} if card.recipe is None else load_tensors(folder)

@@ -6,7 +6,7 @@ recording costs is bounded while it is decoded.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -19,7 +19,14 @@ from brewline.core.errors import BrewlineError
 from brewline.core.workers import Lost, Worker
 from brewline.media.audio import AudioError, open_recording, to_16k
 from brewline.media.pictures import PictureError, is_picture
-from brewline.quality.checks import AUDIO_CHECKS, IMAGE_CHECKS, Fault, first_fault
+from brewline.quality.checks import (
+    AUDIO_CHECKS,
+    IMAGE_CHECKS,
+    SOUND_CHECKS,
+    Check,
+    Fault,
+    first_fault,
+)
 from brewline.quality.picture_facts import read_picture_facts
 from brewline.quality.recording_facts import RecordingMeter, read_recording_facts
 from brewline.tables.facts import PictureFacts, RecordingFacts
@@ -77,23 +84,25 @@ _Answer = NDArray[np.float32] | Fault | bool | None
 class GuardedChecks:
     """Decodes and checks in a process of its own, which no file holds for long; one at a time."""
 
-    def __init__(self, limits: ValidateParams, limit_s: float) -> None:
+    def __init__(self, limits: ValidateParams, limit_s: float, is_sound: bool = False) -> None:
         """Starts the process.
 
         Args:
             limits: Thresholds.
             limit_s: Seconds that a file may take.
+            is_sound: Nobody has to speak in a recording, as in a clip of a corpus of sounds.
         """
         self._worker: Worker[_Query, _Answer] = Worker(
-            partial(_answers, limits), limit_s, chunk_size=1, knows_main=False
+            partial(_answers, limits, is_sound), limit_s, chunk_size=1, knows_main=False
         )
         weakref.finalize(self, self._worker.close)
 
     def hear(self, content: bytes) -> NDArray[np.float32]:
-        """A recording from outside as Whisper hears it, (num_samples,) at 16 kHz.
+        """A recording from outside as models hear it, (num_samples,) at 16 kHz.
 
         Raises:
-            RefusedError: it fails a check; see `AUDIO_CHECKS`, and docs/guide.md for all reasons.
+            RefusedError: it fails a check; see `AUDIO_CHECKS` and `SOUND_CHECKS`, and docs/guide.md
+                for all reasons.
         """
         waveform = self._ask(_Query("recording", content))
         assert isinstance(waveform, np.ndarray)
@@ -124,8 +133,9 @@ class GuardedChecks:
         return answer
 
 
-def _answers(limits: ValidateParams) -> Callable[[_Query], _Answer]:
+def _answers(limits: ValidateParams, is_sound: bool) -> Callable[[_Query], _Answer]:
     """Called in the process of `GuardedChecks`, gives what answers a query there."""
+    checks = SOUND_CHECKS if is_sound else AUDIO_CHECKS
 
     def answer(query: _Query) -> _Answer:
         if query.kind == "file":
@@ -133,19 +143,21 @@ def _answers(limits: ValidateParams) -> Callable[[_Query], _Answer]:
         if query.kind == "picture":
             return check_image(query.content, limits).fault
         try:
-            return _heard(query.content, limits)
+            return _heard(query.content, checks, limits)
         except AudioError as error:
             return Fault(error.reason, error.detail)
 
     return answer
 
 
-def _heard(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:
+def _heard(
+    content: bytes, checks: Mapping[str, Check], limits: ValidateParams
+) -> NDArray[np.float32]:
     """Decodes a recording, and stops where it is longer than it may be."""
     with open_recording(content) as recording:
         rate_hz = recording.sample_rate_hz
         for reason in _KNOWN_BEFORE:
-            check = AUDIO_CHECKS[reason]
+            check = checks[reason]
             outcome = check.outcome(recording, limits)
             if outcome.failed:
                 raise AudioError(reason, check.say(recording, outcome))
@@ -155,7 +167,7 @@ def _heard(content: bytes, limits: ValidateParams) -> NDArray[np.float32]:
             if num_samples > most:
                 raise AudioError("too_long", f"it goes on after {most / rate_hz:.0f} s")
         facts = meter.facts(content)
-    if fault := first_fault(AUDIO_CHECKS, facts, limits):
+    if fault := first_fault(checks, facts, limits):
         raise AudioError(*fault)
     mono = meter.mono()
     assert mono is not None

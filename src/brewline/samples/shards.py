@@ -261,34 +261,28 @@ def make_utterance(
         BadSampleError: its facts are damaged, or it lacks a frame of which they give the time.
     """
     try:
-        return _make_utterance(key, fields, states)
+        facts = json.loads(fields["json"])
+        if "flac" in fields:
+            return _make_clip(key, facts, fields)
+        image = fields.get("jpg")
+        return Utterance(
+            utterance_id=key,
+            image_id=facts["image_id"],
+            image=image,
+            transcript=facts["transcript"],
+            caption=facts["caption"],
+            num_frames=facts["num_frames"],
+            states=states,
+            confidence=confidence_in(facts["transcript"], facts["avg_logprob"]),
+            speaker_id=facts.get("speaker_id"),
+            emotion=facts.get("emotion"),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise BadSampleError(
             key,
             f"{shards_dir} has a damaged sample {key!r} ({type(error).__name__}: {error}); run "
             "`dvc checkout --force`",
         ) from None
-
-
-def _make_utterance(
-    key: str, fields: Mapping[str, bytes], states: NDArray[np.float16] | None
-) -> Utterance:
-    facts = json.loads(fields["json"])
-    if "flac" in fields:
-        return _make_clip(key, facts, fields)
-    image = fields.get("jpg")
-    return Utterance(
-        utterance_id=key,
-        image_id=facts["image_id"],
-        image=image,
-        transcript=facts["transcript"],
-        caption=facts["caption"],
-        num_frames=facts["num_frames"],
-        states=states,
-        confidence=confidence_in(facts["transcript"], facts["avg_logprob"]),
-        speaker_id=facts.get("speaker_id"),
-        emotion=facts.get("emotion"),
-    )
 
 
 def _make_clip(key: str, facts: dict[str, Any], fields: Mapping[str, bytes]) -> Utterance:
@@ -316,8 +310,13 @@ def _augmented(sample: dict[str, Any], states_dir: Path | None) -> tuple[NDArray
     return tuple(decode_states(sample, states_dir, one) for one in members)
 
 
+def refuse(bad: BadSampleError) -> None:
+    """Ends the reading at the first sample that cannot be read."""
+    raise bad
+
+
 def _read_shard(
-    shards_dir: Path, states_dir: Path | None, entry: dict[str, Any], on_bad: OnBad | None
+    shards_dir: Path, states_dir: Path | None, entry: dict[str, Any], on_bad: OnBad
 ) -> Iterator[Utterance]:
     states = read_samples(states_dir / entry["file"]) if states_dir else None
     count = 0
@@ -333,8 +332,6 @@ def _read_shard(
         try:
             one = _decode(sample, parallel, shards_dir, states_dir)
         except BadSampleError as bad:
-            if on_bad is None:
-                raise
             on_bad(bad)
         else:
             yield one
@@ -360,7 +357,7 @@ def _decode(
 
 
 def read_split(
-    shards_dir: Path, split: str, states_dir: Path | None = None, on_bad: OnBad | None = None
+    shards_dir: Path, split: str, states_dir: Path | None = None, on_bad: OnBad = refuse
 ) -> Iterator[Utterance]:
     """Yields the utterances of a split in the order of their keys.
 
@@ -368,8 +365,7 @@ def read_split(
         shards_dir: `data/shards/<corpus>`.
         split: train, dev or test.
         states_dir: `data/states/<corpus>`, to get the encoder states too.
-        on_bad: Is told of samples that cannot be read, which are left out; None: the first one ends
-            the reading.
+        on_bad: Is told of samples that cannot be read, which are left out unless it raises.
 
     Raises:
         BrewlineError: the split is empty; a shard is missing, cut short, or not parallel to its
@@ -386,8 +382,14 @@ def read_split(
         yield from _read_shard(shards_dir, states_dir, entry, on_bad)
 
 
+def find_utterances(shards_dir: Path, split: str, ids: Iterable[str]) -> list[Utterance]:
+    """Some utterances of a split, in the order of their keys; reads the whole split."""
+    wanted = {*ids}
+    return [one for one in read_split(shards_dir, split) if one.utterance_id in wanted]
+
+
 def read_corpus(
-    shards_dir: Path, states_dir: Path | None = None, on_bad: OnBad | None = None
+    shards_dir: Path, states_dir: Path | None = None, on_bad: OnBad = refuse
 ) -> Iterator[Utterance]:
     """Yields the utterances of every split there is, as `read_split` does those of one."""
     for split in SPLITS:

@@ -1,61 +1,25 @@
-"""Search a corpus of the project by a recording or by a photo, with a trained model.
+"""Search a corpus of the project with a trained model, by a recording, a photo or words.
 
-The embeddings of the corpus are kept under `work/search/`, by the content of the model and of what
-it reads.
+The vectors of the corpus are kept under `work/search/`, by the content of the model and of what it
+reads.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from brewline.config import Params, load_versions
+from brewline.config import Params
 from brewline.core.errors import BrewlineError
-from brewline.core.files import fingerprint, read_json, work_dir
+from brewline.core.files import read_json
+from brewline.models.card import load_card
 from brewline.models.names import model_names
 from brewline.quality.queries import GuardedChecks, RefusedError
-from brewline.tables.parquet import read_table
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from brewline.evaluation.vectors import SplitEmbeddings
-
-Kind = Literal["recording", "photo"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """Something found; `utterance_id` is None where a picture was looked for."""
-
-    rank: int
-    score: float
-    image_id: str
-    utterance_id: str | None
-    caption: str | None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a search found, best first; `model` is `<experiment>/seed-<n>`.
-
-    `transcript` is what was heard in a recording.
-    """
-
-    kind: Kind
-    corpus: str
-    model: str
-    split: str
-    gallery_size: int
-    transcript: str | None
-    hits: list[Hit]
+from brewline.search.answer import Answer, Question
 
 
 def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
-    """The trained model that is best on dev, of the first corpus in the tables that has one.
+    """The trained model of speech that is best on dev, of the first corpus that has one.
 
-    What reads captions instead of listening is left out.
+    Corpora are those of the tables, in their order. What reads captions instead of listening is
+    left out.
 
     Raises:
         BrewlineError: nothing has been trained yet.
@@ -78,14 +42,15 @@ def default_model(params: Params, models_dir: Path = Path("models")) -> Path:
 
 
 def search(
-    query: Path, params: Params, model_dir: Path | None, split: str = "test", top: int = 5
+    query: Path | str, params: Params, model_dir: Path | None, split: str = "test", top: int = 5
 ) -> Answer:
-    """Ranks the pictures of a corpus for a recording, or its recordings for a photo.
+    """Ranks a corpus for a recording, a photo or words.
 
-    It runs in the project's folder: backbones, shards and states are read from their places there.
+    A model of speech finds pictures, and recordings for a photo; one of sounds finds clips. It runs
+    in the project's folder: backbones, shards and states are read from their places there.
 
     Args:
-        query: A recording or a picture, in any format that the corpora may have.
+        query: A recording or a picture, in any format that the corpora may have; or words.
         params: How speech is recognised, and pictures are made small.
         model_dir: A model's folder; None chooses with `default_model`.
         split: Which split of the model's corpus is searched.
@@ -94,41 +59,37 @@ def search(
     Raises:
         BrewlineError: the query is neither, it fails a check, or a file of the project is missing.
     """
+    content = query if isinstance(query, str) else _content_of(query)
+    model_dir = model_dir or default_model(params)
+    hears_sounds = load_card(model_dir).switches.sound is not None
+    question = (
+        Question(text=content)
+        if isinstance(content, str)
+        else _checked(content, Path(query).name, params, hears_sounds)
+    )
+    # Imported late: a mistake above is named before torch is loaded.
+    if hears_sounds:
+        from brewline.search.clip_search import ClipSearch
+
+        return ClipSearch(params, model_dir).answer(question, split, top)
+    from brewline.search.speech_search import SpeechSearch
+
+    return SpeechSearch(params, model_dir).answer(question, split, top)
+
+
+def _content_of(query: Path) -> bytes:
     try:
-        content = query.read_bytes()
+        return query.read_bytes()
     except OSError as error:
         raise BrewlineError(f"{query} cannot be read: {error.strerror}") from None
-    waveform = _checked(content, query.name, params)
-    kind: Kind = "photo" if waveform is None else "recording"
-    # Imported late: a mistake above is named before torch is loaded.
-    from brewline.evaluation.vectors import closest
-
-    engine = _Engine(params, model_dir or default_model(params))
-    gallery = engine.gallery(split)
-    transcript = None
-    if waveform is not None:
-        embedding, transcript = engine.embedder.embed_waveform(waveform)
-        targets = gallery.image_embeddings
-    else:
-        embedding = engine.embedder.embed_photo(content)
-        targets = gallery.utterance_embeddings
-    return Answer(
-        kind=kind,
-        corpus=engine.card.corpus,
-        model=f"{engine.card.experiment}/{engine.model_dir.name}",
-        split=split,
-        gallery_size=len(targets),
-        transcript=transcript,
-        hits=_rank(gallery, kind, closest(targets, embedding, top), _captions(engine.card.corpus)),
-    )
 
 
-def _checked(content: bytes, name: str, params: Params) -> "NDArray[np.float32] | None":
-    """What a recording sounds like, once it has passed the checks; nothing of a photo."""
-    checks = GuardedChecks(params.validation, params.runtime.inspect_decode_limit_s)
+def _checked(content: bytes, name: str, params: Params, is_sound: bool) -> Question:
+    """A recording or a picture, once it has passed the checks."""
+    checks = GuardedChecks(params.validation, params.runtime.inspect_decode_limit_s, is_sound)
     try:
         if not checks.is_picture(content):
-            return checks.hear(content)
+            return Question(waveform=checks.hear(content))
         checks.look(content)
     except RefusedError as error:
         if error.reason in ("not_audio", "empty_file"):
@@ -137,62 +98,4 @@ def _checked(content: bytes, name: str, params: Params) -> "NDArray[np.float32] 
                 f"{error}"
             ) from None
         raise BrewlineError(f"{name}: {error}") from None
-    return None
-
-
-def _captions(corpus: str) -> dict[str, str | None]:
-    """What people wrote, by utterance."""
-    rows = read_table(Path(f"data/manifest/{corpus}.parquet"))
-    return {row["utterance_id"]: row["caption"] for row in rows}
-
-
-def _rank(
-    gallery: "SplitEmbeddings",
-    kind: Kind,
-    found: list[tuple[int, float]],
-    captions: Mapping[str, str | None],
-) -> list[Hit]:
-    hits = []
-    for rank, (row, score) in enumerate(found, start=1):
-        if kind == "recording":
-            image_id, utterance_id = gallery.image_ids[row], None
-            described = gallery.utterance_ids[gallery.utterance_image_ids.index(image_id)]
-            caption = captions.get(described)
-        else:
-            image_id, utterance_id = gallery.utterance_image_ids[row], gallery.utterance_ids[row]
-            caption = captions.get(utterance_id)
-        hits.append(Hit(rank, score, image_id, utterance_id, caption))
-    return hits
-
-
-class _Engine:
-    """A loaded model of the project, and the embeddings of its corpus."""
-
-    def __init__(self, params: Params, model_dir: Path) -> None:
-        from brewline.models.card import load_backbone_hashes
-        from brewline.models.names import BACKBONES_FOLDER
-        from brewline.search.embedder import Embedder
-
-        hashes = load_backbone_hashes()
-        self.embedder = Embedder(
-            model_dir, BACKBONES_FOLDER, hashes, params.asr, params.shard, params.runtime.device
-        )
-        self.card = self.embedder.card
-        self._batch_size = params.runtime.embed_batch_size
-        self.model_dir = model_dir
-
-    def gallery(self, split: str) -> "SplitEmbeddings":
-        """The embeddings of a split: from the cache, or made now and kept."""
-        from brewline.evaluation.vectors import load_vectors, save_vectors
-        from brewline.samples.shards import index_digest
-
-        shards = Path("data/shards") / self.card.corpus
-        states = self.card.states_folder()
-        facts = [split, *(index_digest(folder) for folder in (shards, states) if folder)]
-        name = fingerprint(load_versions().embed, facts, [self.model_dir])
-        folder = work_dir("search", name)
-        path = folder / "gallery.safetensors"
-        if not path.exists():
-            made = self.embedder.embed_gallery(shards, states, split, self._batch_size)
-            save_vectors(path, {split: made})
-        return load_vectors(path)[split]
+    return Question(photo=content)
