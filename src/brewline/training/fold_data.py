@@ -25,11 +25,11 @@ from brewline.training.loop import TrainingData
 class Labelled:
     """The recordings whose emotion is in a label set, in the order of the corpus.
 
-    The states of those that are `bad`, by id, were asked for and cannot be read; they have none.
+    `bad` says, by id, why encoder states that were asked for cannot be read; those have none.
     """
 
     utterances: Sequence[Utterance]
-    bad: Mapping[str, BadSampleError] = field(default_factory=dict)
+    bad: Mapping[str, str] = field(default_factory=dict)
 
     def take(self, rows: Iterable[int]) -> list[Utterance]:
         """Those in some rows.
@@ -39,8 +39,8 @@ class Labelled:
         """
         found = [self.utterances[row] for row in rows]
         for one in found:
-            if one.utterance_id in self.bad:
-                raise self.bad[one.utterance_id]
+            if why := self.bad.get(one.utterance_id):
+                raise BadSampleError(one.utterance_id, why)
         return found
 
 
@@ -52,12 +52,14 @@ def read_labelled(shards_dir: Path, states_dir: Path | None, labels: str) -> Lab
             that nobody knows on which side of a fold it stands.
     """
     counted_as = LABEL_SETS[labels]
-    bad: dict[str, BadSampleError] = {}
+    bad: dict[str, str] = {}
+
+    def note(error: BadSampleError) -> None:
+        bad[error.utterance_id] = str(error)
+
     with_states = {
         one.utterance_id: one
-        for one in read_corpus(
-            shards_dir, states_dir, lambda error: bad.update({error.utterance_id: error})
-        )
+        for one in read_corpus(shards_dir, states_dir, note)
         if one.emotion in counted_as
     }
     found = [
