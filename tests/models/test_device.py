@@ -9,6 +9,7 @@ import torch
 from tiny_models import E2E, FULL, PROMPTED, make_world, variant
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from brewline.core.devices import set_tf32
 from brewline.core.ranks import ALONE
 from brewline.models.layers import layers_run
 from brewline.training.step import Step
@@ -141,3 +142,18 @@ def test_compiled_layers_give_the_same(make):
     ours, theirs = gradients(same), gradients(model)
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_taken_where_it_is_asked_for(monkeypatch, allowed):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = not allowed
+        set_tf32(allowed)
+        assert [place.allow_tf32 for place in places] == [allowed, allowed]
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
