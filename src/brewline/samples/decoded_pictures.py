@@ -100,12 +100,12 @@ class DecodedPictures:
         if first + count > len(self._squares):
             self._map()
         squares = self._squares[first : first + count]
-        if self._mapped is not None:
+        if number not in self._checked:
             try:
-                load_mapped(self._mapped, first * self._square_bytes, squares.nbytes)
+                if self._mapped is not None:
+                    load_mapped(self._mapped, first * self._square_bytes, squares.nbytes)
             except OSError:
                 return None
-        if number not in self._checked:
             if len(squares) < count or zlib.crc32(squares.tobytes()) != record["checksum"]:
                 return None
             self._checked.add(number)

@@ -136,6 +136,7 @@ class _Members:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # States are copied once, from there to their place in a batch.
         self._content = memoryview(self._map)
+        self._loaded: set[int] = set()
         self._places = list(places.values())
         self.keys = list(places)
         if len(self.keys) != num_samples:
@@ -157,14 +158,19 @@ class _Members:
                 fields[field] = self._content[offset : offset + size]
                 if len(fields[field]) < size:
                     raise EOFError(f"it ends within {key}.{field}")
-                self._bring(key, offset, size)
+        # In memory for as long as the shard is open, mostly: asking takes as long as copying.
+        if number not in self._loaded:
+            self._load(number)
         return key, fields
 
-    def _bring(self, key: str, offset: int, size: int) -> None:
-        """Reads from the disk, so that what it cannot read does not end the process."""
+    def _load(self, number: int) -> None:
+        """Reads a sample from the disk, so that what it cannot read does not end the process."""
         try:
-            load_mapped(self._map, offset, size)
+            for offset, size in self._places[number].values():
+                load_mapped(self._map, offset, size)
         except OSError as error:
+            key = self.keys[number]
             raise BadSampleError(
                 key, f"{self._path} cannot be read at {key!r} ({error}): {_MEND}"
             ) from None
+        self._loaded.add(number)
