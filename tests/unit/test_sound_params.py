@@ -22,7 +22,8 @@ from brewline.evaluation.sound_table import (
 )
 from brewline.models.card import describe
 from brewline.report.published import NOTHING
-from brewline.report.sounds import SoundPart, sound_sections, sounds_markdown
+from brewline.report.sounds import SoundPart, short_columns, sound_sections, sounds_markdown
+from brewline.report.text import results_table
 
 PROJECT = Path(__file__).parents[2]
 PUBLISHED = load_published(PROJECT / PUBLISHED_FILE)
@@ -187,6 +188,28 @@ def test_a_report_has_every_direction_and_the_right_time(scored: Params, tmp_pat
     assert "66.7 (" in text
     assert "nearest against random +66.7 points" in text
     assert "audio → text R@5" in text
+
+
+def test_a_terminal_shows_captions_and_sounds_both_ways(scored: Params, tmp_path: Path) -> None:
+    alone = scored.model_copy(update={"tables": {}})
+    title, head, first, second, *notes = results_table(alone, tmp_path / "metrics").splitlines()
+    assert title == f"sounds ({CORPUS}), test: 2 sounds"
+    assert head.split() == ["row", "T2A", "R@1", "R@5", "R@10", "A2T", "R@1", "R@5", "R@10"]
+    metrics = read_sound_metrics(scored, tmp_path / "metrics")["sounds"]
+    for line, (row, values) in zip((first, second), metrics.items(), strict=True):
+        found = f"{100 * values['test/text_to_audio/recall_at_1']:.1f} ("
+        assert line.startswith(row)
+        assert line.removeprefix(row).lstrip().startswith(found)
+        assert len(line) <= 100
+    assert "A: sounds" in "".join(notes)
+    assert "hear speech" not in "".join(notes)
+    seen = {
+        row: {name: one for name, one in values.items() if "text" not in name}
+        for row, values in metrics.items()
+    }
+    assert [column.label for column in short_columns([1, 5], seen)] == [
+        "I2A R@1", "R@5", "A2I R@1", "R@5",
+    ]  # fmt: skip
 
 
 def test_published_numbers_stand_beside_real_corpora_alone(scored: Params, tmp_path: Path) -> None:

@@ -117,6 +117,25 @@ _TIME_COLUMNS = [
 ]
 
 
+def short_columns(
+    recall_at: Sequence[int], rows: Mapping[str, Mapping[str, float]]
+) -> list[Column]:
+    """What a terminal has room for: captions and sounds both ways, or pictures without captions.
+
+    Args:
+        recall_at: K.
+        rows: The metrics of a table.
+    """
+    has_captions = any(f"test/{TEXT_TO_AUDIO}/num_queries" in one for one in rows.values())
+    spoken = {TEXT_TO_AUDIO: "T2A", AUDIO_TO_TEXT: "A2T"}
+    seen = {IMAGE_TO_AUDIO: "I2A", AUDIO_TO_IMAGE: "A2I"}
+    return [
+        Column(f"{name} R@{k}" if k == recall_at[0] else f"R@{k}", recall_name(way, k), way)
+        for way, name in (spoken if has_captions else seen).items()
+        for k in recall_at
+    ]
+
+
 def _columns(params: Params, directions: Sequence[str]) -> Iterator[Column]:
     for direction in directions:
         short = direction.replace("_to_", " → ")
@@ -137,7 +156,7 @@ def _part(
     experiments = params.sound_tables[name].rows
     rows = []
     for row, values in metrics.items():
-        cells = [_cell(column, values) for column in columns]
+        cells = [sound_cell(column, values) for column in columns]
         if any(cells):
             rows.append(SoundRow(row, describe(params, experiments[row]), cells))
     direction = columns[0].direction
@@ -155,7 +174,8 @@ def _part(
     return SoundPart(title, sizes[0] if sizes else "", columns, rows, others)
 
 
-def _cell(column: Column, values: Mapping[str, float]) -> Cell | None:
+def sound_cell(column: Column, values: Mapping[str, float]) -> Cell | None:
+    """A row's number on test, or None where it was not measured."""
     metric = f"test/{column.metric}"
     if metric not in values:
         return None

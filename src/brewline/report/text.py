@@ -17,9 +17,11 @@ from brewline.evaluation.outputs import (
     Metrics,
     read_metrics,
 )
+from brewline.evaluation.sound_table import read_sound_metrics
 from brewline.pages.render import percent
 from brewline.report.comparisons import read_comparisons
-from brewline.report.published import PublishedRow, published_rows
+from brewline.report.published import NOTHING, PublishedRow, published_rows
+from brewline.report.sounds import short_columns, sound_cell
 from brewline.report.tables import Table, columns, further_columns, make_table
 
 NOTHING_EVALUATED = "Nothing is measured on pictures: tables in params.yaml names no table."
@@ -32,19 +34,26 @@ def results_table(params: Params, metrics_dir: Path) -> str:
         BrewlineError: metrics are missing.
     """
     metrics = read_metrics(params, metrics_dir)
-    if not metrics:
+    sounds = read_sound_metrics(params, metrics_dir)
+    recall_at = params.evaluate.recall_at
+    tables = [make_table(params, metrics, name, "test", columns(recall_at)) for name in metrics]
+    blocks = [_plain_lines(table, metrics[table.name][ASR_KEY]) for table in tables]
+    blocks += [_sound_lines(params, name, rows) for name, rows in sounds.items()]
+    if not blocks:
         return f"{NOTHING_EVALUATED}\n"
-    blocks = []
-    for name in metrics:
-        table = make_table(params, metrics, name, "test", columns(params.evaluate.recall_at))
-        blocks.append("\n".join(_plain_lines(table, metrics[name][ASR_KEY])))
     interval = percent(params.evaluate.confidence)
+    what = "S2I: speech to image, I2S: image to speech. " * bool(tables)
+    what += "A: sounds, I: middle frames, T: captions. " * bool(sounds)
+    what += (
+        f"R@K: per cent with a right answer in the top K; in brackets the {interval} % interval."
+    )
+    corpora = [*params.measured_corpora, *(one.data for one in params.sound_tables.values())]
     notes = [
-        "S2I: speech to image, I2S: image to speech. R@K: per cent with a right answer in the top "
-        f"K; in brackets the {interval} % interval. * best of the rows that hear speech.",
-        *filter(None, [synthetic_notice(params, params.measured_corpora)]),
+        what + " * best of the rows that hear speech." * bool(tables),
+        *filter(None, [synthetic_notice(params, [*dict.fromkeys(corpora)])]),
     ]
-    return "\n\n".join([*blocks, *(textwrap.fill(note, 92) for note in notes)]) + "\n"
+    shown = ["\n".join(lines) for lines in blocks]
+    return "\n\n".join([*shown, *(textwrap.fill(note, 92) for note in notes)]) + "\n"
 
 
 def _plain_lines(table: Table, asr: Mapping[str, float]) -> Iterator[str]:
@@ -65,12 +74,39 @@ def _plain_lines(table: Table, asr: Mapping[str, float]) -> Iterator[str]:
             with_interval = cell.column.metric.endswith("recall_at_1") and cell.interval
             line.append(f"{cell.text}{star}" + (f"({cell.interval})" if with_interval else ""))
         lines.append(line)
+    yield from _aligned(lines)
+    yield table.chance_words
+
+
+def _sound_lines(
+    params: Params, name: str, rows: Mapping[str, Mapping[str, float]]
+) -> Iterator[str]:
+    """Yields the lines of a table of clips; the report has its other directions."""
+    shown = short_columns(params.evaluate.recall_at, rows)
+    corpus = params.sound_tables[name].data
+    sizes = {int(one[f"test/{shown[-1].direction}/num_queries"]) for one in rows.values()}
+    title = name if name == corpus else f"{name} ({corpus})"
+    yield f"{title}, test: {', '.join(f'{size:,}' for size in sorted(sizes))} sounds"
+    lines = [["row", *(f"{column.label} " for column in shown)]]
+    for row, values in rows.items():
+        line = [row]
+        for column in shown:
+            cell = sound_cell(column, values)
+            text = NOTHING if cell is None else cell.text
+            if cell and cell.interval and column.metric.endswith("recall_at_1"):
+                text += f" ({cell.interval})"
+            line.append(f"{text} ")
+        lines.append(line)
+    yield from _aligned(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yields a line of text for each row: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         first = line[0].ljust(widths[0])
         rest = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
         yield "  ".join([first, *rest]).rstrip()
-    yield table.chance_words
 
 
 def _title(table: Table) -> str:
