@@ -291,6 +291,7 @@ def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> 
         "corpora": ["bench"],
         "experiments": {},
         "tables": {},
+        "sound_tables": {},
         "probes": {},
         "probed_corpora": [],
     }

@@ -286,7 +286,7 @@ def check_listing(listing: Listing) -> Fault | None:
         if not _is_text(text, is_path=name.endswith("_path")):
             return Fault("bad_text", f"its {name} is no UTF-8 text: {printable(text)}")
     captions = listing.captions if listing.caption is None else (listing.caption,)
-    if not all(caption.strip() for caption in captions):
+    if not all(map(str.strip, captions)):
         return Fault("empty_caption", "the caption has no text")
     return None
 

@@ -97,8 +97,10 @@ def write_tables(
                 add_bad(verdict.quarantine_row())
             if verdict.same_audio_as:
                 duplicates.append((verdict.listing.utterance_id, verdict.same_audio_as))
+    found = leaks.found()
+    del leaks  # which has what the corpus lists; sorting takes as much
     sort_manifest(manifest)
-    return duplicates, leaks.found()
+    return duplicates, found
 
 
 def gather(
@@ -146,7 +148,7 @@ def gather(
 def _split_facts(rows: "pandas.DataFrame") -> dict[str, float]:
     return {
         "utterances": len(rows),
-        "without_caption": int((rows["caption"].isna() & (rows["captions"].str.len() == 0)).sum()),
+        "without_caption": int((rows["caption"].isna() & (rows["captions"].list.len() == 0)).sum()),
         "images": int(rows["image_id"].nunique()),
         "speakers": int(rows["speaker_id"].nunique()),
         "hours": float(rows["duration_s"].sum()) / 3600,

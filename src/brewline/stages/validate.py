@@ -1,7 +1,7 @@
 """Stage `validate`: a row in the manifest, or a row in the quarantine, for every utterance."""
 
 import gc
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from brewline.core.errors import BrewlineError
@@ -42,15 +42,16 @@ def main() -> None:
         imported = sum(row.transcript is not None for row in listings)
         print(f"{corpus}: {imported} transcripts imported, {num_unused} of no utterance left out")
     reports = Path("reports/validation") / corpus
+    listed = account(listings, 0)
     verdicts = Judge(store, facts, limits).corpus(listings)
+    del listings  # they go with the last verdict: they are as large as all that follows
     with (
         atomic_path(Path(f"data/manifest/{corpus}.parquet")) as manifest,
         atomic_path(Path(f"data/quarantine/{corpus}.parquet")) as quarantine,
     ):
         duplicates, leaks = write_tables(verdicts, corpus, manifest, quarantine)
         dropped = read_table(quarantine)
-        listed = account(listings, len(dropped))
-        del listings, verdicts  # as large as all that follows
+        listed = replace(listed, num_quarantined=len(dropped))
         utterances = read_frame(manifest)
         importing.join()
         data_docs = reports / "data_docs" if limits.data_docs else None

@@ -92,15 +92,21 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def read_frame(path: Path) -> "pandas.DataFrame":
-    """Reads a table as a data frame.
+    """Reads a table as a data frame, in which lists stay Arrow's.
+
+    As pandas has them, each is an object by itself, an empty one too.
 
     Raises:
         BrewlineError: see `read_table`.
     """
     import pandas
 
+    def lists(kind: Any) -> Any:
+        return pandas.ArrowDtype(kind) if pyarrow.types.is_list(kind) else None
+
     with _explained(path):
-        return pandas.read_parquet(path)
+        frame: pandas.DataFrame = pyarrow.parquet.read_table(path).to_pandas(types_mapper=lists)
+    return frame
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
