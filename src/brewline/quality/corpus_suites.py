@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow
 
 from brewline.config.sources import ExpectedParams
@@ -119,8 +120,9 @@ def _outlines(utterances: "pandas.DataFrame") -> dict[str, Any]:
     """
     import pandas
 
-    texts = {
-        name: pandas.array(["", None], column.dtype).take(column.isna().astype("int8"))
+    text_or_null = pandas.Series(["", None], dtype="str").array
+    texts: dict[str, Any] = {
+        str(name): text_or_null.take(column.isna().to_numpy(np.int64))
         for name, column in utterances.items()
         if column.dtype == "str"
     }
