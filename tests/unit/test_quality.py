@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import pandas
 import pyarrow.parquet
 import pytest
+import yaml
 from PIL import Image
 from world import (
     SAMPLE_RATE_HZ,
@@ -73,6 +75,7 @@ from brewline.quality.queries import check_audio, check_image
 from brewline.quality.recording_facts import read_recording_facts
 from brewline.quality.results import distribution, gather, write_tables
 from brewline.quality.verdicts import Judge, Verdict
+from brewline.stages import validate as validate_stage
 from brewline.tables import parquet
 from brewline.tables.facts import RecordingFacts
 from brewline.tables.listing import Listing
@@ -430,6 +433,37 @@ def test_a_corpus_that_is_there_to_measure_on_meets_its_expectations(
     _, _, results = validate(corpus, tmp_path, limits)
     complaint = results.complaint("ln")
     assert "train and test, which the corpus lists, are not empty (observed no train; " in complaint
+
+
+@pytest.mark.parametrize(("rate", "is_good"), [(0.3, True), (0.2, False), (None, False)])
+def test_a_corpus_may_have_a_quarantine_rate_of_its_own(
+    rate: float | None, is_good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a published corpus lacks some of it, and the others keep their limit."""
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    values |= {name: {} for name in ("experiments", "tables", "sound_tables", "probes")}
+    values |= {"corpora": ["mine"], "probed_corpora": []}
+    source = {"reader": "folder", "licence": "", "files": {}, "index": "i.csv"}
+    values["sources"] = {"mine": source}
+    values["validate"] = tone_limits() | {"max_quarantine_rate": 0.1}
+    if rate is not None:
+        values["validate"]["max_quarantine_rate_of"] = {"mine": rate}
+    raw = tmp_path / "data/raw/mine"
+    raw.mkdir(parents=True)
+    for number in range(3):
+        (raw / f"{number}.wav").write_bytes(encode_audio(tone(number, 1.0), "WAV", "PCM_16"))
+    rows = "".join(f"{number}.wav,test\n" for number in range(4))
+    (raw / "i.csv").write_text("audio,split\n" + rows)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(tmp_path)
+    store = MediaStore(raw)
+    listings = READERS["folder"](store, SourceParams(**source))
+    write_facts(store, listings, tmp_path / "data/facts/mine")
+    monkeypatch.setattr("sys.argv", ["validate", "mine"])
+    monkeypatch.setattr(gc, "disable", lambda: None)
+    with nullcontext() if is_good else pytest.raises(SystemExit):
+        validate_stage.main()
+    assert Path("data/manifest/mine.parquet").exists() == is_good
 
 
 def test_a_broken_line_is_counted_and_explained(

@@ -69,6 +69,12 @@ def _unknown_corpora(params: Params) -> list[str]:
         for corpus in params.corpora
         if corpus not in params.sources
     ]
+    problems += [
+        f"validate.max_quarantine_rate_of: unknown corpus {corpus!r}"
+        f"{suggest(corpus, list(params.sources))}"
+        for corpus in params.validation.max_quarantine_rate_of
+        if corpus not in params.sources
+    ]
     if NONE in params.corpora:
         problems.append(f"corpora: {NONE!r} is taken; call the corpus something else")
     return problems
