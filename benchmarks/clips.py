@@ -25,15 +25,13 @@ from typing import Any
 
 import av
 import numpy as np
+from made_up import write_tables
 from shard import in_process, run_ours
 from validate import add_member, peak_memory, row, timed
 
 from brewline.config import load_params
 from brewline.media.containers import PlacedFile
 from brewline.samples.clips import ClipTask, cut_clip, encode_flac
-from brewline.tables.manifest import MANIFEST, sort_manifest
-from brewline.tables.parquet import read_column, write_table
-from brewline.tables.transcripts import TRANSCRIPTS
 
 SETTINGS = load_params(Path(__file__).parents[1] / "params.yaml").shard
 SECONDS = 10
@@ -118,20 +116,9 @@ def make_corpus(folder: Path, num_clips: int) -> None:
     with tarfile.open(folder / "raw/sounds.tar", "w") as archive:
         for key in keys:
             add_member(archive, f"{key}.flac", sound)
-    empty = dict.fromkeys(MANIFEST.names)
-    known = {"corpus": "bench", "split": "train", "is_clip": True, "speaker_id": "1"}
-    known |= {"duration_s": 0.05, "sample_rate_hz": RATE_HZ, "num_channels": 1, "audio_sha256": ""}
-    known |= {"captions": ["a tone"], "events": []}
-    rows = ({**empty, **known, "utterance_id": one, "audio_path": f"{one}.flac"} for one in keys)
-    write_table(folder / "manifest.parquet", MANIFEST, rows)
-    sort_manifest(folder / "manifest.parquet")
-    said = {"split": "train", "text": "", "num_windows": 0, "num_frames": 0}
-    said |= {"status": "ok", "asr_model": "none"}
-    heard = (
-        {**dict.fromkeys(TRANSCRIPTS.names), **said, "utterance_id": key}
-        for key in read_column(folder / "manifest.parquet", "utterance_id").to_pylist()
-    )
-    write_table(folder / "transcripts.parquet", TRANSCRIPTS, heard)
+    clip = {"is_clip": True, "duration_s": 0.05, "captions": ["a tone"], "events": []}
+    rows = ({**clip, "utterance_id": key, "audio_path": f"{key}.flac"} for key in keys)
+    write_tables(folder, rows, {"text": "", "num_windows": 0, "num_frames": 0})
 
 
 def measure_parent(num_clips: int) -> dict[str, Any]:

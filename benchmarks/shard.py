@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import webdataset
+from made_up import write_tables
 from PIL import Image
 from validate import add_member, peak_memory, row, timed
 
@@ -34,9 +35,7 @@ from brewline.config import load_params
 from brewline.core.engine import Processes
 from brewline.media.archives import MediaStore
 from brewline.samples.packing import pack_corpus
-from brewline.tables.manifest import MANIFEST, sort_manifest
-from brewline.tables.parquet import read_column, read_table, write_table
-from brewline.tables.transcripts import TRANSCRIPTS
+from brewline.tables.parquet import read_table
 
 PROJECT = Path(__file__).parents[1]
 CASES = {"one-worker": 1, "two-workers": 2}
@@ -71,23 +70,13 @@ def make_corpus(folder: Path, num_pictures: int, drawn: list[bytes]) -> None:
         for number in range(num_pictures):
             add_member(archive, f"{number:06}.jpg", drawn[number % len(drawn)])
     keys = [f"u{number:07}" for number in range(TAKES * num_pictures)]
-    empty = dict.fromkeys(MANIFEST.names)
-    known = {"corpus": "bench", "split": "train", "speaker_id": "1", "caption": "some words"}
-    known |= {"duration_s": 4.0, "sample_rate_hz": 16_000, "num_channels": 1, "audio_sha256": ""}
+    spoken = {"caption": "some words", "duration_s": 4.0}
     rows = (
-        {**empty, **known, "utterance_id": key, "audio_path": key}
+        {**spoken, "utterance_id": key, "audio_path": key}
         | dict.fromkeys(("image_id", "image_path"), f"{number // TAKES:06}.jpg")
         for number, key in enumerate(keys)
     )
-    write_table(folder / "manifest.parquet", MANIFEST, rows)
-    sort_manifest(folder / "manifest.parquet")
-    said = {"split": "train", "text": "some words", "num_windows": 1, "num_frames": 200}
-    said |= {"status": "ok", "asr_model": "bench"}
-    heard = (
-        {**dict.fromkeys(TRANSCRIPTS.names), **said, "utterance_id": key}
-        for key in read_column(folder / "manifest.parquet", "utterance_id").to_pylist()
-    )
-    write_table(folder / "transcripts.parquet", TRANSCRIPTS, heard)
+    write_tables(folder, rows, {"text": "some words", "num_windows": 1, "num_frames": 200})
 
 
 def run_bare(folder: Path) -> None:

@@ -13,8 +13,11 @@ the same with a tenth of the utterances: their growth, in time and memory.
 `parent`: stage `inspect` on as many recordings without sound: the memory of the process that hands
 out the work, and of a worker, against those for a tenth of them.
 `noop`: `dvc repro` on it with nothing to do, against the same with a corpus of 100 utterances.
+With `--gzip` the archive of these four is a tar.gz, as SpokenCOCO's is: it is gone through once, to
+be listed, and read from the nearest of its seek points on.
 
-    python benchmarks/validate.py [--json] [--seconds 5] [--utterances 100000] [--cases wav ...]
+    python benchmarks/validate.py [--json] [--seconds 5] [--utterances 100000] [--gzip]
+        [--cases wav ...]
 """
 
 import argparse
@@ -256,7 +259,14 @@ def measure_codec(codec: str, seconds: float) -> dict[str, Any]:
         return found | {"ratio_cpu": round(statistics.median(ratios), 3)}
 
 
-def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> None:
+def open_archive(folder: Path, gzipped: bool) -> tarfile.TarFile:
+    """Begins the archive of a corpus."""
+    if gzipped:
+        return tarfile.open(folder / "media.tar.gz", "w:gz", compresslevel=1)
+    return tarfile.open(folder / "media.tar", "w")
+
+
+def make_project(folder: Path, num_utterances: int, gzipped: bool, with_sound: bool = True) -> None:
     """A project with one corpus and the stages that validate it; the recordings may be empty."""
     raw = folder / "data/raw/bench"
     raw.mkdir(parents=True)
@@ -266,7 +276,7 @@ def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> 
     noise = np.random.default_rng(0).integers(-9000, 9000, SHORT_RATE_HZ + num_utterances, "<i2")
     header = io.BytesIO()
     soundfile.write(header, np.zeros(SHORT_RATE_HZ), SHORT_RATE_HZ, format="WAV", subtype="PCM_16")
-    with tarfile.open(raw / "media.tar", "w") as archive:
+    with open_archive(raw, gzipped) as archive:
         for number in range(num_utterances):
             image, take = divmod(number, TAKES)
             part = "val" if image % 10 == 0 else "train"
@@ -307,15 +317,22 @@ def make_project(folder: Path, num_utterances: int, with_sound: bool = True) -> 
     shutil.copy(PROJECT / "versions.yaml", folder)
 
 
+def open_store(folder: Path) -> MediaStore:
+    """The corpus of a project; the list of a tar.gz is kept where its stages find it."""
+    os.chdir(folder)
+    return MediaStore(folder / "data/raw/bench")
+
+
+def stored_names(store: MediaStore, suffix: str) -> list[str]:
+    """The files of a kind in the order of their archive, which facts are in."""
+    return store.in_stored_order(name for name in store.names() if name.endswith(suffix))
+
+
 def make_facts(folder: Path, num_utterances: int) -> None:
     """Facts of the corpus of a project as inspection would have found them, with some faults."""
     rng = np.random.default_rng(0)
-    store = MediaStore(folder / "data/raw/bench")
-    kinds: dict[str, list[str]] = {".wav": [], ".jpg": []}
-    for name in store.names():
-        if name[-4:] in kinds:
-            kinds[name[-4:]].append(name)
-    recordings, pictures = kinds[".wav"], kinds[".jpg"]
+    store = open_store(folder)
+    recordings, pictures = stored_names(store, ".wav"), stored_names(store, ".jpg")
     assert len(recordings) == num_utterances
     duration_s = rng.uniform(2.0, 8.0, num_utterances)
     duration_s[rng.random(num_utterances) < 0.01] = 0.01
@@ -350,7 +367,7 @@ def make_facts(folder: Path, num_utterances: int) -> None:
     )
 
 
-def measure_growth(case: str, num_utterances: int) -> dict[str, Any]:
+def measure_growth(case: str, num_utterances: int, gzipped: bool) -> dict[str, Any]:
     """A stage on a corpus without sound, and on one of a tenth of its size.
 
     `judge`: stage `validate` on made-up facts. `parent`: stage `inspect`.
@@ -360,7 +377,7 @@ def measure_growth(case: str, num_utterances: int) -> dict[str, Any]:
     for number in (num_utterances // 10, num_utterances):
         with tempfile.TemporaryDirectory() as temporary, peak_memory() as peak:
             folder = Path(temporary)
-            make_project(folder, number, with_sound=False)
+            make_project(folder, number, gzipped, with_sound=False)
             if case == "judge":
                 make_facts(folder, number)
             start_s = cpu_s()
@@ -394,17 +411,18 @@ def noop(folder: Path) -> float:
 
 def loose_recordings(folder: Path) -> list[Path]:
     """The first recordings of a project's corpus as loose files."""
-    store = MediaStore(folder / "data/raw/bench")
+    store = open_store(folder)
     (folder / "loose").mkdir()
-    names = (name for name in store.names() if name.endswith(".wav"))
     paths = []
-    for number, name in enumerate(itertools.islice(names, 1000)):
+    for number, name in enumerate(stored_names(store, ".wav")[:1000]):
         paths.append(folder / f"loose/{number}.wav")
         paths[-1].write_bytes(store.read(name))
     return paths
 
 
-def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, Any]]:
+def measure_corpus(
+    cases: list[str], num_utterances: int, gzipped: bool
+) -> Iterator[dict[str, Any]]:
     """Both stages on many utterances, and DVC with nothing to do."""
     inspect, validate = (
         (sys.executable, "-m", f"brewline.stages.{name}", "bench")
@@ -412,7 +430,7 @@ def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, 
     )
     with tempfile.TemporaryDirectory() as temporary:
         large, small = Path(temporary, "large"), Path(temporary, "small")
-        make_project(large, num_utterances)
+        make_project(large, num_utterances, gzipped)
         loose = itertools.cycle(loose_recordings(large))
         baseline_s = timed(lambda: run_bare(list(itertools.islice(loose, num_utterances))))
         for case, stage in (("corpus", inspect), ("validate", validate)):
@@ -420,7 +438,7 @@ def measure_corpus(cases: list[str], num_utterances: int) -> Iterator[dict[str, 
                 ours_s = timed(partial(call, large, *stage))
                 yield row(case, baseline_s, ours_s, peak())
         if "noop" in cases:
-            make_project(small, 100)
+            make_project(small, 100, gzipped)
             call(small, *inspect)
             call(small, *validate)
             baseline_s = noop(small)
@@ -434,14 +452,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a bare loop alone")
     parser.add_argument("--utterances", type=int, default=100_000, help="of the generated corpus")
+    parser.add_argument("--gzip", action="store_true", help="its archive is a tar.gz")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     arguments = parser.parse_args()
     codecs = [case for case in (*CODECS, *AV_CODECS) if case in arguments.cases]
     rows = (measure_codec(codec, arguments.seconds) for codec in codecs)
     grown = (case for case in ("judge", "parent") if case in arguments.cases)
-    growth = (measure_growth(case, arguments.utterances) for case in grown)
+    growth = (measure_growth(case, arguments.utterances, arguments.gzip) for case in grown)
     whole = [case for case in arguments.cases if case in ("corpus", "noop")]
-    corpus = measure_corpus(whole, arguments.utterances) if whole else ()
+    corpus = measure_corpus(whole, arguments.utterances, arguments.gzip) if whole else ()
     for line in itertools.chain(rows, growth, corpus):
         if arguments.json:
             print(json.dumps(line), flush=True)
