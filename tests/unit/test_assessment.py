@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,27 @@ def test_digits_count_one_by_one_however_they_are_grouped(text: str) -> None:
 def test_numbers_in_english_are_those_of_their_figures(caption: str, text: str) -> None:
     assert compared(caption, text, "en").word_errors == 0
     assert compared(text, caption, "en").word_errors == 0
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_number_of_very_many_digits_is_one(language: str) -> None:
+    """Whisper's English normaliser ends in an assertion there: Python refuses such numbers."""
+    for number in ("7" * 10_000, "1." + "7" * 10_000, "$" + "7" * 10_000, "0" * 10_000):
+        found = compared(number, number[:-1], language)
+        assert found.num_words > 9_000
+        assert found.word_errors == 1
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("sign", "[<( ")
+def test_many_signs_that_are_no_words_take_no_time(sign: str, language: str) -> None:
+    """For each of them the normalisers read the rest of the text, which is quadratic."""
+    start = time.process_time()
+    found = compared("a dog " + 20_000 * sign + " runs", "a dog runs", language)
+    assert (found.num_words, found.word_errors) == (3, 0)
+    assert time.process_time() - start < 3
+    assert compared("a [laughs] dog (yes) [ runs", "a dog runs", language).word_errors == 0
+    assert compared("a ) dog ] runs (", "a dog runs", language).word_errors == 0
 
 
 def test_figures_of_other_scripts_are_figures() -> None:

@@ -26,6 +26,8 @@ _AT_A_TIME = 5000
 # Digits that begin with a zero and are no part of a fraction, a date or a time: said one by one,
 # where the English normaliser would take them for a number and drop the zero.
 _DIGITS_FROM_ZERO = re.compile(r"(?<![\w.,:/-])0\d+(?!\w|[.,:/-]\d)")
+# More digits than Python makes a number of at once, which the English normaliser does.
+_MANY_DIGITS = re.compile(r"\d{1000,}")
 # Where the small letter of a plain capital I has no dot, and that of the dotted one is the plain i.
 _TURKIC = ("tr", "az")
 _TURKIC_CAPITALS = str.maketrans({"I": "\u0131", "\u0130": "i"})
@@ -124,19 +126,35 @@ def words_of(text: str, language: str | None) -> list[str]:
         language: Its code; only `en` has rules of its own for spellings and numbers.
     """
     if language == "en":
-        spread = _DIGITS_FROM_ZERO.sub(lambda match: " ".join(match[0]), text)
+        spread = _MANY_DIGITS.sub(_one_by_one, _DIGITS_FROM_ZERO.sub(_one_by_one, text))
         normal = _normalisers().EnglishTextNormalizer
     else:
         spread = text.translate(_TURKIC_CAPITALS) if language in _TURKIC else text
         normal = _basic_normaliser
     words: list[str] = []
-    for word in split_words(_cached(normal)(spread)):
+    for word in split_words(_cached(normal)(_quickly_read(spread))):
         if word.isdecimal():
             words += [str(unicodedata.decimal(digit)) for digit in word]
         else:
             # The normaliser writes a single 1 as a word, since it may be a pronoun.
             words.append("1" if language == "en" and word == "one" else word)
     return words
+
+
+def _one_by_one(digits: re.Match[str]) -> str:
+    return " ".join(digits[0])
+
+
+def _quickly_read(text: str) -> str:
+    """Leaves out what is no word, and makes a normaliser read all that follows for each of them.
+
+    That are brackets that nothing closes, and spaces after the first.
+    """
+    for opening, closing in (("[<", "]>"), ("(", ")")):
+        end = 1 + max(map(text.rfind, closing))
+        rest = text[end:].translate(dict.fromkeys(map(ord, opening), " "))
+        text = text[:end] + rest
+    return " ".join(text.split())
 
 
 @functools.cache
