@@ -503,9 +503,19 @@ def test_spokencoco_joined_with_karpathys_split(tmp_path: Path) -> None:
         read("spokencoco", tmp_path, split="karpathy", dev_fraction=0.1)
     write_zip(
         tmp_path / "caption_datasets.zip",
-        {"dataset_coco.json": json.dumps({"images": images[:3]}).encode()},
+        {"dataset_coco.json": json.dumps({"images": [*images[:2], images[3]]}).encode()},
     )
-    with pytest.raises(BrewlineError, match=r"dataset_coco\.json lists no image 4, which val has"):
+    told = "dataset_coco.json lists no image 3, which val has"
+    with_faults = read("spokencoco", tmp_path, split="karpathy")
+    assert {row.image_id: (row.split, row.fault) for row in with_faults} == {
+        "1": ("train", None),
+        "2": ("test", None),
+        "3": ("", told),
+        "4": ("dev", None),
+    }
+    assert len(with_faults) == len(rows)
+    write_zip(tmp_path / "caption_datasets.zip", {"dataset_coco.json": b'{"images": []}'})
+    with pytest.raises(BrewlineError, match="lists no image 1, which train has"):
         read("spokencoco", tmp_path, split="karpathy")
 
 

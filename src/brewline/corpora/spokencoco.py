@@ -83,12 +83,11 @@ def _karpathy(store: MediaStore) -> list[Listing]:
     rows = []
     for part in ("train", "val"):
         for row in _rows(store, _part(store, part), part):
-            if row.fault:
-                rows.append(replace(row, split=""))
-                continue
-            if row.image_id not in splits:
-                raise BrewlineError(f"{joined} lists no image {row.image_id}, which {part} has")
-            rows.append(replace(row, split=splits[row.image_id]))
+            told = row.fault
+            if told is None and row.image_id not in splits:
+                told = f"{joined} lists no image {row.image_id}, which {part} has"
+            split = "" if told else splits[row.image_id]
+            rows.append(replace(row, split=split, fault=told))
     return rows
 
 
