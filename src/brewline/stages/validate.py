@@ -50,9 +50,8 @@ def main() -> None:
         atomic_path(Path(f"data/quarantine/{corpus}.parquet")) as quarantine,
     ):
         duplicates, leaks = write_tables(verdicts, corpus, manifest, quarantine)
-        dropped = read_table(quarantine)
+        dropped, utterances = read_table(quarantine), read_frame(manifest)
         listed = replace(listed, num_quarantined=len(dropped))
-        utterances = read_frame(manifest)
         importing.join()
         data_docs = reports / "data_docs" if limits.data_docs else None
         words = count_words(utterances)
