@@ -84,11 +84,12 @@ def facts_of(study: Study, part: Part) -> dict[str, Any]:
     """What a part is made of: its parameters, and the versions of its stages."""
     values, versions = study.values, load_versions().model_dump()
     if part.kind == CORPORA:
-        sections = ("inspect", "validate", "asr", "shard")
+        sections = ("inspect", "asr", "shard")
         return {
             **study.generated(part.subject),
             "source": {k: v for k, v in values["sources"][part.subject].items() if k != "files"},
             **{name: values[name] for name in sections},
+            "validate": values["validate"] | values["validate_of"].get(part.subject, {}),
             "whisper": values["backbones"]["whisper"],
             "versions": {name: versions[name] for name in ("inspect", "transcribe", "shard")},
         }

@@ -56,8 +56,9 @@ GONE = object()
     [
         ("recipes.mini.steps", "many", "mini.steps: 'many': input should be a valid integer"),
         ("recipes.mini.seeds", [1, 1], "recipes.mini.seeds: names 1 twice"),
-        ("validate.max_quarantine_rate_of", {"mini-ravdes": 0.1}, "did you mean 'mini-ravdess'?"),
-        ("validate.max_quarantine_rate_of", {"mini-ravdess": 2}, "rate_of.mini-ravdess: 2: input"),
+        ("validate_of", {"mini-ravdes": {}}, "unknown corpus 'mini-ravdes'; did you mean 'mini-"),
+        ("validate_of.mini-ravdess", {"max_quarantine_rate": 2}, "max_quarantine_rate: 2: input"),
+        ("validate_of.mini-ravdess", {"min_duration_s": 2.0}, "mini-ravdess.min_duration_s"),
         ("recipes.mini.seeds", [-1], "recipes.mini.seeds.0: -1: input should be greater than or"),
         ("recipes.mini.warmup_steps", 6000, "6000 are more than recipes.mini.steps"),
         ("recipes.mini.batch_size", 1, "recipes.mini.batch_size: 1 holds no wrong answer"),

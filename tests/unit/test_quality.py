@@ -447,7 +447,7 @@ def test_a_corpus_may_have_a_quarantine_rate_of_its_own(
     values["sources"] = {"mine": source}
     values["validate"] = tone_limits() | {"max_quarantine_rate": 0.1}
     if rate is not None:
-        values["validate"]["max_quarantine_rate_of"] = {"mine": rate}
+        values["validate_of"] = {"mine": {"max_quarantine_rate": rate}}
     raw = tmp_path / "data/raw/mine"
     raw.mkdir(parents=True)
     for number in range(3):

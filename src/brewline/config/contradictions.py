@@ -70,9 +70,8 @@ def _unknown_corpora(params: Params) -> list[str]:
         if corpus not in params.sources
     ]
     problems += [
-        f"validate.max_quarantine_rate_of: unknown corpus {corpus!r}"
-        f"{suggest(corpus, list(params.sources))}"
-        for corpus in params.validation.max_quarantine_rate_of
+        f"validate_of: unknown corpus {corpus!r}{suggest(corpus, list(params.sources))}"
+        for corpus in params.validate_of
         if corpus not in params.sources
     ]
     if NONE in params.corpora:

@@ -19,7 +19,7 @@ from brewline.config.runtime import RuntimeParams, TrackingParams
 from brewline.config.shard import ShardParams
 from brewline.config.sources import SourceParams
 from brewline.config.types import Name, Section
-from brewline.config.validate import ValidateParams
+from brewline.config.validate import CorpusLimits, ValidateParams
 from brewline.config.variants import VariantParams
 
 
@@ -38,6 +38,8 @@ class Params(Section):
     inspect: InspectParams
     # `validate` itself is taken: it is a method of every pydantic model.
     validation: ValidateParams = Field(alias="validate")
+    # Not under `sources`, on which stages depend that a limit does not change.
+    validate_of: dict[Name, CorpusLimits]
     asr: AsrParams
     shard: ShardParams
     variants: dict[Name, VariantParams]
@@ -92,6 +94,11 @@ class Params(Section):
         """The rows of a table of which one is the best: those that hear speech, or else all."""
         rows = self.tables[table].rows
         return [row for row in rows if self.hears(rows[row])] or [*rows]
+
+    def limits_of(self, corpus: str) -> ValidateParams:
+        """The limits that a corpus has to keep."""
+        own = self.validate_of.get(corpus, CorpusLimits())
+        return self.validation.model_copy(update=own.model_dump(exclude_none=True))
 
     def variant_of(self, experiment: str) -> VariantParams:
         """What the models of an experiment are made of."""

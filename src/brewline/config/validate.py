@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from brewline.config.types import Bounds, Fraction, Name, PositiveFloat, PositiveInt, Section
+from brewline.config.types import Bounds, Fraction, PositiveFloat, PositiveInt, Section
 
 
 class ValidateParams(Section):
@@ -38,8 +38,6 @@ class ValidateParams(Section):
     # Recordings that are equal to the byte under several ids: named, or dropped but for the first.
     duplicate_audio: Literal["report", "quarantine"]
     max_quarantine_rate: Fraction
-    # Of corpora that have a rate of their own instead: of AudioSet every copy lacks some clips.
-    max_quarantine_rate_of: dict[Name, Fraction] = Field(default_factory=dict)
     # Shares of dev and test that are in an earlier split too: recordings with the same samples,
     # pictures that look alike.
     max_leaked_recordings: Fraction
@@ -50,7 +48,12 @@ class ValidateParams(Section):
     # Great Expectations' own pages beside ours; unlike ours they load scripts from the network.
     data_docs: bool
 
-    def of(self, corpus: str) -> "ValidateParams":
-        """The thresholds of a corpus."""
-        rate = self.max_quarantine_rate_of.get(corpus, self.max_quarantine_rate)
-        return self.model_copy(update={"max_quarantine_rate": rate})
+
+class CorpusLimits(Section):
+    """Limits of a single corpus, in place of those of `ValidateParams`; null: the same."""
+
+    max_quarantine_rate: Fraction | None = None
+    max_leaked_recordings: Fraction | None = None
+    max_leaked_pictures: Fraction | None = None
+    median_duration_s: Bounds | None = None
+    median_caption_words: Bounds | None = None

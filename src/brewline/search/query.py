@@ -60,13 +60,14 @@ def search(
         BrewlineError: the query is neither, it fails a check, or a file of the project is missing.
     """
     content = query if isinstance(query, str) else _content_of(query)
-    model_dir = model_dir or default_model(params)
-    hears_sounds = load_card(model_dir).switches.sound is not None
+    # That of the default is none.
+    hears_sounds = model_dir is not None and load_card(model_dir).switches.sound is not None
     question = (
         Question(text=content)
         if isinstance(content, str)
         else _checked(content, Path(query).name, params, hears_sounds)
     )
+    model_dir = model_dir or default_model(params)
     # Imported late: a mistake above is named before torch is loaded.
     if hears_sounds:
         from brewline.search.clip_search import ClipSearch

@@ -25,7 +25,7 @@ from brewline.tables.parquet import read_frame, read_table
 def main() -> None:
     """Runs the stage; with `--explain`, says why an utterance was dropped, and writes nothing."""
     params, corpus, utterance_id = corpus_and_utterance(__doc__)
-    limits, source = params.validation.of(corpus), params.sources[corpus]
+    limits, source = params.limits_of(corpus), params.sources[corpus]
     facts = Path("data/facts") / corpus
     # It looks through millions of objects, none of which refers to itself: a quarter of the time.
     gc.disable()
