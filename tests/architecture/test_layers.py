@@ -33,6 +33,7 @@ LISTS |= {"experiments", "external", "tables", "probes", "sound_tables"}
 METHODS = {
     # Variants too, but a row that hears no more has other vectors, and is scored anew.
     "contenders": {"tables"},
+    "limits_of": {"validate", "validate_of"},
     "measured_corpora": {"tables"},
     "seeds_of_recipe": {"recipes"},
     "variant_of": {"experiments", "variants"},
