@@ -20,6 +20,14 @@ def alive(processes: Iterable[psutil.Process], within_s: float) -> list[psutil.P
         time.sleep(0.05)
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; nothing of one that has ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
 def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

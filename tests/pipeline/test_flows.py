@@ -15,7 +15,7 @@ import pytest
 import requests
 import yaml
 from driving import ONE_MODEL, TERMINAL, Services, wait_for, working_on
-from processes import alive
+from processes import alive, words_of
 from tiny_project import git, run_stage
 
 from brewline.config import load_params
@@ -104,14 +104,6 @@ def test_a_chosen_experiment_is_measured_though_an_override_made_others_stale(
     assert links["report"] == ""
 
 
-def words_of(process: psutil.Process) -> list[str]:
-    """Its command line; nothing of one that has ended."""
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
 def engines(services: Services) -> list[psutil.Process]:
     """The processes of the flow runs."""
     family = psutil.Process(services.process.pid).children(recursive=True)
@@ -155,7 +147,7 @@ def test_training_goes_on_while_the_server_is_away(services: Services) -> None:
     servers = [
         process
         for process in psutil.Process(services.process.pid).children(recursive=True)
-        if {"prefect", "server", "start"} <= {*process.cmdline()}
+        if {"prefect", "server", "start"} <= {*words_of(process)}
     ]
     assert servers
     for one in servers:

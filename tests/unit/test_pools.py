@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from processes import alive
+from processes import alive, words_of
 
 from brewline.core.devices import in_processes
 
@@ -93,6 +93,5 @@ def test_a_task_that_fails_ends_the_others_at_once() -> None:
     with pytest.raises(ValueError, match="first"):
         in_processes(_fail_or_wait, ["fail", "wait"], 2)
     assert time.monotonic() - started < 50
-    assert not [
-        child for child in psutil.Process(os.getpid()).children() if "spawn_main" in child.cmdline()
-    ]
+    children = psutil.Process(os.getpid()).children()
+    assert not [child for child in children if "spawn_main" in " ".join(words_of(child))]

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from processes import alive
+from processes import alive, words_of
 
 from brewline.core import ray_engine
 from brewline.core.engine import Job, Processes, run_units
@@ -241,7 +241,7 @@ def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Any, tmp_path: P
     driver.kill()
     driver.communicate()
     # Two agents of Ray's, which hold nothing, notice it after a minute.
-    at_work = [process for process in processes if "Agent" not in " ".join(_words(process))]
+    at_work = [process for process in processes if "Agent" not in " ".join(words_of(process))]
     assert len(at_work) > 5
     assert not alive(at_work, 30)
     shutil.rmtree(logs, ignore_errors=True)
@@ -256,17 +256,12 @@ def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Any, tmp_path: P
     assert sha256_tree(job.folder / "done") == sha256_tree(local.folder / "done")
 
 
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 def _processes_and_logs(driver: "subprocess.Popen[str]") -> tuple[list[psutil.Process], Path]:
     """What a driver has started, and where Ray writes its logs."""
     processes = psutil.Process(driver.pid).children(recursive=True)
-    found = re.search(r"/tmp/ray-\w+", " ".join(word for one in processes for word in _words(one)))
+    found = re.search(
+        r"/tmp/ray-\w+", " ".join(word for one in processes for word in words_of(one))
+    )
     assert found
     return processes, Path(found[0])
 
