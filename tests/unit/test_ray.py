@@ -221,7 +221,7 @@ def test_whoever_is_ended_leaves_nothing_behind(
     # Ctrl-C reaches the whole group.
     os.killpg(driver.pid, number) if number is signal.SIGINT else driver.send_signal(number)
     words = driver.communicate(timeout=60)[1]
-    assert driver.returncode == (128 + number if number is signal.SIGTERM else -number)
+    assert driver.returncode == (128 + number if number is signal.SIGTERM else -number), words
     assert not alive(processes, 20)
     assert not logs.exists()
     assert list(home.iterdir()) == []
