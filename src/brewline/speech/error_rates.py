@@ -146,9 +146,9 @@ def _one_by_one(digits: re.Match[str]) -> str:
 
 
 def _quickly_read(text: str) -> str:
-    """Leaves out what is no word, and makes a normaliser read all that follows for each of them.
+    """Leaves out brackets that nothing closes, and spaces after the first.
 
-    That are brackets that nothing closes, and spaces after the first.
+    They are no words, and a normaliser reads on to the end of the text for each of them.
     """
     for opening, closing in (("[<", "]>"), ("(", ")")):
         end = 1 + max(map(text.rfind, closing))
