@@ -27,7 +27,7 @@ class _Media(Protocol):
         """A sound as a file."""
 
     def image(self, image_id: str) -> bytes:
-        """A picture as a file; nothing where a clip has none."""
+        """A picture as a file."""
 
 
 class _ClipMedia:
@@ -45,7 +45,8 @@ class _ClipMedia:
     def image(self, image_id: str) -> bytes:
         """See `_Media`."""
         frame = self._frames[image_id]
-        return b"" if frame is None else self._clips[image_id].frames[frame].image
+        assert frame is not None
+        return self._clips[image_id].frames[frame].image
 
 
 def search_page(params: Params, query: Path | str, answer: Answer) -> str:
@@ -64,7 +65,7 @@ def search_page(params: Params, query: Path | str, answer: Answer) -> str:
     hits = [
         {
             "hit": hit,
-            "image": album.picture(hit.image_id) if media.image(hit.image_id) else None,
+            "image": None if is_clips and hit.frame is None else album.picture(hit.image_id),
             "audio": audio_uri(media.audio(hit.utterance_id)) if hit.utterance_id else "",
         }
         for hit in answer.hits
